@@ -1,0 +1,276 @@
+"""What a run is: the typed configuration, its scale, its validation and its fingerprint.
+
+``conf/`` composes a ``Config``; ``resolve`` applies the scale and checks every value, and what it returns is
+what is trained, recorded and hashed. No torch here.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from repro import schedules
+
+PROTOCOL = 1  # raise it when the same configuration no longer trains the same run
+_PACKAGED = Path(__file__).parent / "conf"
+CONF = _PACKAGED if _PACKAGED.exists() else Path(__file__).parent.parent / "conf"
+
+
+class ReproError(Exception):
+    """What the user can mend: its one line says what is wrong, where, and what to do."""
+
+
+class Update(Enum):
+    """Where the learning rate enters the momentum update; see ``repro.training``."""
+
+    caffe = "caffe"
+    torch = "torch"
+
+
+class Filler(Enum):
+    """Initialisation of the convolutions, by Caffe's names."""
+
+    msra = "msra"
+    xavier = "xavier"
+
+
+class Mode(Enum):
+    """What Weights & Biases does; disabled does not even import it."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class Model:
+    """A network of ``repro.models`` and the author's rules that go with it."""
+
+    name: str = MISSING
+    blocks: int = 9  # residual blocks in each of the three groups; depth 6n + 2
+    width: int = 16  # channels of the first group
+    init: Filler = Filler.msra
+    bn_groups: int = 1  # the batch is normalised in that many groups: the author's GPUs, never synchronised
+    bn_fraction: float = 0.9  # of the old running average that each iteration keeps
+    bn_eps: float = 1e-5
+    conv_bias_lr: float = 1.0  # multiples of the LR and the weight decay, for the biases
+    conv_bias_decay: float = 1.0
+    classifier_bias_lr: float = 2.0
+    classifier_bias_decay: float = 0.0
+
+
+@dataclass
+class Dataset:
+    """A data set of ``repro.data``; null sizes mean all of it."""
+
+    name: str = MISSING
+    root: str = "data"  # torchvision's files, or train/<class>/*.png and test/<class>/*.png
+    cache: str | None = None  # decoded images; null is the user's cache folder
+    mirror: bool = True  # random horizontal mirror in training
+    resolution: int | None = None  # pixels a side, by area averaging
+    train_images: int | None = None
+    test_images: int | None = None
+
+
+@dataclass
+class Schedule:
+    """A shape of ``repro.schedules`` and its settings, for the learning rate and for the momentum."""
+
+    lr: dict[str, Any] = MISSING
+    momentum: dict[str, Any] = MISSING
+
+
+@dataclass
+class Regularization:
+    """What else holds the weights down."""
+
+    weight_decay: float = 1e-4
+
+
+@dataclass
+class Scale:
+    """The same experiment at another size: factors on the paper's numbers."""
+
+    name: str = "paper"
+    iterations: float = 1.0  # on iterations, step sizes, milestones and test_every
+    batch: float = 1.0  # on batch_size
+    tests: int | None = None  # tests a run, instead of test_every
+    note: str = ""  # what it changes, as the figures print it
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases, the mirror of the record on disk."""
+
+    mode: Mode = Mode.offline
+    entity: str | None = None
+    project: str = "disciplined-repro"
+
+
+@dataclass
+class Config:
+    """One run. The numbers are those of the paper's scale; ``resolve`` applies ``scale`` to them."""
+
+    curve: str = MISSING  # <figure>/<curve>: whose runs these are
+    model: Model = field(default_factory=Model)
+    dataset: Dataset = field(default_factory=Dataset)
+    schedule: Schedule = field(default_factory=Schedule)
+    regularization: Regularization = field(default_factory=Regularization)
+    scale: Scale = field(default_factory=Scale)
+    tracking: Tracking = field(default_factory=Tracking)
+    seed: int = 0
+    batch_size: int = MISSING  # images an iteration, over all the author's GPUs
+    iterations: int = MISSING
+    test_every: int = 100  # iterations
+    test_at_start: bool = False  # also before the first update, as the author did for Figure 5
+    update: Update = Update.caffe
+    nesterov: bool = False
+    output: str = "multirun_outputs"
+    device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
+    threads: int | None = None  # of the CPU; null leaves it to torch
+    force: bool = False  # move a finished run of another configuration aside and train anew
+
+
+# Where and how a run happens, not what it is: neither in its fingerprint nor in its folder's name.
+CIRCUMSTANCES = (
+    "curve output device threads force dataset.root dataset.cache scale.note "
+    "tracking.mode tracking.entity tracking.project"
+).split()
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def resolve(composed: Any) -> Config:
+    """The run that a composed configuration describes: scale applied, every value checked.
+
+    Raises ReproError, one line that names the key, for a value that cannot be trained.
+    """
+    try:
+        config = cast(Config, OmegaConf.to_object(composed))
+    except OmegaConfBaseException as error:
+        raise ReproError(one_line(error)) from None
+    scale = config.scale
+    for key in ("iterations", "batch"):
+        factor = getattr(scale, key)
+        _require(0 < factor <= 1, f"scale.{key}", factor, "is not a factor above 0, 1 at most")
+    _check(config)
+    config.iterations = _scaled(config.iterations, scale.iterations)
+    config.batch_size = _scaled(config.batch_size, scale.batch)
+    config.test_every = _scaled(config.test_every, scale.iterations)
+    if scale.tests is not None:
+        _require(scale.tests > 0, "scale.tests", scale.tests, "is not positive")
+        config.test_every = max(1, config.iterations // scale.tests)
+    for settings in (config.schedule.lr, config.schedule.momentum):
+        for key in {"iterations", "step_size"} & set(settings):
+            settings[key] = _scaled(settings[key], scale.iterations)
+        if "milestones" in settings:
+            settings["milestones"] = [_scaled(m, scale.iterations) for m in settings["milestones"]]
+    _check(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested values, as ``run.json`` holds them."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The resolved configuration that ``to_dict`` wrote."""
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, of the keys that say what the run is (all but CIRCUMSTANCES)."""
+    pairs: dict[str, Any] = {}
+    for key, value in to_dict(config).items():
+        nested = value if dataclasses.is_dataclass(getattr(config, key)) else {"": value}
+        pairs |= {f"{key}.{k}" if k else key: v for k, v in nested.items()}
+    return {k: v for k, v in pairs.items() if k not in CIRCUMSTANCES}
+
+
+def fingerprint(config: Config) -> str:
+    """Twelve hexadecimal digits that two runs share exactly when their science is the same."""
+    text = json.dumps({"protocol": PROTOCOL, **flat(config)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def one_line(error: BaseException) -> str:
+    """An error of Hydra or OmegaConf as one line: what is wrong, and the choices there are."""
+    message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text, options = "", False
+    for line in lines:
+        if line.startswith(("full_key:", "object_type=", "reference_type=")):
+            continue
+        text += ("" if not text else ", " if options else " ") + line
+        options = options or line.startswith("Available options")
+    text = text.replace(":, ", ": ")
+    if error.__cause__ is not None and isinstance(error.__cause__, OmegaConfBaseException):
+        cause = one_line(error.__cause__)
+        text = text if cause in text else f"{text.rstrip('.')}: {cause}"
+    return text
+
+
+def run_app(app: Callable[[], Any]) -> None:
+    """Run a Hydra app; an error that the user can mend is one line and exit code 1, a bug its traceback."""
+    debugging = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
+    try:
+        app()
+    except (ReproError, HydraException, OmegaConfBaseException) as error:
+        if debugging:
+            raise
+        sys.exit(f"error: {error if isinstance(error, ReproError) else one_line(error)}")
+
+
+def _check(config: Config) -> None:
+    positive = {
+        "batch_size": config.batch_size,
+        "iterations": config.iterations,
+        "test_every": config.test_every,
+        "model.blocks": config.model.blocks,
+        "model.width": config.model.width,
+        "model.bn_groups": config.model.bn_groups,
+        "model.bn_eps": config.model.bn_eps,
+        "dataset.resolution": config.dataset.resolution,
+        "dataset.train_images": config.dataset.train_images,
+        "dataset.test_images": config.dataset.test_images,
+        "threads": config.threads,
+    }
+    for key, value in positive.items():
+        _require(value is None or value > 0, key, value, "is not positive")
+    decay, fraction = config.regularization.weight_decay, config.model.bn_fraction
+    _require(config.seed >= 0, "seed", config.seed, "is negative")
+    _require(decay >= 0, "regularization.weight_decay", decay, "is negative")
+    _require(0 <= fraction < 1, "model.bn_fraction", fraction, "is not in [0, 1)")
+    groups = config.model.bn_groups
+    _require(
+        config.batch_size % groups == 0,
+        "model.bn_groups",
+        groups,
+        f"does not divide the batch of {config.batch_size} images",
+    )
+    try:
+        schedules.build(config.schedule.lr, config.schedule.momentum)
+    except ValueError as error:
+        raise ReproError(str(error)) from None
+
+
+def _require(holds: bool, key: str, value: Any, problem: str) -> None:
+    if not holds:
+        raise ReproError(f"{key}={value} {problem}")
+
+
+def _scaled(value: int, factor: float) -> int:
+    return max(1, round(value * factor))

@@ -1,0 +1,192 @@
+"""The author's networks, with the rules that his Caffe files attach to them.
+
+Facts: the network definitions published with arXiv 1708.07120 and 1803.09820. Images come in as float32
+(N, C, H, W); logits go out as (N, classes).
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.config import Model, ReproError
+
+
+class BatchNorm(nn.Module):
+    """Caffe's BatchNorm and Scale layers: normalisation per device group, normalised running averages.
+
+    In training, image j belongs to group j mod ``groups``, and every group is normalised by its own statistics,
+    as on GPUs that do not synchronise. The running averages follow the first group: each iteration multiplies
+    the old sums by ``fraction`` and adds the new statistics (the variance unbiased); testing divides by the sum
+    of their weights. Before the first iteration that is 0/0, and the output NaN.
+    """
+
+    mean_sum: Tensor
+    variance_sum: Tensor
+    weight_sum: Tensor
+
+    def __init__(self, channels: int, groups: int, fraction: float, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.groups, self.fraction, self.eps = groups, fraction, eps
+        self.register_buffer("mean_sum", torch.zeros(channels))
+        self.register_buffer("variance_sum", torch.zeros(channels))
+        self.register_buffer("weight_sum", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape; N a multiple of ``groups`` in training."""
+        if not self.training:
+            mean, variance = self.mean_sum / self.weight_sum, self.variance_sum / self.weight_sum
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        n, c, g = x.shape[0], x.shape[1], self.groups
+        mean, variance = self.mean_sum.new_zeros(g * c), self.mean_sum.new_zeros(g * c)
+        y = F.batch_norm(
+            x.reshape(n // g, g * c, *x.shape[2:]) if g > 1 else x,
+            mean,
+            variance,
+            self.weight.repeat(g),
+            self.bias.repeat(g),
+            training=True,
+            momentum=1.0,
+            eps=self.eps,
+        )
+        self.mean_sum.mul_(self.fraction).add_(mean[:c])
+        self.variance_sum.mul_(self.fraction).add_(variance[:c])
+        self.weight_sum.mul_(self.fraction).add_(1)
+        return y.reshape(x.shape) if g > 1 else y
+
+
+class SuperconvBlock(nn.Module):
+    """Two 3x3 convolutions and a sum, then ReLU. At stride 2 the shortcut is average-pooled and, after the
+    ReLU, zeros double the channels: the convolutions keep the width that came in.
+    """
+
+    def __init__(self, channels: int, stride: int, norm: dict[str, Any]):
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(channels, channels, 3, stride, padding=1)
+        self.bn1 = BatchNorm(channels, **norm)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.bn2 = BatchNorm(channels, **norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape, or at stride 2 to (N, 2C, ceil(H/2), ceil(W/2))."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.stride == 1:
+            return F.relu(x + y)
+        y = F.relu(F.avg_pool2d(x, 3, stride=2, ceil_mode=True) + y)  # Caffe rounds the pooled size up
+        return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
+
+
+class SuperconvResNet(nn.Module):
+    """The resnet-56 of Figure 5 (arXiv 1708.07120): three groups of ``blocks`` at ``width``, 2x and 4x ``width``."""
+
+    def __init__(self, classes: int, channels: int, blocks: int, width: int, norm: dict[str, Any]):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.bn = BatchNorm(width, **norm)
+        layers = []
+        for group in range(3):
+            for block in range(blocks):
+                down = group > 0 and block == 0
+                layers.append(SuperconvBlock(width << (group - down), 2 if down else 1, norm))
+        self.blocks = nn.Sequential(*layers)
+        self.classifier = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, classes)."""
+        x = self.blocks(F.relu(self.bn(self.stem(x))))
+        logits: Tensor = self.classifier(x.mean((2, 3)))
+        return logits
+
+
+NETWORKS = {"resnet56_superconv": SuperconvResNet}
+
+
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    channels: int = 3,
+    blocks: int = 9,
+    width: int = 16,
+    init: str = "msra",
+    bn_groups: int = 1,
+    bn_fraction: float = 0.95,
+    bn_eps: float = 1e-5,
+    seed: int = 0,
+) -> nn.Module:
+    """The network ``name``, initialised from ``seed``; depth is 6 ``blocks`` + 2.
+
+    ``channels`` are those of the images. Raises ValueError for an unknown name.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
+    norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
+    network = NETWORKS[name](num_classes, channels, blocks, width, norm)
+    initialise(network, init, torch.Generator().manual_seed(seed))
+    return network
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, init: str, generator: torch.Generator) -> None:
+    """Caffe's fillers by fan-in: ``init`` for convolutions, xavier for the classifier, zero for every bias.
+
+    msra is normal with variance 2 / fan-in, xavier uniform with variance 1 / fan-in.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            if isinstance(module, nn.Conv2d) and init == "msra":
+                module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+            else:
+                bound = math.sqrt(3 / fan_in)
+                module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def parameter_groups(
+    network: nn.Module,
+    *,
+    conv_bias_lr: float = 1.0,
+    conv_bias_decay: float = 1.0,
+    classifier_bias_lr: float = 2.0,
+    classifier_bias_decay: float = 0.0,
+) -> dict[tuple[float, float], list[nn.Parameter]]:
+    """Parameters by their (multiple of the LR, multiple of the weight decay).
+
+    Weights, and the scale and shift of normalisation, have (1, 1); biases what the arguments say.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            rule = (1.0, 1.0)
+            if name == "bias" and isinstance(module, nn.Conv2d):
+                rule = (conv_bias_lr, conv_bias_decay)
+            elif name == "bias" and isinstance(module, nn.Linear):
+                rule = (classifier_bias_lr, classifier_bias_decay)
+            groups.setdefault(rule, []).append(parameter)
+    return groups
+
+
+def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.Module:
+    """The configured network, channels last in memory (the order that images are kept in)."""
+    if model.name not in NETWORKS:
+        raise ReproError(f"model.name={model.name}: there are {', '.join(NETWORKS)}")
+    network = build(
+        model.name,
+        num_classes,
+        channels=channels,
+        blocks=model.blocks,
+        width=model.width,
+        init=model.init.value,
+        bn_groups=model.bn_groups,
+        bn_fraction=model.bn_fraction,
+        bn_eps=model.bn_eps,
+        seed=seed,
+    )
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,153 @@
+"""A run's folder: the record that is the truth about it. Weights & Biases mirrors it; figures read it.
+
+    run.json        configuration, fingerprint, status, versions, device, commit, wall time
+    history.jsonl   a row a test, as ``repro.training`` yields them; a value that is not finite is null
+    weights.pt      the final weights
+
+``run.json`` is replaced whole, a row of ``history.jsonl`` is one write: a reader never sees half of either (it
+leaves out a last line that does not end yet).
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from repro.config import Config, ReproError, fingerprint, flat, from_dict, to_dict
+
+FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
+VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
+
+
+class Record:
+    """The open record of one run, in one folder."""
+
+    def __init__(self, folder: Path, config: Config, environment: Mapping[str, Any]):
+        """Start a record, in place of an unfinished one; ``environment`` goes into ``run.json``."""
+        self.folder = folder
+        self._clock = time.monotonic()
+        self.info: dict[str, Any] = {
+            "curve": config.curve,
+            "seed": config.seed,
+            "fingerprint": fingerprint(config),
+            "status": "running",
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "commit": _commit(),
+            "environment": dict(environment),
+            "versions": {name: _version(name) for name in VERSIONS},
+            "config": to_dict(config),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self._history = open(folder / "history.jsonl", "wb", buffering=0)
+        self._write()
+
+    def append(self, row: Mapping[str, float | int | None]) -> None:
+        """Add one test's row."""
+        finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+        self._history.write(json.dumps(finite).encode() + b"\n")
+
+    def finish(self, status: str, **more: Any) -> None:
+        """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
+        self._history.close()
+        self.info |= {"status": status, "wall_seconds": round(time.monotonic() - self._clock, 3), **more}
+        self._write()
+
+    def _write(self) -> None:
+        partial = self.folder / f".run.json.{os.getpid()}"
+        partial.write_text(json.dumps(self.info, indent=1) + "\n")
+        os.replace(partial, self.folder / "run.json")
+
+
+def read_info(folder: Path) -> dict[str, Any] | None:
+    """``run.json`` of a run's folder, or None where no run has started. Raises ReproError if it is broken."""
+    path = folder / "run.json"
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ReproError(f"{path}: broken ({error}); move this folder aside and run it again") from None
+    return info
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The complete rows of a run's folder. Raises ReproError that names file and line for a broken one."""
+    path = folder / "history.jsonl"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ReproError(f"{path}:{number}: not a row of JSON; the run must be trained again") from None
+    return rows
+
+
+def last_row(folder: Path) -> dict[str, Any] | None:
+    """The last complete row of a run that may be running, without reading all of its history."""
+    try:
+        with open(folder / "history.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            row: dict[str, Any] = json.loads(file.read().split(b"\n")[-2])
+    except (OSError, IndexError, ValueError):
+        return None
+    return row
+
+
+def already_finished(folder: Path, config: Config) -> bool:
+    """Whether this very run is finished in ``folder``.
+
+    A finished run of another configuration there is moved aside if ``config.force``; otherwise ReproError names
+    what differs.
+    """
+    info = read_info(folder)
+    if info is None or info["status"] not in FINISHED:
+        return False
+    if info["fingerprint"] == fingerprint(config) and not config.force:
+        return True
+    if config.force:
+        _move_aside(folder)
+        return False
+    old, new = flat(from_dict(info["config"])), flat(config)
+    differ = [f"{k}: {old.get(k)} there, {new[k]} now" for k in new if old.get(k) != new[k]]
+    raise ReproError(
+        f"{folder} holds a finished run of another configuration ({'; '.join(differ) or 'of an older protocol'}); "
+        "force=true moves it aside, output=DIR puts the new one elsewhere"
+    )
+
+
+def _move_aside(folder: Path) -> None:
+    number = 1 + sum(1 for _ in folder.glob("earlier-*"))
+    aside = folder / f"earlier-{number}"
+    aside.mkdir()
+    for name in ("history.jsonl", "weights.pt", "wandb", "run.json"):
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)
+
+
+def _commit() -> str | None:
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ImportError:
+        return None

@@ -1,0 +1,142 @@
+"""Learning rate and momentum as pure functions of the iteration.
+
+Each *shape* is a function of the iteration ``i`` (0 before the first update) and of keyword-only settings; a
+schedule in ``conf/schedule`` names a shape for the learning rate and one for the momentum. To add one: write
+the function here and a YAML file there.
+
+Source: L. N. Smith, arXiv 1803.09820, sections 2 and 4, and the solver files that he published. "Step size" is
+half a cycle, in iterations.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, get_type_hints
+
+Shape = Callable[[int], float]
+
+
+def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: int) -> float:
+    """LR range test: linear from ``base_lr`` to ``max_lr`` over all ``iterations``."""
+    _check(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
+    return base_lr + (max_lr - base_lr) * min(i / iterations, 1.0)
+
+
+def triangular(i: int, *, base_lr: float, max_lr: float, step_size: int) -> float:
+    """CLR: ``base_lr`` up to ``max_lr`` over ``step_size`` iterations and back, repeating."""
+    _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
+    x = i % (2 * step_size) / step_size
+    return base_lr + (max_lr - base_lr) * min(x, 2 - x)
+
+
+def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: int, final_lr: float) -> float:
+    """1cycle: up to ``max_lr``, down towards zero (not to ``base_lr``), then constant at ``final_lr``.
+
+    The fall never goes below ``final_lr``, which holds from the end of the cycle (2 ``step_size``) on.
+    """
+    _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
+    if final_lr > max_lr:
+        raise ValueError(f"final_lr {final_lr} is above max_lr {max_lr}")
+    if i <= step_size:
+        return base_lr + (max_lr - base_lr) * i / step_size
+    return max(max_lr * (1 - (i - step_size) / step_size), final_lr)
+
+
+def multistep(i: int, *, lr: float, milestones: Sequence[int], gamma: float) -> float:
+    """Piecewise constant: ``lr`` times ``gamma`` from each milestone (an iteration) on."""
+    _check(i)
+    if list(milestones) != sorted(set(milestones)) or any(m < 1 for m in milestones):
+        raise ValueError(f"milestones {list(milestones)} do not rise from 1 on")
+    return float(lr * gamma ** sum(i >= m for m in milestones))
+
+
+def constant(i: int, *, value: float) -> float:
+    """``value`` at every iteration."""
+    _check(i)
+    return float(value)
+
+
+def cyclical_momentum(
+    i: int, *, max_momentum: float, min_momentum: float, step_size: int, tail: str = "hold"
+) -> float:
+    """Cyclical momentum: ``max_momentum`` to ``min_momentum`` while the LR rises, and back while it falls.
+
+    After the cycle, tail "hold" stays at ``max_momentum`` (the paper); tail "caffe" cycles on at half the
+    amplitude each time (the author's code). Momentum that moves *with* the LR (Figure 8a) has the two ends
+    exchanged: ``max_momentum`` is the value at the ends of the cycle.
+    """
+    _check(i, step_size=step_size)
+    if tail not in ("hold", "caffe"):
+        raise ValueError(f"tail {tail!r} is neither 'hold' nor 'caffe'")
+    cycle = i // (2 * step_size)
+    if cycle and tail == "hold":
+        return float(max_momentum)
+    x = (i - (2 * cycle + 1) * step_size) / step_size
+    return max_momentum + (min_momentum - max_momentum) * max(0.0, 1 - abs(x)) / 2**cycle
+
+
+def build(lr: Mapping[str, Any], momentum: Mapping[str, Any]) -> Callable[[int], tuple[float, float]]:
+    """Iteration -> (learning rate, momentum), from two settings such as ``{"shape": "constant", "value": .9}``.
+
+    Raises ValueError for an unknown shape, a missing, unknown or mistyped setting, and impossible values.
+    """
+    rate, mass = _shape("schedule.lr", lr), _shape("schedule.momentum", momentum)
+    return lambda i: (rate(i), mass(i))
+
+
+def shapes() -> dict[str, Callable[..., float]]:
+    """Every shape of this module, by name: its functions whose first parameter is the iteration ``i``."""
+    public = {k: f for k, f in globals().items() if inspect.isfunction(f) and not k.startswith("_")}
+    return {k: f for k, f in public.items() if next(iter(inspect.signature(f).parameters), "") == "i"}
+
+
+def _shape(where: str, settings: Mapping[str, Any]) -> Shape:
+    values = dict(settings)
+    name = values.pop("shape", None)
+    if name not in shapes():
+        raise ValueError(f"{where}.shape: no schedule {name!r}; there are {', '.join(shapes())}")
+    function = shapes()[name]
+    types = get_type_hints(function)
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "i"]
+    if unknown := sorted(set(values) - {p.name for p in parameters}):
+        raise ValueError(f"{where}.{unknown[0]}: {name} takes {', '.join(p.name for p in parameters)}")
+    for p in parameters:
+        if p.name not in values and p.default is p.empty:
+            raise ValueError(f"{where}.{p.name}: {name} needs a value")
+        if p.name in values and not _fits(values[p.name], types[p.name]):
+            kind = getattr(types[p.name], "__name__", str(types[p.name]))
+            raise ValueError(f"{where}.{p.name}: {values[p.name]!r} is not a {kind}")
+    shape = partial(function, **values)
+    try:
+        shape(0)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return shape
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, int) for v in value)
+
+
+def _check(
+    i: int,
+    *,
+    base_lr: float | None = None,
+    max_lr: float | None = None,
+    step_size: int | None = None,
+    iterations: int | None = None,
+) -> None:
+    if i < 0:
+        raise ValueError(f"iteration {i} is negative")
+    if step_size is not None and step_size < 1:
+        raise ValueError(f"step_size {step_size} is below 1")
+    if iterations is not None and iterations < 1:
+        raise ValueError(f"iterations {iterations} is below 1")
+    if base_lr is not None and max_lr is not None and base_lr > max_lr:
+        raise ValueError(f"base_lr {base_lr} is above max_lr {max_lr}")

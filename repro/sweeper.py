@@ -1,0 +1,177 @@
+"""The one Hydra plug-in: a sweep becomes jobs, any launcher runs them, and every failure has a name.
+
+Hydra's own sweeper does not see experiments in subfolders, lets two jobs write into one folder, and reports only
+the first of several failures.
+"""
+
+import itertools
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from repro.config import Config, ReproError, fingerprint, resolve
+from repro.progress import Progress
+from repro.records import already_finished
+
+# In a sweep the terminal is the progress display's: a job's log goes to its folder alone.
+QUIET = "hydra.job_logging.root.handlers=[file]"
+
+
+@dataclass
+class Job:
+    """One run of a sweep: what it overrides, what that composes, where it goes."""
+
+    overrides: list[str]
+    config: Config
+    folder: Path
+
+
+class Sweeper(HydraSweeper):
+    """Expands experiments, refuses what cannot be right, drops finished runs, launches the rest."""
+
+    __module__ = "hydra_plugins.repro"  # see register
+
+    def __init__(self, params: dict[str, Any] | None = None):
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook: keep what ``sweep`` needs."""
+        self.loader = hydra_context.config_loader
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch every job that is not finished; ReproError names those that failed."""
+        jobs = merged([self._job(overrides) for overrides in self._expand(arguments)])
+        todo = [job for job in jobs if not already_finished(job.folder, job.config)]
+        if len(todo) < len(jobs):
+            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are finished already; force=true trains them again")
+        if not todo:
+            return []
+        with Progress([(job.folder, job.config) for job in todo]):
+            returns = self.launcher.launch([[*job.overrides, QUIET] for job in todo], initial_job_idx=0)
+        report_failures(todo, list(returns))
+        return returns
+
+    def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
+        """The overrides of every job; what the command line says replaces the sweep's own ``params``."""
+        values: dict[str, list[str]] = {}
+        parser = OverridesParser.create(config_loader=self.loader)
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        for override in parser.parse_overrides([*params, *arguments]):
+            key = override.get_key_element()
+            if key == "experiment":
+                choices = expand_experiments(override, self.loader)
+            elif not override.is_sweep_override():
+                choices = [override.get_value_element_as_str()]
+            elif override.is_discrete_sweep():
+                choices = list(override.sweep_string_iterator())
+            else:
+                raise ReproError(f"{override.input_line}: an interval has no list of values; name them")
+            if not choices:
+                raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
+            values[key] = choices
+        for combination in itertools.product(*values.values()):
+            yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
+
+    def _job(self, overrides: list[str]) -> Job:
+        composed = self.loader.load_sweep_config(self.config, overrides)
+        HydraConfig.instance().set_config(composed)
+        folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
+        with open_dict(composed):
+            del composed["hydra"]
+        try:
+            return Job(overrides, resolve(composed), folder)
+        except ReproError as error:
+            raise ReproError(f"{' '.join(overrides)}: {error}") from None
+
+
+def register() -> None:
+    """Make the plug-in known to Hydra, before ``hydra.main`` looks for it.
+
+    Hydra takes plug-ins from the package ``hydra_plugins`` alone, so this module also goes by a name in there.
+    """
+    Plugins.instance().register(Sweeper)
+    plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    plugins.repro = sys.modules["hydra_plugins.repro"] = sys.modules[__name__]  # type: ignore[attr-defined]
+
+
+def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
+    """The experiments that an override names, with patterns such as ``fig5a/*`` or ``glob(fig5a/*)`` expanded."""
+    if isinstance(value := override.value(), Glob):
+        return [n for n in experiments(loader) if any(map(lambda p: fnmatchcase(n, p), value.include))
+                and not any(map(lambda p: fnmatchcase(n, p), value.exclude))]
+    named = (
+        list(override.sweep_string_iterator())
+        if override.is_sweep_override()
+        else [override.get_value_element_as_str()]
+    )
+    found: dict[str, None] = {}
+    for name in named:
+        matches = [n for n in experiments(loader) if fnmatchcase(n, name)] if "*" in name else [name]
+        if not matches:
+            raise ReproError(f"experiment={name}: nothing in conf/experiment matches, so there is nothing to run")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def experiments(loader: ConfigLoader, folder: str = "") -> list[str]:
+    """Every experiment of the search path, as <figure>/<curve>."""
+    names = []
+    group = f"experiment/{folder}".rstrip("/")
+    for name in loader.get_group_options(group, ObjectType.GROUP):
+        names += experiments(loader, f"{folder}{name}/")
+    return names + [f"{folder}{name}" for name in loader.get_group_options(group, ObjectType.CONFIG)]
+
+
+def merged(jobs: list[Job]) -> list[Job]:
+    """The jobs without those that another curve shares; ReproError if two others would write into one folder."""
+
+    def settings(job: Job) -> list[str]:
+        return [o for o in job.overrides if not o.startswith("experiment=")]
+
+    kept: dict[Path, Job] = {}
+    for job in jobs:
+        other = kept.setdefault(job.folder, job)
+        shared = (
+            job.overrides != other.overrides
+            and settings(job) == settings(other)
+            and fingerprint(job.config) == fingerprint(other.config)
+        )
+        if other is not job and not shared:
+            raise ReproError(
+                f"two jobs would write into {job.folder}: '{' '.join(other.overrides)}' and "
+                f"'{' '.join(job.overrides)}'"
+            )
+    return list(kept.values())
+
+
+def report_failures(jobs: list[Job], returns: list[JobReturn]) -> None:
+    """ReproError that lists every failed run with its reason, if there is one."""
+    failed = []
+    for job, done in zip(jobs, returns, strict=True):
+        if done.status is not JobStatus.COMPLETED:
+            error = done._return_value
+            reason = str(error) if isinstance(error, ReproError) else f"{type(error).__name__}: {error}"
+            failed.append(f"  {job.folder}: {reason}")
+            logging.getLogger(__name__).debug("failed", exc_info=error)
+    if failed:
+        raise ReproError("\n".join([f"{len(failed)} of {len(jobs)} runs failed:", *failed]))
