@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -143,10 +144,19 @@ class Config:
 
 
 # Where and how a run happens, not what it is: neither in its fingerprint nor in its folder's name.
-CIRCUMSTANCES = (
-    "curve output device threads force dataset.root dataset.cache scale.note "
-    "tracking.mode tracking.entity tracking.project"
-).split()
+CIRCUMSTANCES = [
+    "curve",
+    "output",
+    "device",
+    "threads",
+    "force",
+    "dataset.root",
+    "dataset.cache",
+    "scale.note",
+    "tracking.mode",
+    "tracking.entity",
+    "tracking.project",
+]
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -170,7 +180,7 @@ def resolve(composed: Any) -> Config:
     config.test_every = _scaled(config.test_every, scale.iterations)
     if scale.tests is not None:
         _require(scale.tests > 0, "scale.tests", scale.tests, "is not positive")
-        config.test_every = max(1, config.iterations // scale.tests)
+        config.test_every = max(1, round(config.iterations / scale.tests))
     for settings in (config.schedule.lr, config.schedule.momentum):
         for key in {"iterations", "step_size"} & set(settings):
             settings[key] = _scaled(settings[key], scale.iterations)
@@ -208,6 +218,11 @@ def fingerprint(config: Config) -> str:
 def one_line(error: BaseException) -> str:
     """An error of Hydra or OmegaConf as one line: what is wrong, and the choices there are."""
     message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
+    if wrong := re.search(r"Could not find 'experiment/(.*?)'", message):
+        names = sorted(
+            p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml")
+        )
+        return f"experiment={wrong[1]}: no such experiment; there are {', '.join(map(str, names))}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text, options = "", False
     for line in lines:
@@ -254,7 +269,13 @@ def _check(config: Config) -> None:
     _require(config.seed >= 0, "seed", config.seed, "is negative")
     _require(decay >= 0, "regularization.weight_decay", decay, "is negative")
     _require(0 <= fraction < 1, "model.bn_fraction", fraction, "is not in [0, 1)")
-    groups = config.model.bn_groups
+    resolution, groups = config.dataset.resolution, config.model.bn_groups
+    _require(
+        not (resolution or 0) % 4,
+        "dataset.resolution",
+        resolution,
+        "is not a multiple of 4: it is halved twice",
+    )
     _require(
         config.batch_size % groups == 0,
         "model.bn_groups",

@@ -81,8 +81,7 @@ def make(name: str, figure: Figure, config: App, sources: list[Path]) -> list[st
 
     scale = config.scale.name
     folders = {
-        curve: Path(config.output) / scale / home
-        for curve, home in curves(figure.experiments, sources).items()
+        curve: Path(config.output) / scale / home for curve, home in curves(figure.experiments, sources).items()
     }
     if not folders:
         raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
@@ -94,13 +93,11 @@ def make(name: str, figure: Figure, config: App, sources: list[Path]) -> list[st
         )
     order = [c for c in figure.curves if c in folders] + sorted(set(folders) - set(figure.curves))
     order += sorted(set(found.frame["curve"]) - set(order))
-    labels, missing = describe(found, order, figure, config.seeds)
+    expected = {curve: config.seeds if curve in folders else [] for curve in order}
+    labels, missing = describe(found, expected, figure.curves)
     drawing = draw(found, order, labels, figure, scale)
     target = Path(config.to) / scale / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for kind in config.formats:
-        metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
+    save(drawing, target, config.formats)
     found.frame.to_csv(f"{target}.csv", index=False)
     summarise(found, order, labels, figure, config)
     for line in missing:
@@ -124,23 +121,26 @@ def curves(experiments: str, sources: list[Path]) -> dict[str, str]:
 
 
 def describe(
-    found: "Runs", order: list[str], figure: Figure, expected: list[int]
+    found: "Runs", expected: Mapping[str, list[int]], names: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Legend labels that count the seeds, and a line for everything that is missing, unfinished or diverged."""
+    """Legend labels that count the seeds, and a line for everything that is missing, unfinished or diverged.
+
+    ``expected`` has each curve's seeds, in the legend's order; ``names`` what the legend calls a curve.
+    """
     from repro.records import FINISHED
 
     labels, missing = {}, []
-    for curve in order:
+    for curve, seeds in expected.items():
         status = {seed: info["status"] for (c, seed), info in found.info.items() if c == curve}
         finished = [s for s, state in status.items() if state in FINISHED]
         diverged = sorted(s for s, state in status.items() if state == "diverged")
-        wanted = sorted(set(expected) | set(finished)) if curve in figure.curves or not status else sorted(status)
+        wanted = sorted({*seeds, *status})
         absent = [s for s in wanted if s not in finished]
         count = f"{len(finished)} of {len(wanted)} seeds" if absent else _plural(len(finished), "seed")
         extra = f", {len(diverged)} diverged" if diverged else ""
         if status and not finished:
             extra = ", unfinished"
-        labels[curve] = f"{figure.curves.get(curve, curve)} ({count}{extra})"
+        labels[curve] = f"{names.get(curve, curve)} ({count}{extra})"
         for seed in absent:
             missing.append(f"{curve} seed {seed}: {status.get(seed, 'missing')}")
         missing += [f"{curve} seed {seed}: diverged, its last test is kept to the end" for seed in diverged]
@@ -159,16 +159,23 @@ def draw(found: "Runs", order: list[str], labels: Mapping[str, str], figure: Fig
 
     frame = averaged(found)
     drawn = [c for c in order if c in set(frame["curve"])]
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"), plt.rc_context({"svg.hashsalt": "repro"}):
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         drawing, (main, rate, mass) = plt.subplots(
             3, 1, sharex=True, figsize=(6.4, 5.6), height_ratios=[6, 1, 1], layout="constrained"
         )
         palette = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
-        style = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn, "palette": palette}
+        style = {
+            "hue": "curve",
+            "style": "curve",
+            "hue_order": drawn,
+            "style_order": drawn,
+            "palette": palette,
+        }
         lines = {"estimator": None, "errorbar": None, "legend": False, **style}
         summary = over_seeds(frame, figure.x, figure.y)
         sns.lineplot(summary, x=figure.x, y="mean", ax=main, **lines)
-        for curve, part in summary.groupby("curve"):
+        for curve in drawn:
+            part = summary[summary["curve"] == curve]
             low, high = part["mean"] - part["std"], part["mean"] + part["std"]
             main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", figure.x])
@@ -188,6 +195,17 @@ def draw(found: "Runs", order: list[str], labels: Mapping[str, str], figure: Fig
         main.set_title(f"{scale} scale: {note(found)}", fontsize=7.5, wrap=True)
     plt.close(drawing)
     return drawing
+
+
+def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
+    """Write the drawing as ``target``.<format>; the same drawing gives the same bytes."""
+    import matplotlib.pyplot as plt
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context({"svg.hashsalt": "repro"}):
+        for kind in formats:
+            metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+            drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
 
 
 def note(found: "Runs") -> str:
@@ -237,7 +255,13 @@ def _legend(
 
     lines = dict(zip(drawn, axes.get_lines(), strict=False))
     handles = [
-        Line2D([], [], color=palette[c], linestyle=lines[c].get_linestyle() if c in lines else "none", label=fill(labels[c], 48))
+        Line2D(
+            [],
+            [],
+            color=palette[c],
+            linestyle=lines[c].get_linestyle() if c in lines else "none",
+            label=fill(labels[c], 48),
+        )
         for c in order
     ]
     for curve, handle in zip(order, handles, strict=True):

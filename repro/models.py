@@ -82,7 +82,7 @@ class SuperconvBlock(nn.Module):
 
 
 class SuperconvResNet(nn.Module):
-    """The resnet-56 of Figure 5 (arXiv 1708.07120): three groups of ``blocks`` at ``width``, 2x and 4x ``width``."""
+    """The resnet-56 of Figure 5 (arXiv 1708.07120): three groups of ``blocks``, at 1, 2 and 4 ``width``."""
 
     def __init__(self, classes: int, channels: int, blocks: int, width: int, norm: dict[str, Any]):
         super().__init__()

@@ -47,7 +47,7 @@ class Record:
             "config": to_dict(config),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        self._history = open(folder / "history.jsonl", "wb", buffering=0)
+        self._history = open(folder / "history.jsonl", "wb", buffering=0)  # noqa: SIM115
         self._write()
 
     def append(self, row: Mapping[str, float | int | None]) -> None:

@@ -47,7 +47,7 @@ def multistep(i: int, *, lr: float, milestones: Sequence[int], gamma: float) -> 
     _check(i)
     if list(milestones) != sorted(set(milestones)) or any(m < 1 for m in milestones):
         raise ValueError(f"milestones {list(milestones)} do not rise from 1 on")
-    return float(lr * gamma ** sum(i >= m for m in milestones))
+    return lr * float(gamma ** sum(i >= m for m in milestones))
 
 
 def constant(i: int, *, value: float) -> float:
@@ -72,7 +72,7 @@ def cyclical_momentum(
     if cycle and tail == "hold":
         return float(max_momentum)
     x = (i - (2 * cycle + 1) * step_size) / step_size
-    return max_momentum + (min_momentum - max_momentum) * max(0.0, 1 - abs(x)) / 2**cycle
+    return max_momentum + (min_momentum - max_momentum) * max(0.0, 1 - abs(x)) / 2.0**cycle
 
 
 def build(lr: Mapping[str, Any], momentum: Mapping[str, Any]) -> Callable[[int], tuple[float, float]]:

@@ -53,9 +53,11 @@ class Sweeper(HydraSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's hook: keep what ``sweep`` needs."""
         self.loader = hydra_context.config_loader
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+        self.composed = config
+        self.launch = (
+            Plugins.instance()
+            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+            .launch
         )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -63,11 +65,12 @@ class Sweeper(HydraSweeper):
         jobs = merged([self._job(overrides) for overrides in self._expand(arguments)])
         todo = [job for job in jobs if not already_finished(job.folder, job.config)]
         if len(todo) < len(jobs):
-            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are finished already; force=true trains them again")
+            done = len(jobs) - len(todo)
+            print(f"{done} of {len(jobs)} runs are finished already; force=true trains them again")
         if not todo:
             return []
         with Progress([(job.folder, job.config) for job in todo]):
-            returns = self.launcher.launch([[*job.overrides, QUIET] for job in todo], initial_job_idx=0)
+            returns = self.launch([[*job.overrides, QUIET] for job in todo], initial_job_idx=0)
         report_failures(todo, list(returns))
         return returns
 
@@ -93,7 +96,7 @@ class Sweeper(HydraSweeper):
             yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
 
     def _job(self, overrides: list[str]) -> Job:
-        composed = self.loader.load_sweep_config(self.config, overrides)
+        composed = self.loader.load_sweep_config(self.composed, overrides)
         HydraConfig.instance().set_config(composed)
         folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
         with open_dict(composed):
@@ -116,21 +119,20 @@ def register() -> None:
 
 def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
     """The experiments that an override names, with patterns such as ``fig5a/*`` or ``glob(fig5a/*)`` expanded."""
+    exclude: list[str] = []
     if isinstance(value := override.value(), Glob):
-        return [n for n in experiments(loader) if any(map(lambda p: fnmatchcase(n, p), value.include))
-                and not any(map(lambda p: fnmatchcase(n, p), value.exclude))]
-    named = (
-        list(override.sweep_string_iterator())
-        if override.is_sweep_override()
-        else [override.get_value_element_as_str()]
-    )
+        include, exclude = value.include, value.exclude
+    elif override.is_sweep_override():
+        include = list(override.sweep_string_iterator())
+    else:
+        include = [override.get_value_element_as_str()]
     found: dict[str, None] = {}
-    for name in named:
+    for name in include:
         matches = [n for n in experiments(loader) if fnmatchcase(n, name)] if "*" in name else [name]
         if not matches:
-            raise ReproError(f"experiment={name}: nothing in conf/experiment matches, so there is nothing to run")
+            raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
         found |= dict.fromkeys(matches)
-    return list(found)
+    return [name for name in found if not any(fnmatchcase(name, pattern) for pattern in exclude)]
 
 
 def experiments(loader: ConfigLoader, folder: str = "") -> list[str]:

@@ -12,7 +12,7 @@ with. The paper was run with Caffe's.
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class SGD:
 
     def __init__(
         self,
-        groups: dict[tuple[float, float], list[nn.Parameter]],
+        groups: Mapping[tuple[float, float], list[Any]],
         *,
         weight_decay: float,
         update: Update = Update.caffe,
@@ -59,9 +59,14 @@ class SGD:
 
 
 def caffe_update(
-    weights: Sequence[Tensor], gradients: list[Tensor], velocity: list[Tensor], lr: float, mu: float, nesterov: bool
+    weights: list[Any],
+    gradients: list[Tensor],
+    velocity: list[Tensor],
+    lr: float,
+    mu: float,
+    nesterov: bool,
 ) -> None:
-    """Caffe's rule, in place. Nesterov's step (1+mu) V_new - mu V_old is mu V_new + lr g. Gradients are used up."""
+    """Caffe's rule, in place; the gradients are used up. Nesterov's (1+mu) V_new - mu V_old is mu V_new + lr g."""
     torch._foreach_mul_(gradients, lr)
     torch._foreach_mul_(velocity, mu)
     torch._foreach_add_(velocity, gradients)
@@ -73,7 +78,12 @@ def caffe_update(
 
 
 def torch_update(
-    weights: Sequence[Tensor], gradients: list[Tensor], velocity: list[Tensor], lr: float, mu: float, nesterov: bool
+    weights: list[Any],
+    gradients: list[Tensor],
+    velocity: list[Tensor],
+    lr: float,
+    mu: float,
+    nesterov: bool,
 ) -> None:
     """torch.optim.SGD's rule (dampening 0), in place."""
     torch._foreach_mul_(velocity, mu)

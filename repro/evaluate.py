@@ -1,0 +1,57 @@
+"""Test the final weights of a run again: ``python -m repro.evaluate RUN``."""
+
+import argparse
+import pickle
+import sys
+from pathlib import Path
+
+from repro.config import ReproError, from_dict
+from repro.records import read_history, read_info
+
+
+def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tuple[float, float]:
+    """Mean loss and accuracy (a fraction) of a run's ``weights.pt`` on its full test set.
+
+    ``root`` says where the data set is if not where the run had it. Raises ReproError where run or weights
+    are missing or broken.
+    """
+    info = read_info(folder)
+    if info is None:
+        raise ReproError(f"{folder}: no run.json there; name a run's folder, <scale>/<figure>/<curve>/seed<k>")
+    if not (folder / "weights.pt").exists():
+        raise ReproError(f"{folder}: no weights.pt; the run's status is {info['status']}")
+
+    import torch
+
+    from repro import data, models, training
+
+    config = from_dict(info["config"])
+    config.dataset.root = root or config.dataset.root
+    device = training.device(device)
+    dataset = data.load(config.dataset, device)
+    network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
+    try:
+        network.load_state_dict(torch.load(folder / "weights.pt", map_location=device, weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ReproError(f"{folder / 'weights.pt'}: {str(error).splitlines()[0]}") from None
+    return training.test(network, dataset)
+
+
+def main() -> None:
+    """The console script ``repro-evaluate``."""
+    parser = argparse.ArgumentParser(prog="repro-evaluate", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--root", help="where the data set is (default: where the run had it)")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    try:
+        loss, accuracy = evaluate(arguments.run, arguments.root, arguments.device)
+        recorded = read_history(arguments.run)[-1]
+    except ReproError as error:
+        sys.exit(f"error: {error}")
+    print(f"test loss {loss:.6f}  accuracy {accuracy:.4%}")
+    print(f"recorded  {recorded['test_loss']:.6f}           {recorded['test_accuracy']:.4%}")
+
+
+if __name__ == "__main__":
+    main()

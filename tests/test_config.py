@@ -1,0 +1,138 @@
+"""Configurations: every experiment, every scale, and what makes two runs the same."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from repro import config
+from repro.config import CIRCUMSTANCES, CONF, ReproError, fingerprint, flat, from_dict, to_dict
+
+EXPERIMENTS = sorted(
+    p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in CONF.glob("experiment/*/*")
+)
+SCALES = sorted(p.stem for p in CONF.glob("scale/*.yaml"))
+
+CLR = {"shape": "triangular", "base_lr": 0.1, "max_lr": 3.0, "step_size": 5000}
+FIGURE_5 = {  # the protocol: iterations, LR, weight decay, BN fraction
+    "fig5a/clr_3.0": (10_000, CLR, 1e-4, 0.95),
+    "fig5a/piecewise_0.35": (80_000, {"shape": "multistep", "lr": 0.35, "milestones": [50_000, 70_000], "gamma": 0.1},
+                             1e-4, 0.999),
+    "fig5a/piecewise_0.1": (80_000, {"shape": "multistep", "lr": 0.1, "milestones": [50_000, 70_000], "gamma": 0.1},
+                            1e-4, 0.999),
+    "fig5a/piecewise_0.1_short": (10_000, {"shape": "multistep", "lr": 0.1, "milestones": [6250, 8750], "gamma": 0.1},
+                                  1e-4, 0.999),
+    "fig5b/wd_1e-3": (10_000, CLR, 1e-3, 0.95),
+    "fig5b/wd_1e-4": (10_000, CLR, 1e-4, 0.95),
+    "fig5b/wd_1e-5": (10_000, CLR, 1e-5, 0.95),
+    "fig5b/wd_1e-6": (10_000, CLR, 1e-6, 0.95),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", FIGURE_5)
+def test_the_protocol_of_figure_5(resolved, experiment):
+    run = resolved(f"experiment={experiment}")
+    iterations, lr, decay, fraction = FIGURE_5[experiment]
+    assert (run.iterations, dict(run.schedule.lr)) == (iterations, lr)
+    assert dict(run.schedule.momentum) == {"shape": "constant", "value": 0.9}
+    assert run.regularization.weight_decay == decay
+    assert (run.batch_size, run.model.bn_groups, run.model.bn_fraction) == (1000, 8, fraction)
+    assert (run.test_every, run.test_at_start, run.update.value, run.nesterov) == (100, True, "caffe", False)
+    assert (run.dataset.name, run.dataset.mirror, run.dataset.train_images) == ("cifar10", True, None)
+    assert (run.model.name, run.model.blocks, run.model.width) == ("resnet56_superconv", 9, 16)
+    biases = (run.model.conv_bias_lr, run.model.conv_bias_decay, run.model.classifier_bias_lr,
+              run.model.classifier_bias_decay)  # fmt: skip
+    assert biases == (2, 0, 2, 0)
+
+
+def test_the_table_holds_every_experiment():
+    assert set(FIGURE_5) == set(EXPERIMENTS)
+
+
+def test_a_scale_multiplies_everything_that_counts_iterations(resolved):
+    paper = resolved("experiment=fig5a/piecewise_0.35")
+    demo = resolved("experiment=fig5a/piecewise_0.35", "scale=demo")
+    assert (paper.iterations, demo.iterations) == (80_000, 800)
+    assert demo.schedule.lr["milestones"] == [500, 700]
+    assert demo.schedule.lr["lr"] == paper.schedule.lr["lr"]
+    assert (demo.batch_size, demo.test_every) == (125, 32)
+    assert resolved("experiment=fig5a/clr_3.0", "scale=quick").schedule.lr["step_size"] == 250
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_scale_tests_twenty_to_forty_times(resolved, experiment):
+    for scale in ("demo", "quick"):
+        run = resolved(f"experiment={experiment}", f"scale={scale}")
+        assert 20 <= run.iterations / run.test_every <= 40
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_scale_overrides_the_experiment_and_the_command_line_both(resolved, scale):
+    run = resolved("experiment=fig5a/piecewise_0.35", f"scale={scale}")
+    assert run.scale.name == scale
+    assert run.scale.note
+    assert run.model.bn_fraction == (0.999 if scale == "paper" else 0.95 if scale == "quick" else 0.9)
+    assert run.dataset.name == ("cifar10" if scale in ("paper", "quick") else "digits")
+    mine = resolved(
+        "experiment=fig5a/piecewise_0.35", f"scale={scale}", "model.bn_fraction=0.5", "dataset=cifar100"
+    )
+    assert (mine.model.bn_fraction, mine.dataset.name) == (0.5, "cifar100")
+
+
+def test_the_shared_curve_is_one_run(resolved):
+    a, b = resolved("experiment=fig5a/clr_3.0"), resolved("experiment=fig5b/wd_1e-4")
+    assert to_dict(a) == to_dict(b)
+    assert a.curve == "fig5a/clr_3.0"
+
+
+def test_folders_are_named_after_what_a_run_is(composed):
+    def folder(*overrides):
+        return composed(*overrides).hydra.run.dir.replace("//", "/")
+
+    assert folder("experiment=fig5a/clr_3.0", "seed=2") == "multirun_outputs/paper/fig5a/clr_3.0/seed2"
+    assert folder("experiment=fig5b/wd_1e-4", "scale=demo") == "multirun_outputs/demo/fig5a/clr_3.0/seed0"
+    other = folder(
+        "experiment=fig5a/clr_3.0", "regularization.weight_decay=1e-3", "device=cpu", "dataset.root=/x/y"
+    )
+    assert other == "multirun_outputs/paper/fig5a/clr_3.0/regularization.weight_decay=1e-3/seed0"
+
+
+def test_circumstances_are_kept_out_of_name_and_fingerprint_alike(composed, resolved):
+    excluded = set(composed().hydra.job.config.override_dirname.exclude_keys)
+    assert excluded == {*CIRCUMSTANCES, "experiment", "seed", "scale", "sweep", "tracking"}
+    keys = set(OmegaConf.to_container(OmegaConf.structured(config.Config)))
+    assert {k.split(".")[0] for k in CIRCUMSTANCES} <= keys
+
+
+def test_the_fingerprint_is_the_science(resolved):
+    base = resolved("experiment=fig5a/clr_3.0")
+    same = resolved("experiment=fig5a/clr_3.0", "tracking=disabled", "device=cpu", "dataset.root=/x", "threads=1")
+    assert fingerprint(base) == fingerprint(same)
+    for override in ("seed=1", "update=torch", "model.bn_groups=1", "dataset.mirror=false", "schedule.lr.max_lr=2",
+                     "regularization.weight_decay=0", "scale=quick", "nesterov=true", "test_every=50"):  # fmt: skip
+        assert fingerprint(resolved("experiment=fig5a/clr_3.0", override)) != fingerprint(base), override
+
+
+def test_a_resolved_run_survives_its_record(resolved):
+    run = resolved("experiment=fig5a/piecewise_0.35", "scale=demo")
+    assert from_dict(to_dict(run)) == run
+    assert "scale.note" not in flat(run)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("batch_size=-5", "batch_size=-5 is not positive"),
+        ("batch_size=1001", "model.bn_groups=8 does not divide the batch of 1001 images"),
+        ("iterations=0", "iterations=0 is not positive"),
+        ("seed=-1", "seed=-1 is negative"),
+        ("regularization.weight_decay=-1", "regularization.weight_decay=-1.0 is negative"),
+        ("model.bn_fraction=1", r"model.bn_fraction=1.0 is not in \[0, 1\)"),
+        ("scale.iterations=0", "scale.iterations=0.0 is not a factor"),
+        ("dataset.resolution=9", "dataset.resolution=9 is not a multiple of 4"),
+        ("schedule.lr.step_size=0", "schedule.lr: step_size 0 is below 1"),
+        ("schedule.lr.base_lr=4", "schedule.lr: base_lr 4 is above max_lr 3.0"),
+        ("schedule.lr.shape=cosine", "schedule.lr.shape: no schedule 'cosine'"),
+    ],
+)
+def test_impossible_values_are_named(resolved, override, message):
+    with pytest.raises(ReproError, match=message):
+        resolved("experiment=fig5a/clr_3.0", override)

@@ -1,0 +1,170 @@
+"""Data: what is loaded, from where, and what a batch is."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import image_tree
+
+from repro import data
+from repro.config import Dataset, ReproError
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Dataset(name="digits"))
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    root = image_tree(tmp_path / "images")
+    return Dataset(name="cifar10", root=str(root), cache=str(tmp_path / "cache"))
+
+
+def test_digits_are_split_once_for_all(digits):
+    assert digits.train_images.shape == (300, 8, 8, 1)
+    assert digits.test_images.shape == (1497, 8, 8, 1)
+    assert digits.train_images.dtype == torch.uint8
+    assert digits.classes == len(digits.train_labels.unique()) == 10
+    everything = torch.cat([digits.train_images, digits.test_images]).float()
+    from sklearn.datasets import load_digits
+
+    assert everything.mean().item() == pytest.approx(load_digits().images.mean())
+
+
+def test_the_mean_image_is_subtracted_and_nothing_is_divided(digits):
+    x = digits.network_input(digits.train_images)
+    assert x.shape == (300, 1, 8, 8)
+    torch.testing.assert_close(x.mean(0), torch.zeros(1, 8, 8), atol=1e-5, rtol=0)
+    assert x.max() > 10
+
+
+def test_every_epoch_is_a_new_permutation_and_batches_span_its_end(digits):
+    batches = data.Batches(digits, 125, mirror=False, seed=0)
+    stream = torch.cat([batches(i)[0] for i in range(24)]).flatten(1)  # 3,000 images: ten epochs of 300
+    epochs = stream.split(300)
+    everything = digits.network_input(digits.train_images).flatten(1)
+    expected = sorted(map(tuple, everything.tolist()))
+    assert all(sorted(map(tuple, e.tolist())) == expected for e in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_batch_is_a_function_of_seed_and_iteration(digits):
+    def make(seed):
+        return data.Batches(digits, 64, mirror=True, seed=seed)
+
+    forwards = make(1)
+    seen = [forwards(i)[0] for i in range(20)]
+    assert torch.equal(make(1)(17)[0], seen[17])
+    assert not torch.equal(make(2)(17)[0], seen[17])
+
+
+def test_a_batch_may_be_larger_than_the_set(digits):
+    images, labels = data.Batches(digits, 1000, mirror=False, seed=0)(1)
+    assert images.shape[0] == labels.shape[0] == 1000
+
+
+def test_half_the_images_are_mirrored(cifar):
+    loaded = data.load(cifar)
+    plain = data.Batches(loaded, 300, mirror=False, seed=4)
+    mirrored = data.Batches(loaded, 300, mirror=True, seed=4)
+    back = loaded.mean.permute(2, 0, 1)
+    x, y = plain(0)[0] + back, mirrored(0)[0] + back
+    same = (x == y).all((1, 2, 3))
+    flipped = (x.flip(3) == y).all((1, 2, 3))
+    assert (same | flipped).all()
+    assert 100 < flipped.sum() < 200
+
+
+def test_an_image_folder_is_decoded_once(cifar, tmp_path, monkeypatch):
+    first = data.load(cifar)
+    assert first.train_images.shape == (30, 32, 32, 3)
+    assert first.test_labels.tolist() == [label for label in range(10) for _ in range(2)]
+    monkeypatch.setattr(data, "_decode", lambda path: pytest.fail("decoded again"))
+    again = data.load(cifar)
+    assert torch.equal(first.train_images, again.train_images)
+    assert list((tmp_path / "cache").rglob(".*")) == []  # nothing half-written left
+
+
+def test_a_changed_folder_is_decoded_anew(cifar, tmp_path):
+    data.load(cifar)
+    (tmp_path / "images/train/class00/0002.png").unlink()
+    assert len(data.load(cifar).train_labels) == 29
+
+
+def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
+    """torchvision's files and an image folder of the same images give the same set, in the same order."""
+    from torchvision import datasets
+
+    tree = data._decode_tree(tmp_path / "images", "cifar10")
+    shuffle = np.random.default_rng(3).permutation(30)
+
+    class CIFAR10:
+        def __init__(self, root, train, download):
+            split = "train" if train else "test"
+            order = shuffle if train else slice(None)
+            self.data, self.targets = tree[f"{split}_images"][order], tree[f"{split}_labels"][order].tolist()
+
+    monkeypatch.setattr(datasets, "CIFAR10", CIFAR10)
+    (tmp_path / "other/cifar-10-batches-py").mkdir(parents=True)
+    downloaded = data.load(Dataset(name="cifar10", root=str(tmp_path / "other"), cache=str(tmp_path / "cache")))
+    decoded = data.load(cifar)
+    assert torch.equal(downloaded.train_images, decoded.train_images)
+    assert torch.equal(downloaded.train_labels, decoded.train_labels)
+
+
+def test_subsets_and_resolution(cifar):
+    cifar.resolution, cifar.train_images, cifar.test_images = 16, 20, 5
+    small = data.load(cifar)
+    assert small.train_images.shape == (20, 16, 16, 3)
+    assert len(small.test_labels) == 5
+    cifar.resolution = None
+    full = data.load(cifar)
+    block = full.train_images[0, :2, :2].float().mean((0, 1))
+    torch.testing.assert_close(small.train_images[0, 0, 0].float(), block.round())
+    assert torch.equal(small.train_labels, full.train_labels)
+
+
+def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
+    from torchvision.datasets import utils
+
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(utils, "_urlretrieve", offline)
+    with pytest.raises(ReproError) as error:
+        data.load(Dataset(name="cifar10", root=str(tmp_path / "nothing"), cache=str(tmp_path)))
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (
+        str(tmp_path / "nothing"),
+        "could not be downloaded",
+        "train/<class>/*.png",
+        "name another root",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda root: (root / "train/class09").rename(root / "gone"),
+            "holds 9 class folders, cifar10 has 10",
+        ),
+        (
+            lambda root: (root / "test/class03/0001.png").write_bytes(b"not an image"),
+            "0001.png is not a readable",
+        ),
+        (lambda root: [p.unlink() for p in root.glob("test/*/*.png")], "no <class>/.png under"),
+    ],
+)
+def test_incomplete_data_is_named(tmp_path, spoil, message):
+    root = image_tree(tmp_path / "images")
+    spoil(root)
+    with pytest.raises(ReproError, match=message.replace("*", ".").replace("/.png", "/..png")):
+        data.load(Dataset(name="cifar10", root=str(root), cache=str(tmp_path / "cache")))
+
+
+def test_an_unknown_data_set_is_named():
+    with pytest.raises(ReproError, match="dataset.name=mnist: there are digits"):
+        data.load(Dataset(name="mnist"))

@@ -1,0 +1,165 @@
+"""From records to frames to figures: what is averaged, what is missing, what is drawn."""
+
+import json
+import statistics
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from repro import figures, runs
+from repro.config import CONF
+
+
+def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):
+    """A record as training leaves it, with (iteration, accuracy) rows."""
+    folder.mkdir(parents=True)
+    config = {"iterations": iterations, "test_every": test_every, "scale": {"note": "made up"}}
+    (folder / "run.json").write_text(json.dumps({"status": status, "config": config, **info}))
+    lines = [
+        json.dumps({"iteration": i, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 2 - a,
+                    "test_accuracy": a, "images_per_second": 5.0})
+        for i, a in rows
+    ]  # fmt: skip
+    (folder / "history.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+@pytest.fixture
+def fig5b(tmp_path):
+    """Three complete seeds of one curve, one and a bit of the shared curve, nothing of the others."""
+    home = tmp_path / "multirun_outputs/demo"
+    for seed, last in enumerate((0.5, 0.6, 0.9)):
+        write_run(home / f"fig5b/wd_1e-3/seed{seed}", [(0, 0.1), (2, 0.3), (4, last)])
+    write_run(home / "fig5a/clr_3.0/seed0", [(0, 0.1), (2, 0.8), (4, 0.9)])
+    write_run(home / "fig5a/clr_3.0/seed1", [(0, 0.1), (2, 0.2)], status="running")
+    return tmp_path
+
+
+def curves(tmp_path, **folders):
+    return {name: tmp_path / "multirun_outputs/demo" / home for name, home in folders.items()}
+
+
+def test_the_frame_is_tidy(fig5b):
+    found = runs.local(curves(fig5b, a="fig5b/wd_1e-3", b="fig5a/clr_3.0"))
+    assert list(found.frame.columns) == runs.KEYS + runs.VALUES
+    assert len(found.frame) == 14
+    assert found.frame["test_accuracy"].dtype == "float64"
+    assert found.frame["iteration"].dtype == "int64"
+    assert found.info["b", 1]["status"] == "running"
+
+
+def test_mean_and_sample_standard_deviation_over_seeds(fig5b):
+    table = runs.over_seeds(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "iteration", "test_accuracy")
+    last = table.iloc[-1]
+    assert last["mean"] == pytest.approx(statistics.mean([0.5, 0.6, 0.9]))
+    assert last["std"] == pytest.approx(statistics.stdev([0.5, 0.6, 0.9]))  # ddof 1
+    assert last["count"] == 3
+
+
+def test_only_finished_runs_are_averaged_if_there_are_any(fig5b):
+    found = runs.local(curves(fig5b, b="fig5a/clr_3.0"))
+    assert runs.averaged(found)["seed"].unique().tolist() == [0]
+
+
+def test_unfinished_runs_are_drawn_as_far_as_all_of_them_go(tmp_path):
+    home = tmp_path / "multirun_outputs/demo/x"
+    write_run(home / "seed0", [(0, 0.1), (2, 0.2)], status="running")
+    write_run(home / "seed1", [(0, 0.3)], status="failed")
+    table = runs.over_seeds(runs.averaged(runs.local(curves(tmp_path, x="x"))), "iteration", "test_accuracy")
+    assert table["iteration"].tolist() == [0]
+    assert table["mean"].tolist() == [pytest.approx(0.2)]
+
+
+def test_a_diverged_run_stays_in_the_mean(tmp_path):
+    home = tmp_path / "multirun_outputs/demo/x"
+    write_run(home / "seed0", [(0, 0.1), (2, 0.1)], status="diverged", iterations=7)
+    write_run(home / "seed1", [(0, 0.1), (2, 0.5), (4, 0.7), (6, 0.8), (7, 0.9)], iterations=7)
+    table = runs.over_seeds(runs.local(curves(tmp_path, x="x")).frame, "iteration", "test_accuracy")
+    assert table["iteration"].tolist() == [0, 2, 4, 6, 7]
+    assert table["mean"].tolist() == pytest.approx([0.1, 0.3, 0.4, 0.45, 0.5])
+
+
+def test_final_is_the_mean_of_the_last_three_tests(fig5b):
+    values = runs.final(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "test_accuracy")
+    assert values.loc["a", 2] == pytest.approx((0.1 + 0.3 + 0.9) / 3)
+
+
+def test_a_figure_names_what_is_missing(fig5b, run_app):
+    done = run_app("figures", "figure=fig5b", "scale=demo")
+    assert done.returncode == 0, done.stderr
+    assert "WD 1e-3 (3 of 4 seeds)" in done.stdout
+    assert "WD 1e-4 (1 of 4 seeds)" in done.stdout  # Figure 5a's run, shown here too
+    assert "WD 1e-6 (0 of 4 seeds)" in done.stdout
+    for note in ("wd_1e-3 seed 3: missing", "wd_1e-4 seed 1: running", "wd_1e-6 seed 0: missing"):
+        assert f"note: {note}" in done.stdout
+    target = fig5b / "paper_figures/demo"
+    assert sorted(p.name for p in target.iterdir()) == [f"fig5b.{k}" for k in ("csv", "pdf", "png", "svg")]
+    assert (target / "fig5b.png").read_bytes().startswith(b"\x89PNG")
+    assert (target / "fig5b.pdf").read_bytes().startswith(b"%PDF")
+    assert ElementTree.parse(target / "fig5b.svg").getroot().tag.endswith("svg")
+    frame = pd.read_csv(target / "fig5b.csv")
+    assert len(frame) == 14
+    assert frame[frame["curve"] == "wd_1e-3"]["test_accuracy"].max() == 0.9
+
+
+def test_the_same_runs_give_the_same_files(fig5b, run_app):
+    names = [f"fig5b.{kind}" for kind in ("csv", "pdf", "png", "svg")]
+    seen = []
+    for _ in range(2):
+        assert run_app("figures", "figure=fig5b", "scale=demo").returncode == 0
+        seen.append([(fig5b / "paper_figures/demo" / name).read_bytes() for name in names])
+    assert seen[0] == seen[1]
+
+
+def test_a_broken_record_is_named_and_the_rest_is_drawn(fig5b, run_app):
+    broken = fig5b / "multirun_outputs/demo/fig5b/wd_1e-3/seed1/history.jsonl"
+    broken.write_text(broken.read_text() + "half a row\n")
+    done = run_app("figures", "figure=fig5b", "scale=demo")
+    assert done.returncode == 1
+    assert "seed1/history.jsonl:4: not a row" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "WD 1e-3 (2 of 4 seeds)" in done.stdout
+    assert (fig5b / "paper_figures/demo/fig5b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["figure=fig5a", "scale=demo"],
+            "figure fig5a: no runs at scale demo under multirun_outputs; python -m",
+        ),
+        (["figure=fig99"], "Could not find 'figure/fig99'"),
+        (["scale=huge"], "Could not find 'scale/huge'"),
+        (["seeds=many"], "seeds"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(run_app, arguments, message):
+    done = run_app("figures", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_variants_are_curves_of_their_own(fig5b, run_app):
+    home = fig5b / "multirun_outputs/demo/fig5a/clr_3.0/regularization.weight_decay=0.5"
+    write_run(home / "seed0", [(0, 0.1), (4, 0.2)])
+    done = run_app("figures", "figure=fig5a", "scale=demo", "variants=true", "formats=[png]")
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_csv(fig5b / "paper_figures/demo/fig5a.csv")
+    assert set(frame["curve"]) == {"clr_3.0", "clr_3.0, regularization.weight_decay=0.5"}
+
+
+def test_the_curves_of_a_figure_are_its_experiments():
+    assert figures.curves("fig5b", [CONF])["wd_1e-4"] == "fig5a/clr_3.0"
+    assert figures.curves("fig5b", [CONF])["wd_1e-3"] == "fig5b/wd_1e-3"
+
+
+@pytest.mark.parametrize(
+    "module", ["schedules", "config", "records", "runs", "figures", "sweeper", "progress", "train"]
+)
+def test_drawing_and_sweeping_never_import_torch(module):
+    code = f"import sys, repro.{module}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

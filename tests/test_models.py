@@ -1,0 +1,115 @@
+"""The networks and their rules, against the facts of the author's files and written-out references."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from repro import models
+
+
+def test_resnet56_superconv_has_the_authors_parameters():
+    network = models.build("resnet56_superconv", 10)
+    assert sum(p.numel() for p in network.parameters()) == 808_682
+    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 55
+    assert all(c.bias is not None for c in convolutions)
+
+
+@pytest.mark.parametrize(("blocks", "width", "channels", "size"), [(1, 16, 1, 8), (3, 16, 3, 16), (1, 4, 1, 12)])
+def test_depth_width_and_image_size_are_free(blocks, width, channels, size):
+    network = models.build("resnet56_superconv", 7, blocks=blocks, width=width, channels=channels)
+    assert len([m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]) == 6 * blocks + 1
+    assert network(torch.rand(4, channels, size, size)).shape == (4, 7)
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(ValueError, match="no network 'vgg'; there are resnet56_superconv"):
+        models.build("vgg", 10)
+
+
+def test_a_downsampling_block_pools_its_shortcut_and_pads_with_zeros():
+    block = models.SuperconvBlock(4, 2, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
+    with torch.no_grad():
+        block.bn2.weight.zero_()  # leaves the shortcut alone
+    x = torch.rand(2, 4, 6, 6)
+    y = block(x)
+    assert y.shape == (2, 8, 3, 3)
+    assert (y[:, 4:] == 0).all()
+    x = torch.rand(2, 4, 8, 8)
+    y = block(x)[:, :4]
+    assert y.shape[2:] == (4, 4)  # (8 - 3) / 2 + 1 rounded up, as Caffe does
+    torch.testing.assert_close(y[:, :, 0, 0], x[:, :, 0:3, 0:3].mean((2, 3)))
+    torch.testing.assert_close(y[:, :, 3, 3], x[:, :, 6:8, 6:8].mean((2, 3)))  # a cut window: over what is there
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_groups_are_normalised_apart(memory_format):
+    torch.manual_seed(0)
+    x = torch.randn(12, 5, 3, 3).to(memory_format=memory_format) * 3 + 1
+    norm = models.BatchNorm(5, groups=4, fraction=0.9, eps=1e-5)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.uniform_(-1, 1)
+    y = norm(x)
+    for group in range(4):
+        alone = F.batch_norm(x[group::4], None, None, norm.weight, norm.bias, training=True)
+        torch.testing.assert_close(y[group::4], alone)
+
+
+def test_running_averages_are_normalised_by_their_weights():
+    torch.manual_seed(0)
+    norm = models.BatchNorm(3, groups=2, fraction=0.9, eps=1e-5)
+    batches = [torch.randn(8, 3, 4, 4) * k + k for k in (1, 2, 3)]
+    for batch in batches:
+        norm(batch)
+    first = [b[0::2] for b in batches]  # the first group's images
+    weights = [0.9**2, 0.9, 1.0]
+    mean = sum(w * b.mean((0, 2, 3)) for w, b in zip(weights, first, strict=True)) / sum(weights)
+    variance = sum(w * b.var((0, 2, 3), correction=1) for w, b in zip(weights, first, strict=True)) / sum(weights)
+    norm.eval()
+    x = torch.randn(2, 3, 4, 4)
+    expected = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_averages_are_unbiased_from_the_first_iteration_and_empty_before():
+    norm = models.BatchNorm(2, groups=1, fraction=0.999, eps=1e-5)
+    x = torch.randn(50, 2, 3, 3) + 5
+    norm.eval()
+    assert norm(x).isnan().all()
+    norm.train()
+    seen = norm(x)
+    norm.eval()
+    torch.testing.assert_close(norm(x), seen, rtol=1e-2, atol=1e-2)
+
+
+def test_initialisation_is_caffes():
+    network = models.build("resnet56_superconv", 1000, blocks=1, seed=3)
+    deep = network.blocks[2].conv2.weight.detach()
+    assert deep.std().item() == pytest.approx(np.sqrt(2 / (32 * 9)), rel=0.03)
+    bound = np.sqrt(3 / 64)
+    classifier = network.classifier.weight.detach()
+    assert classifier.abs().max().item() == pytest.approx(bound, rel=1e-3)
+    assert classifier.std().item() == pytest.approx(bound / np.sqrt(3), rel=0.01)
+    assert all((p == 0).all() for n, p in network.named_parameters() if n.endswith("bias"))
+    xavier = models.build("resnet56_superconv", 10, blocks=1, init="xavier").blocks[2].conv2.weight
+    assert xavier.abs().max().item() == pytest.approx(np.sqrt(3 / (32 * 9)), rel=1e-2)
+
+
+def test_initialisation_is_a_function_of_the_seed():
+    torch.manual_seed(1)
+    first = models.build("resnet56_superconv", 10, blocks=1, seed=5).state_dict()
+    torch.manual_seed(2)
+    again = models.build("resnet56_superconv", 10, blocks=1, seed=5).state_dict()
+    other = models.build("resnet56_superconv", 10, blocks=1, seed=6).state_dict()
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["stem.weight"], other["stem.weight"])
+
+
+def test_biases_have_their_own_rules():
+    network = models.build("resnet56_superconv", 10)
+    groups = models.parameter_groups(network, conv_bias_lr=2, conv_bias_decay=0, classifier_bias_lr=3)
+    sizes = {rule: sum(p.numel() for p in group) for rule, group in groups.items()}
+    biases = sum(m.bias.numel() for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    assert sizes == {(1.0, 1.0): 808_682 - biases - 10, (2, 0): biases, (3, 0.0): 10}

@@ -1,0 +1,82 @@
+"""A run's folder stays readable whatever happens, and says what it holds."""
+
+import json
+
+import pytest
+
+from repro import records
+from repro.config import ReproError
+
+ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
+
+
+@pytest.fixture
+def run(resolved):
+    return resolved("experiment=fig5a/clr_3.0", "scale=smoke")
+
+
+def test_a_record_says_what_was_run_and_where(tmp_path, run):
+    record = records.Record(tmp_path / "seed0", run, {"device": "cpu"})
+    assert records.read_info(tmp_path / "seed0")["status"] == "running"
+    record.append(ROW)
+    record.append({**ROW, "iteration": 4, "train_loss": float("nan")})
+    record.finish("finished", final_accuracy=0.25)
+    info = records.read_info(tmp_path / "seed0")
+    assert info["status"] == "finished"
+    assert info["config"]["iterations"] == 10
+    assert info["environment"] == {"device": "cpu"}
+    assert info["wall_seconds"] >= 0
+    assert info["versions"]["torch"]
+    assert records.read_history(tmp_path / "seed0") == [ROW, {**ROW, "iteration": 4, "train_loss": None}]
+    assert sorted(p.name for p in (tmp_path / "seed0").iterdir()) == ["history.jsonl", "run.json"]
+
+
+def test_a_reader_never_sees_half_a_row(tmp_path, run):
+    record = records.Record(tmp_path, run, {})
+    record.append(ROW)
+    with open(tmp_path / "history.jsonl", "ab") as file:
+        file.write(json.dumps(ROW).encode()[:20])
+    assert records.read_history(tmp_path) == [ROW]
+    assert records.last_row(tmp_path) == ROW
+
+
+def test_a_broken_row_is_named_by_file_and_line(tmp_path, run):
+    record = records.Record(tmp_path, run, {})
+    record.append(ROW)
+    with open(tmp_path / "history.jsonl", "ab") as file:
+        file.write(b"garbage\n")
+    with pytest.raises(ReproError, match=r"history\.jsonl:2: not a row"):
+        records.read_history(tmp_path)
+
+
+def test_broken_run_json_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ReproError, match=r"run\.json: broken"):
+        records.read_info(tmp_path)
+    assert records.read_info(tmp_path / "nothing") is None
+    assert records.read_history(tmp_path / "nothing") == []
+
+
+def test_a_finished_run_is_kept_and_another_is_refused(tmp_path, run, resolved):
+    records.Record(tmp_path, run, {}).finish("finished")
+    assert records.already_finished(tmp_path, run)
+    other = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "regularization.weight_decay=0.5", "seed=3")
+    with pytest.raises(ReproError, match=r"weight_decay: 0.0001 there, 0.5 now; seed: 0 there, 3 now"):
+        records.already_finished(tmp_path, other)
+
+
+def test_force_moves_a_finished_run_aside(tmp_path, run):
+    for attempt in (1, 2):
+        record = records.Record(tmp_path, run, {})
+        record.append({**ROW, "iteration": attempt})
+        record.finish("finished")
+        run.force = True
+        assert not records.already_finished(tmp_path, run)
+        assert records.read_history(tmp_path / f"earlier-{attempt}")[0]["iteration"] == attempt
+    assert records.read_info(tmp_path) is None
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_an_unfinished_run_is_not_finished(tmp_path, run, status):
+    records.Record(tmp_path, run, {}).finish(status)
+    assert not records.already_finished(tmp_path, run)

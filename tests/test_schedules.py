@@ -1,0 +1,182 @@
+"""The schedules agree with the author's logs (arXiv 1803.09820), and refuse what cannot be."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from repro import schedules
+
+CAFFE = {"rel": 5e-5, "abs": 0}  # he computed and printed in float32
+
+
+@pytest.mark.parametrize(
+    ("i", "lr"),
+    [
+        (0, 0.08),
+        (200, 0.115973),
+        (2400, 0.511676),
+        (4800, 0.640719),
+        (7800, 0.0411692),
+        (8000, 0.00119905),
+        (8200, 8e-05),
+        (9276, 8e-05),
+    ],
+)
+def test_onecycle_of_figure_6a(i, lr):
+    assert schedules.onecycle(i, base_lr=0.08, max_lr=0.8, step_size=4003, final_lr=8e-5) == pytest.approx(
+        lr, **CAFFE
+    )
+
+
+@pytest.mark.parametrize(
+    ("i", "lr"),
+    [(1200, 0.486304), (3417, 1.2), (3600, 1.13573), (6000, 0.292889), (6800, 0.0119403), (6900, 1e-4)],
+)
+def test_onecycle_of_figure_15b(i, lr):
+    assert schedules.onecycle(i, base_lr=0.1, max_lr=1.2, step_size=3417, final_lr=1e-4) == pytest.approx(
+        lr, **CAFFE
+    )
+
+
+@pytest.mark.parametrize(
+    ("i", "momentum"), [(100, 0.947073), (3600, 0.855356), (6000, 0.925593), (7000, 0.947571)]
+)
+def test_cyclical_momentum_with_caffe_tail(i, momentum):
+    settings = {"max_momentum": 0.95, "min_momentum": 0.85, "step_size": 3417}
+    assert schedules.cyclical_momentum(i, **settings, tail="caffe") == pytest.approx(momentum, **CAFFE)
+    held = schedules.cyclical_momentum(i, **settings)
+    assert held == pytest.approx(0.95 if i >= 2 * 3417 else momentum, **CAFFE)
+
+
+def test_momentum_mirrors_the_learning_rate():
+    for i in range(0, 200, 7):
+        lr = schedules.triangular(i, base_lr=0.85, max_lr=0.95, step_size=100)
+        momentum = schedules.cyclical_momentum(i, max_momentum=0.95, min_momentum=0.85, step_size=100)
+        assert lr + momentum == pytest.approx(1.8)
+
+
+def test_momentum_that_rises_with_the_learning_rate():
+    rising = {"max_momentum": 0.85, "min_momentum": 0.95, "step_size": 100}
+    assert [schedules.cyclical_momentum(i, **rising) for i in (0, 100, 200, 300)] == [0.85, 0.95, 0.85, 0.85]
+
+
+def test_triangular_repeats():
+    values = [
+        schedules.triangular(i, base_lr=0.1, max_lr=3.0, step_size=5000) for i in (0, 5000, 9900, 10000, 15000)
+    ]
+    assert values == pytest.approx([0.1, 3.0, 0.158, 0.1, 3.0])
+
+
+def test_multistep_changes_at_its_milestones():
+    steps = {"lr": 0.35, "milestones": [50000, 70000], "gamma": 0.1}
+    values = [schedules.multistep(i, **steps) for i in (0, 49999, 50000, 69999, 70000, 80000)]
+    assert values == pytest.approx([0.35, 0.35, 0.035, 0.035, 0.0035, 0.0035])
+
+
+def test_lr_range_and_constant():
+    ends = [schedules.lr_range(i, base_lr=0.1, max_lr=1.0, iterations=4882) for i in (0, 2441, 4882)]
+    assert ends == pytest.approx([0.1, 0.55, 1.0])
+    assert schedules.constant(5, value=1) == 1.0
+    assert isinstance(schedules.constant(5, value=1), float)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "value"),
+    [
+        (schedules.triangular, {"base_lr": 0.1, "max_lr": 1.0, "step_size": 0}, "0"),
+        (schedules.triangular, {"base_lr": 2.5, "max_lr": 1.0, "step_size": 9}, "2.5"),
+        (schedules.onecycle, {"base_lr": 2.5, "max_lr": 1.0, "step_size": 9, "final_lr": 0.0}, "2.5"),
+        (schedules.onecycle, {"base_lr": 0.1, "max_lr": 1.0, "step_size": -3, "final_lr": 0.0}, "-3"),
+        (schedules.onecycle, {"base_lr": 0.1, "max_lr": 1.0, "step_size": 3, "final_lr": 1.5}, "1.5"),
+        (schedules.lr_range, {"base_lr": 2.5, "max_lr": 1.0, "iterations": 9}, "2.5"),
+        (schedules.lr_range, {"base_lr": 0.1, "max_lr": 1.0, "iterations": 0}, "0"),
+        (schedules.multistep, {"lr": 0.1, "milestones": [30, 20], "gamma": 0.1}, "30, 20"),
+        (schedules.multistep, {"lr": 0.1, "milestones": [20, 20], "gamma": 0.1}, "20, 20"),
+        (schedules.cyclical_momentum, {"max_momentum": 0.9, "min_momentum": 0.8, "step_size": 0}, "0"),
+        (
+            schedules.cyclical_momentum,
+            {"max_momentum": 0.9, "min_momentum": 0.8, "step_size": 5, "tail": "x"},
+            "x",
+        ),
+    ],
+)
+def test_impossible_settings_are_named(shape, settings, value):
+    with pytest.raises(ValueError, match=value):
+        shape(1, **settings)
+
+
+@pytest.mark.parametrize("shape", schedules.shapes().values(), ids=schedules.shapes())
+def test_negative_iterations_are_refused(shape):
+    possible = {"base_lr": 0.1, "max_lr": 1.0, "step_size": 5, "final_lr": 0.0, "iterations": 9, "lr": 0.1, "gamma": 0.1,
+                "milestones": [3], "value": 0.9, "max_momentum": 0.9, "min_momentum": 0.8}  # fmt: skip
+    needed = {k: v for k, v in possible.items() if k in shape.__annotations__}
+    assert isinstance(shape(0, **needed), float)
+    with pytest.raises(ValueError, match="-1"):
+        shape(-1, **needed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shape": "cosine", "value": 1}, "no schedule 'cosine'; there are lr_range"),
+        ({"shape": "build", "value": 1}, "no schedule 'build'"),
+        ({"shape": "constant", "valu": 1}, "schedule.lr.valu: constant takes value"),
+        ({"shape": "constant"}, "schedule.lr.value: constant needs a value"),
+        ({"shape": "constant", "value": "high"}, "schedule.lr.value: 'high' is not a float"),
+        ({"shape": "triangular", "base_lr": 0.1, "max_lr": 1.0, "step_size": 2.5}, "2.5 is not a int"),
+        (
+            {"shape": "triangular", "base_lr": 3, "max_lr": 1.0, "step_size": 2},
+            "schedule.lr: base_lr 3 is above",
+        ),
+    ],
+)
+def test_a_wrong_schedule_is_one_clear_line(settings, message):
+    with pytest.raises(ValueError, match=message) as error:
+        schedules.build(settings, {"shape": "constant", "value": 0.9})
+    assert "\n" not in str(error.value)
+
+
+AUTHOR = {  # whose curve: the learning rate and momentum that his log prints
+    "fig15b-1cycle_tbs1024": (
+        {"shape": "onecycle", "base_lr": 0.1, "max_lr": 1.2, "step_size": 3417, "final_lr": 1e-4},
+        {
+            "shape": "cyclical_momentum",
+            "max_momentum": 0.95,
+            "min_momentum": 0.85,
+            "step_size": 3417,
+            "tail": "caffe",
+        },
+    ),
+    "fig6a_tbs512": (
+        {"shape": "onecycle", "base_lr": 0.08, "max_lr": 0.8, "step_size": 4003, "final_lr": 8e-5},
+        {"shape": "constant", "value": 0.95},
+    ),
+    "fig5a_piecewise_0.35": (
+        {"shape": "multistep", "lr": 0.35, "milestones": [50000, 70000], "gamma": 0.1},
+        {"shape": "constant", "value": 0.9},
+    ),
+    **{
+        name: (
+            {"shape": "triangular", "base_lr": 0.1, "max_lr": 3.0, "step_size": 5000},
+            {"shape": "constant", "value": 0.9},
+        )
+        for name in ("fig5a_clr_3.0", "fig5b_wd_1e-3", "fig5b_wd_1e-4", "fig5b_wd_1e-5", "fig5b_wd_1e-6")
+    },
+}
+
+
+@pytest.mark.skipif(
+    "REPRO_REFERENCE" not in os.environ, reason="REPRO_REFERENCE names no folder of author's curves"
+)
+@pytest.mark.parametrize("name", AUTHOR)
+def test_every_value_of_an_author_log(name):
+    schedule = schedules.build(*AUTHOR[name])
+    with open(Path(os.environ["REPRO_REFERENCE"]) / f"{name}.csv") as file:
+        for row in csv.DictReader(file):
+            lr, momentum = schedule(int(row["iteration"]))
+            if row["lr"]:
+                assert lr == pytest.approx(float(row["lr"]), **CAFFE)
+            if row["momentum"]:
+                assert momentum == pytest.approx(float(row["momentum"]), **CAFFE)

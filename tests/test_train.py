@@ -1,0 +1,221 @@
+"""The training app as its users run it: one run, sweeps, and everything that can be typed wrong."""
+
+import json
+import shutil
+
+import pytest
+
+from repro import train
+from repro.config import CONF, Mode
+from repro.records import read_history, read_info
+
+SMOKE = ("scale=smoke", "tracking=disabled")
+EXPERIMENTS = sorted(
+    p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in CONF.glob("experiment/*/*")
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains(resolved, tmp_path, experiment):
+    config = resolved(f"experiment={experiment}", *SMOKE)
+    train.run(config, tmp_path)
+    info, history = read_info(tmp_path), read_history(tmp_path)
+    assert info["status"] == "finished"
+    assert history[-1]["iteration"] == config.iterations
+    assert info["final_accuracy"] == history[-1]["test_accuracy"]
+    assert (tmp_path / "weights.pt").exists()
+
+
+def test_a_finished_run_is_not_trained_again(resolved, tmp_path):
+    config = resolved("experiment=fig5a/clr_3.0", *SMOKE)
+    train.run(config, tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    train.run(config, tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_diverged_run_is_a_result(resolved, tmp_path):
+    config = resolved("experiment=fig5a/clr_3.0", *SMOKE, "schedule.lr.max_lr=1e30", "schedule.lr.base_lr=1e30")
+    train.run(config, tmp_path)
+    info = read_info(tmp_path)
+    assert info["status"] == "diverged"
+    assert info["last_iteration"] == read_history(tmp_path)[-1]["iteration"]
+
+
+def test_a_failing_run_records_its_reason(resolved, tmp_path, monkeypatch):
+    from repro import training
+
+    def broken(*args):
+        yield {"iteration": 0, "lr": 0.1, "momentum": 0.9, "train_loss": None, "test_loss": 2.3, "test_accuracy": 0.1,
+               "images_per_second": None}  # fmt: skip
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(training, "train", broken)
+    with pytest.raises(MemoryError):
+        train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
+    assert read_info(tmp_path)["reason"] == "MemoryError: no room"
+    assert len(read_history(tmp_path)) == 1
+
+
+def test_one_run_lands_in_its_folder_and_can_be_evaluated(run_app, tmp_path):
+    done = run_app("train", "experiment=fig5a/clr_3.0", "seed=3", *SMOKE)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun_outputs/smoke/fig5a/clr_3.0/seed3"
+    last = read_history(folder)[-1]
+    assert "iteration 10/10" in done.stdout
+    again = run_app("evaluate", str(folder))
+    assert again.returncode == 0, again.stderr
+    ours, recorded = (line.split()[-1] for line in again.stdout.splitlines())
+    assert ours == recorded == f"{last['test_accuracy']:.4%}"
+    (folder / "weights.pt").write_bytes(b"cut")
+    assert "weights.pt" in run_app("evaluate", str(folder)).stderr
+    missing = run_app("evaluate", "nowhere")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: nowhere: no run.json there")
+
+
+def test_a_sweep_trains_a_figure_and_launching_it_again_trains_nothing(run_app, tmp_path):
+    done = run_app("train", "sweep=fig5b", "seed=7", *SMOKE)
+    assert done.returncode == 0, done.stderr
+    home = tmp_path / "multirun_outputs/smoke"
+    trained = {p.parent.relative_to(home).as_posix() for p in home.rglob("run.json")}
+    assert trained == {"fig5a/clr_3.0/seed7", *(f"fig5b/wd_1e-{k}/seed7" for k in (3, 5, 6))}
+    assert "[4/4]" in done.stderr
+    again = run_app("train", "sweep=fig5b", "seed=7", *SMOKE)
+    assert "4 of 4 runs are finished already" in again.stdout
+    single = run_app("train", "experiment=fig5b/wd_1e-6", "seed=8", "scale=smoke", "tracking=disabled")
+    assert single.returncode == 0
+    inside, alone = (read_info(home / f"fig5b/wd_1e-6/seed{k}")["config"] for k in (7, 8))
+    assert {**inside, "seed": 8} == alone  # a run and the same run inside a sweep resolve alike
+
+
+def test_ordinary_multirun_over_any_value(run_app, tmp_path):
+    values = "regularization.weight_decay=1e-3,1e-4"
+    done = run_app("train", "-m", "experiment=fig5a/clr_3.0,fig5a/piecewise_0.1_short", values, *SMOKE)
+    assert done.returncode == 0, done.stderr
+    home = tmp_path / "multirun_outputs/smoke/fig5a"
+    found = sorted(p.parent.relative_to(home).as_posix() for p in home.rglob("run.json"))
+    assert found == [
+        f"{curve}/regularization.weight_decay={value}/seed0"
+        for curve in ("clr_3.0", "piecewise_0.1_short")
+        for value in ("0.0001", "0.001")
+    ]
+    assert read_info(home / found[1])["config"]["regularization"]["weight_decay"] == 0.001
+
+
+def test_a_new_curve_is_one_file(run_app, tmp_path):
+    """One YAML file more, and the curve trains in its figure's sweep and is drawn."""
+    folder = tmp_path / "mine/experiment/fig5a"
+    folder.mkdir(parents=True)
+    shutil.copy(CONF / "experiment/fig5b/wd_1e-3.yaml", folder / "clr_heavy.yaml")
+    mine = ("--config-dir", str(tmp_path / "mine"))
+    done = run_app("train", *mine, "-m", "experiment=glob(fig5a/clr*)", "seed=0", *SMOKE)
+    assert done.returncode == 0, done.stderr
+    info = read_info(tmp_path / "multirun_outputs/smoke/fig5a/clr_heavy/seed0")
+    assert info["config"]["regularization"]["weight_decay"] == 1e-3
+    drawn = run_app("figures", *mine, "figure=fig5a", "scale=smoke")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "clr_heavy (1 of 4 seeds)" in drawn.stdout
+    assert "CLR 0.1-3.0 (1 of 4 seeds)" in drawn.stdout
+
+
+def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path):
+    done = run_app("train", "-m", "dataset.name=mnist,digits,emnist", "experiment=fig5a/clr_3.0", *SMOKE)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()[-3:]
+    assert lines[0].endswith("2 of 3 runs failed:")
+    assert "dataset.name=mnist/seed0: dataset.name=mnist: there are digits" in lines[1]
+    assert "dataset.name=emnist/seed0: dataset.name=emnist: there are digits" in lines[2]
+    home = tmp_path / "multirun_outputs/smoke/fig5a/clr_3.0"
+    assert read_info(home / "dataset.name=digits/seed0")["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig5a/clr_3.0"),
+        (
+            ["dataset=imagenet"],
+            "Could not find 'dataset/imagenet' Available options in 'dataset': cifar10, cifar100",
+        ),
+        (["batch_size=abc"], "batch_size=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        (["update=adam"], "update"),
+        (["batch_size=-5"], "batch_size=-5 is not positive"),
+        (["itertions=5"], "Could not override 'itertions'"),
+        (["schedule.lr.max_l=3"], "Could not override 'schedule.lr.max_l'"),
+        (["model.name=vgg", "dataset=digits"], "model.name=vgg: there are resnet56_superconv"),
+        (["device=abacus", "dataset=digits"], "device=abacus:"),
+        (["-m", "seed=0,0"], "two jobs would write into multirun_outputs/paper/custom/seed0"),
+        (["-m", "tracking=offline,disabled"], "two jobs would write into"),
+        (["-m", "experiment=glob(fig7/*)"], "experiment=glob(fig7/*): nothing matches"),
+        (["-m", "batch_size=1000,-1"], "batch_size=-1: batch_size=-1 is not positive"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_line(run_app, tmp_path, arguments, message):
+    done = run_app("train", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_an_unreadable_root_is_one_line(run_app):
+    done = run_app("train", "dataset.root=/nothing/here", "tracking=disabled", XDG_CACHE_HOME="/nothing")
+    assert done.returncode == 1
+    assert "dataset.root=/nothing/here: cifar10 " in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_help_shows_the_groups(run_app):
+    done = run_app("train", "--help")
+    assert done.returncode == 0
+    for group in (
+        "model: ",
+        "dataset: ",
+        "schedule: ",
+        "regularization: ",
+        "scale: ",
+        "tracking: ",
+        "sweep: ",
+    ):
+        assert f"\n{group}" in done.stdout
+    assert "experiment/fig5a: clr_3.0, piecewise_0.1" in done.stdout
+
+
+def test_disabled_tracking_needs_no_wandb(run_app, tmp_path):
+    (tmp_path / "wandb.py").write_text("raise ImportError('there is no wandb here')")
+    done = run_app("train", "experiment=fig5a/clr_3.0", *SMOKE)
+    assert done.returncode == 0, done.stderr
+    broken = run_app("train", "experiment=fig5a/clr_3.0", "scale=smoke", "seed=1")
+    assert broken.returncode == 0, broken.stderr
+    assert "W&B failed (ImportError" in broken.stdout
+    assert read_info(tmp_path / "multirun_outputs/smoke/fig5a/clr_3.0/seed1")["status"] == "finished"
+
+
+def test_offline_tracking_is_one_wandb_run_a_job_with_the_same_rows(run_app, tmp_path):
+    done = run_app("train", "-m", "experiment=fig5a/clr_3.0", "seed=0,1", "scale=smoke", "tracking=offline")
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        folder = tmp_path / f"multirun_outputs/smoke/fig5a/clr_3.0/seed{seed}"
+        (mirrored,) = folder.glob("wandb/offline-run-*/*.wandb")
+        rows, config = wandb_contents(mirrored)
+        recorded = [{k: v for k, v in row.items() if v is not None} for row in read_history(folder)]
+        assert [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows] == recorded
+        assert config["seed"] == seed
+        assert config["curve"] == "fig5a/clr_3.0"
+
+
+def wandb_contents(path):
+    """History rows and configuration of an offline W&B file, by wandb's own reader."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [r["history"]["item"] for r in records if r["type"] == "history"]
+    return rows, next(r["run"]["config"]["update"] for r in records if r["type"] == "run")
+
+
+def test_the_schema_knows_every_tracking_mode():
+    assert {mode.value for mode in Mode} == {p.stem for p in CONF.glob("tracking/*.yaml")}

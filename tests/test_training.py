@@ -1,0 +1,147 @@
+"""The loop and its update rules, against references written out plainly."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from repro import data, models, training
+from repro.config import Dataset, Update
+
+
+def written_out(update, nesterov, weight, gradients, schedule, decay, lr_multiple):
+    """The rules as PAPER and torch.optim state them, one iteration after the other, in float64."""
+    velocity = torch.zeros_like(weight)
+    for gradient, (lr, mu) in zip(gradients, schedule, strict=True):
+        g, old, rate = gradient + decay * weight, velocity, lr * lr_multiple
+        if update is Update.caffe:
+            velocity = mu * old + rate * g
+            step = (1 + mu) * velocity - mu * old if nesterov else velocity
+        else:
+            velocity = mu * old + g
+            step = rate * (g + mu * velocity) if nesterov else rate * velocity
+        weight = weight - step
+    return weight
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("update", list(Update))
+@pytest.mark.parametrize(("lr_multiple", "decay_multiple"), [(1.0, 1.0), (2.0, 0.0)])
+def test_update_rules_over_a_changing_schedule(update, nesterov, lr_multiple, decay_multiple):
+    torch.manual_seed(0)
+    start = torch.randn(7, dtype=torch.float64)
+    gradients = [torch.randn(7, dtype=torch.float64) for _ in range(12)]
+    schedule = [(0.1 + 0.2 * i, 0.95 - 0.01 * i) for i in range(12)]
+    parameter = nn.Parameter(start.clone())
+    rule = {(lr_multiple, decay_multiple): [parameter]}
+    optimizer = training.SGD(rule, weight_decay=0.01, update=update, nesterov=nesterov)
+    for gradient, (lr, momentum) in zip(gradients, schedule, strict=True):
+        parameter.grad = gradient.clone()
+        optimizer.step(lr, momentum)
+        assert parameter.grad is None
+    expected = written_out(update, nesterov, start, gradients, schedule, 0.01 * decay_multiple, lr_multiple)
+    torch.testing.assert_close(parameter.detach(), expected)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_torch_rule_is_torch_optims(nesterov):
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(5, dtype=torch.float64)) for _ in range(2))
+    optimizer = training.SGD({(1.0, 1.0): [ours]}, weight_decay=0.1, update=Update.torch, nesterov=nesterov)
+    reference = torch.optim.SGD([theirs], lr=1.0, momentum=0.5, weight_decay=0.1, nesterov=nesterov)
+    for i in range(8):
+        ours.grad = torch.randn(5, dtype=torch.float64)
+        theirs.grad = ours.grad.clone()
+        reference.param_groups[0].update(lr=0.1 * (i + 1), momentum=0.9 - 0.05 * i)
+        optimizer.step(0.1 * (i + 1), 0.9 - 0.05 * i)
+        reference.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_rules_agree_at_a_constant_learning_rate_only():
+    def end(update, rates):
+        parameter = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        optimizer = training.SGD({(1.0, 1.0): [parameter]}, weight_decay=0.0, update=update)
+        for lr in rates:
+            parameter.grad = parameter.detach().clone()
+            optimizer.step(lr, 0.9)
+        return parameter.detach()
+
+    torch.testing.assert_close(end(Update.caffe, [0.1] * 6), end(Update.torch, [0.1] * 6))
+    rising = [0.1, 0.2, 0.3]
+    assert not torch.allclose(end(Update.caffe, rising), end(Update.torch, rising))
+
+
+@pytest.fixture
+def smoke(resolved):
+    """A function: overrides -> the rows of a smoke run, and its network."""
+
+    def run(*overrides):
+        config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", *overrides)
+        loaded = data.load(config.dataset)
+        network = models.from_config(config.model, loaded.classes, 1, config.seed)
+        return list(training.train(config, loaded, network)), network
+
+    return run
+
+
+def test_rows_follow_the_schedule(smoke):
+    rows, _ = smoke()
+    assert [row["iteration"] for row in rows] == [0, 2, 4, 6, 8, 10]
+    assert [row["lr"] for row in rows] == pytest.approx([0.1, 1.26, 2.42, 2.42, 1.26, 0.1])
+    assert {row["momentum"] for row in rows} == {0.9}
+    assert rows[0]["train_loss"] is None
+    assert all(row["train_loss"] > 0 and row["images_per_second"] > 0 for row in rows[1:])
+
+
+def test_the_last_iteration_is_always_tested(smoke):
+    rows, _ = smoke("scale.tests=3", "iterations=11000")
+    assert [row["iteration"] for row in rows] == [0, 4, 8, 11]
+
+
+def test_before_the_first_update_the_averages_are_empty(smoke):
+    first = smoke()[0][0]
+    assert first["test_loss"] == pytest.approx(87.3365, abs=1e-3)  # as Caffe prints it, and no divergence
+    assert 0.05 < first["test_accuracy"] < 0.15
+    rows, _ = smoke("test_at_start=false")
+    assert rows[0]["iteration"] == 2
+
+
+def test_the_train_loss_is_the_mean_since_the_last_test(smoke):
+    every, _ = smoke("scale.tests=10")
+    pairs, _ = smoke("scale.tests=5")
+    each = [row["train_loss"] for row in every[1:]]
+    means = [(a + b) / 2 for a, b in zip(each[::2], each[1::2], strict=True)]
+    assert [row["train_loss"] for row in pairs[1:]] == pytest.approx(means, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(smoke):
+    def numbers(rows):
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+    (first, a), (again, b), (other, _) = smoke("seed=3"), smoke("seed=3"), smoke("seed=4")
+    assert numbers(first) == numbers(again)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert numbers(first) != numbers(other)
+
+
+def test_a_run_that_diverges_ends_with_an_honest_row(smoke):
+    rows, network = smoke("schedule.lr.max_lr=1e30", "schedule.lr.base_lr=1e30")
+    assert not math.isfinite(rows[-1]["train_loss"])
+    assert rows[-1]["iteration"] < 10
+    assert rows[-1]["test_loss"] == pytest.approx(87.3365, abs=1e-3)
+    assert rows[-1]["test_accuracy"] < 0.2
+    assert any(not p.isfinite().all() for p in network.parameters())
+
+
+def test_the_whole_test_set_counts_once(monkeypatch):
+    loaded = data.load(Dataset(name="digits", test_images=103))
+    network = models.build("resnet56_superconv", 10, channels=1, blocks=1)
+    network(loaded.network_input(loaded.train_images))
+    whole = training.test(network, loaded)
+    monkeypatch.setattr(training, "TEST_BATCH", 10)
+    assert training.test(network, loaded) == pytest.approx(whole, rel=1e-5)
+    logits = network(loaded.network_input(loaded.test_images))
+    assert whole[0] == pytest.approx(nn.functional.cross_entropy(logits, loaded.test_labels).item(), rel=1e-5)
+    assert whole[1] == (logits.argmax(1) == loaded.test_labels).double().mean().item()
