@@ -46,6 +46,13 @@ class Filler(Enum):
     xavier = "xavier"
 
 
+class Replicates(Enum):
+    """What differs between the four runs of a curve."""
+
+    seeds = "seeds"  # the seed alone
+    author = "author"  # per-GPU batch and initialisation too, as the author's four did
+
+
 class Mode(Enum):
     """What Weights & Biases does; disabled does not even import it."""
 
@@ -62,13 +69,15 @@ class Model:
     blocks: int = 9  # residual blocks in each of the three groups; depth 6n + 2
     width: int = 16  # channels of the first group
     init: Filler = Filler.msra
-    bn_groups: int = 1  # the batch is normalised in that many groups: the author's GPUs, never synchronised
+    gpus: int = 1  # the author's, that share a batch
+    bn_groups: int = 1  # the batch is normalised in that many groups: the GPUs, never synchronised
     bn_fraction: float = 0.9  # of the old running average that each iteration keeps
     bn_eps: float = 1e-5
     conv_bias_lr: float = 1.0  # multiples of the LR and the weight decay, for the biases
     conv_bias_decay: float = 1.0
     classifier_bias_lr: float = 2.0
     classifier_bias_decay: float = 0.0
+    nesterov: bool = False
 
 
 @dataclass
@@ -136,7 +145,7 @@ class Config:
     test_every: int = 100  # iterations
     test_at_start: bool = False  # also before the first update, as the author did for Figure 5
     update: Update = Update.caffe
-    nesterov: bool = False
+    replicates: Replicates = Replicates.seeds
     output: str = "multirun_outputs"
     device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
     threads: int | None = None  # of the CPU; null leaves it to torch
@@ -174,6 +183,8 @@ def resolve(composed: Any) -> Config:
     for key in ("iterations", "batch"):
         factor = getattr(scale, key)
         _require(0 < factor <= 1, f"scale.{key}", factor, "is not a factor above 0, 1 at most")
+    if config.replicates is Replicates.author:
+        _as_author(config)
     _check(config)
     config.iterations = _scaled(config.iterations, scale.iterations)
     config.batch_size = _scaled(config.batch_size, scale.batch)
@@ -247,6 +258,17 @@ def run_app(app: Callable[[], Any]) -> None:
         if debugging:
             raise
         sys.exit(f"error: {error if isinstance(error, ReproError) else one_line(error)}")
+
+
+def _as_author(config: Config) -> None:
+    """Replicate k, the seed: k images more a GPU, and xavier for odd k. Iterations stay those of the nominal batch."""
+    if config.model.gpus != 4:
+        raise ReproError(
+            f"replicates=author: the author's replicates on {config.model.gpus} GPUs ({config.model.name}) are not "
+            "known, only those on 4; use replicates=seeds"
+        )
+    config.batch_size += config.model.gpus * config.seed
+    config.model.init = Filler.xavier if config.seed % 2 else Filler.msra
 
 
 def _check(config: Config) -> None:

@@ -4,6 +4,7 @@ Facts: the network definitions published with arXiv 1708.07120 and 1803.09820. I
 (N, C, H, W); logits go out as (N, classes).
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -81,19 +82,36 @@ class SuperconvBlock(nn.Module):
         return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
 
 
-class SuperconvResNet(nn.Module):
-    """The resnet-56 of Figure 5 (arXiv 1708.07120): three groups of ``blocks``, at 1, 2 and 4 ``width``."""
+class HyperparamBlock(nn.Module):
+    """Two 3x3 convolutions and a sum, with nothing after it: no ReLU on the residual stream. A block that widens
+    has its first convolution at stride 2, and a 2x2 convolution at stride 2 with normalisation as shortcut.
+    """
 
-    def __init__(self, classes: int, channels: int, blocks: int, width: int, norm: dict[str, Any]):
+    def __init__(self, channels: int, width: int, norm: dict[str, Any]):
+        super().__init__()
+        stride = 1 if width == channels else 2
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1)
+        self.bn1 = BatchNorm(width, **norm)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.bn2 = BatchNorm(width, **norm)
+        self.shortcut: nn.Module = nn.Identity()
+        if width != channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 2, stride=2), BatchNorm(width, **norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape, or when widening to (N, width, H/2, W/2)."""
+        y: Tensor = self.shortcut(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return y
+
+
+class ResNet(nn.Module):
+    """A stem of one 3x3 convolution, residual blocks, global average pooling and a linear classifier."""
+
+    def __init__(self, blocks: list[nn.Module], classes: int, channels: int, width: int, norm: dict[str, Any]):
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.bn = BatchNorm(width, **norm)
-        layers = []
-        for group in range(3):
-            for block in range(blocks):
-                down = group > 0 and block == 0
-                layers.append(SuperconvBlock(width << (group - down), 2 if down else 1, norm))
-        self.blocks = nn.Sequential(*layers)
+        self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +121,26 @@ class SuperconvResNet(nn.Module):
         return logits
 
 
-NETWORKS = {"resnet56_superconv": SuperconvResNet}
+def superconv_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
+    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; the first of groups two and three halves the image."""
+    layers: list[nn.Module] = []
+    for group in range(3):
+        for block in range(blocks):
+            down = group > 0 and block == 0
+            layers.append(SuperconvBlock(width << (group - down), 2 if down else 1, norm))
+    return layers
+
+
+def hyperparam_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
+    """Those of Figures 6, 8, 11 and 15 (arXiv 1803.09820): ``blocks`` a group, in the first one less (but one).
+
+    The first block of groups two and three doubles the width.
+    """
+    widths = [width] * max(1, blocks - 1) + [2 * width] * blocks + [4 * width] * blocks
+    return [HyperparamBlock(a, b, norm) for a, b in itertools.pairwise([width, *widths])]
+
+
+NETWORKS = {"resnet56_superconv": superconv_blocks, "resnet56_hyperparam": hyperparam_blocks}
 
 
 def build(
@@ -126,7 +163,7 @@ def build(
     if name not in NETWORKS:
         raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
     norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
-    network = NETWORKS[name](num_classes, channels, blocks, width, norm)
+    network = ResNet(NETWORKS[name](blocks, width, norm), num_classes, channels, width, norm)
     initialise(network, init, torch.Generator().manual_seed(seed))
     return network
 

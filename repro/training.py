@@ -110,7 +110,7 @@ def train(config: Config, data: Data, network: nn.Module) -> Iterator[Row]:
         parameter_groups(network, **multiples),
         weight_decay=config.regularization.weight_decay,
         update=config.update,
-        nesterov=config.nesterov,
+        nesterov=config.model.nesterov,
     )
     batches = Batches(data, config.batch_size, mirror=config.dataset.mirror, seed=config.seed)
     loss_sum = torch.zeros((), device=data.mean.device, dtype=torch.float64)
