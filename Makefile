@@ -1,4 +1,4 @@
-# make demo: Figures 5a and 5b at demo scale, from nothing.   make test: the tests, with lint and types.
+# make demo: every figure at demo scale, from nothing, and the report.   make test: the tests.   make lint: lint and types.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
@@ -7,7 +7,7 @@ RUN = $(VENV)/bin/python -m
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# *//p;2q' Makefile
+	@sed -n 's/^# *//p;1q' Makefile
 
 install: $(VENV)/installed
 
@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(RUN) repro.train sweep=all scale=demo tracking=offline
-	$(RUN) repro.figures scale=demo
+	$(RUN) repro.report scale=demo
 
 test: install
 	$(RUN) pytest

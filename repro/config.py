@@ -261,11 +261,11 @@ def run_app(app: Callable[[], Any]) -> None:
 
 
 def _as_author(config: Config) -> None:
-    """Replicate k, the seed: k images more a GPU, and xavier for odd k. Iterations stay those of the nominal batch."""
+    """Replicate k, the seed: k images more a GPU, xavier for odd k, the iterations of the nominal batch."""
     if config.model.gpus != 4:
         raise ReproError(
-            f"replicates=author: the author's replicates on {config.model.gpus} GPUs ({config.model.name}) are not "
-            "known, only those on 4; use replicates=seeds"
+            f"replicates=author: only known on 4 GPUs, and {config.model.name} had {config.model.gpus}; "
+            "use replicates=seeds"
         )
     config.batch_size += config.model.gpus * config.seed
     config.model.init = Filler.xavier if config.seed % 2 else Filler.msra

@@ -1,109 +1,164 @@
-"""Draw figures from recorded runs: the Hydra app ``python -m repro.figures``."""
+"""Draw figures from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from repro.config import CONF, ReproError, Scale, run_app
+from repro.config import CONF, Replicates, ReproError, Scale, run_app
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure as Drawing
 
+    from repro.drawing import Figure
     from repro.runs import Runs
 
 
-@dataclass
-class Figure:
-    """What is drawn: ``conf/figure/<name>.yaml``."""
-
-    title: str = MISSING
-    experiments: str = MISSING  # the folder of conf/experiment whose curves are drawn
-    x: str = "iteration"
-    y: str = "test_accuracy"
-    xlabel: str = "Iteration"
-    ylabel: str = "Test accuracy (%)"
-    ylim: list[float] | None = None
-    curves: dict[str, str] = field(default_factory=dict)  # name -> label, in the legend's order
+FINAL = "final: mean over the last 3 tests of a run; ± is the standard deviation over seeds"
+BAND = "Mean over seeds, band of one sample standard deviation; below, the learning rate and momentum recorded."
 
 
 @dataclass
 class App:
     """The figures app's configuration."""
 
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)  # name -> repro.drawing.Figure
     scale: Scale = field(default_factory=Scale)
     model: dict[str, Any] = field(default_factory=dict)  # what the scale changes in a run; not used in drawing
     dataset: dict[str, Any] = field(default_factory=dict)
+    replicates: Replicates = Replicates.seeds
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # what a complete curve has
     output: str = "multirun_outputs"  # where the runs are
     to: str = "paper_figures"  # where the figures go, in a folder a scale
     formats: list[str] = field(default_factory=lambda: ["pdf", "svg", "png"])
     variants: bool = False  # draw runs with further overrides too, each as a curve of its own
+    reference: str | None = None  # a folder with the author's curves: CSV, or clones of his repositories
+    reference_rescaled: bool = False  # overlay what was published at other scales than paper too
 
 
 ConfigStore.instance().store(name="figures_schema", node=App)
 
 
+@dataclass
+class Table:
+    """Rows of text under a header, for the terminal, a caption and the report alike."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass
+class Drawn:
+    """One figure as drawn and judged, and all that is said about it."""
+
+    name: str
+    figure: "Figure"
+    found: "Runs"
+    target: Path  # its files, without suffix
+    subtitle: str
+    commands: list[str]
+    results: Table
+    published: Table
+    claims: Table
+    notes: list[str]  # what is missing, unfinished or diverged
+    errors: list[str]  # what could not be read
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
 def app(composed: DictConfig) -> None:
-    """Draw every chosen figure; say what is missing."""
+    """Draw every chosen figure; say what it shows and what is missing."""
+    errors = []
+    for drawn in figures(composed):
+        if isinstance(drawn, str):
+            errors.append(drawn)
+            continue
+        errors += drawn.errors
+        print(f"\n{drawn.figure.title}\n{drawn.subtitle}\n")
+        print("\n".join(described(drawn)))
+        print(f"wrote {drawn.target}.* ({', '.join(sorted(p.suffix[1:] for p in written(drawn)))})")
+    fail(errors)
+
+
+def figures(composed: DictConfig) -> Iterator[Drawn | str]:
+    """Every figure of a composed configuration, drawn; or the line that says why it cannot be."""
+    from repro.drawing import Figure
+
     config = cast(App, OmegaConf.to_object(composed))
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
-    broken: list[str] = []
-    drawn = 0
-    for name, figure in config.figures.items():
+    for name, node in composed.figures.items():
+        figure = cast(Figure, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Figure), node)))
         try:
-            broken += make(name, figure, config, sources)
-            drawn += 1
+            yield make(name, figure, config, sources)
         except ReproError as error:
-            broken.append(str(error))
-    for line in broken:
-        print(f"error: {line}", file=sys.stderr)
-    if broken:
-        sys.exit(1)
+            yield str(error)
 
 
-def make(name: str, figure: Figure, config: App, sources: list[Path]) -> list[str]:
-    """Read, draw, write and summarise one figure; returns a line for each run that could not be read.
-
-    Raises ReproError where there is no run to draw.
-    """
-    from repro import runs
+def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
+    """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
+    from repro import claims, reference, runs
+    from repro.drawing import draw, save
 
     scale = config.scale.name
     folders = {
-        curve: Path(config.output) / scale / home for curve, home in curves(figure.experiments, sources).items()
+        curve: Path(config.output) / scale / home / suffix(config)
+        for curve, home in curves(figure.experiments, sources).items()
     }
     if not folders:
         raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
     found = runs.local(folders, config.variants)
+    errors = found.broken
+    exact = commands(name, config)
     if found.frame.empty:
-        raise ReproError(
-            f"figure {name}: no runs at scale {scale} under {config.output}; "
-            f"python -m repro.train sweep={name} scale={scale} trains them"
-        )
+        none = f"figure {name}: no runs at scale {scale} under {config.output}; {exact[0]} trains them"
+        raise ReproError("\n".join([*errors, none]))
     order = [c for c in figure.curves if c in folders] + sorted(set(folders) - set(figure.curves))
     order += sorted(set(found.frame["curve"]) - set(order))
     expected = {curve: config.seeds if curve in folders else [] for curve in order}
-    labels, missing = describe(found, expected, figure.curves)
-    drawing = draw(found, order, labels, figure, scale)
+    labels, notes = describe(found, expected, figure.curves)
+    overlays = scale == "paper" or config.reference_rescaled
+    references: dict[str, pd.DataFrame] = {}
+    if config.reference and overlays:
+        try:
+            references = reference.load(Path(config.reference), name, order, figure.logs)
+        except ReproError as error:
+            errors.append(str(error))
+    elif config.reference:
+        notes.append("note: the author's curves are drawn at paper scale, or with reference_rescaled=true")
+    subtitle = f"{scale} scale: {note(found)}"
     target = Path(config.to) / scale / name
-    save(drawing, target, config.formats)
+    save(draw(found, labels, figure, subtitle, references, overlays), target, config.formats)
+    judged = claims.table(figure.claims, found.frame, len(config.seeds), scale)
+    drawn = Drawn(
+        name,
+        figure,
+        found,
+        target,
+        subtitle,
+        exact,
+        results(found, labels),
+        beside(found, figure, scale),
+        verdicts(judged),
+        notes,
+        errors,
+    )
     found.frame.to_csv(f"{target}.csv", index=False)
-    summarise(found, order, labels, figure, config)
-    for line in missing:
-        print(f"note: {line}")
-    print("wrote " + ", ".join(f"{target}.{kind}" for kind in [*config.formats, "csv"]))
-    return found.broken
+    judged.to_csv(f"{target}.claims.csv", index=False)
+    Path(f"{target}.md").write_text(caption(drawn))
+    return drawn
+
+
+def fail(errors: list[str]) -> None:
+    """Exit with code 1 after a line for everything that went wrong, if anything did."""
+    for line in errors:
+        print(f"error: {line}", file=sys.stderr)
+    if errors:
+        sys.exit(1)
 
 
 def curves(experiments: str, sources: list[Path]) -> dict[str, str]:
@@ -118,6 +173,20 @@ def curves(experiments: str, sources: list[Path]) -> dict[str, str]:
             home = own.get("curve") if isinstance(own, DictConfig) else None
             found[path.stem] = home or f"{experiments}/{path.stem}"
     return found
+
+
+def suffix(config: App) -> str:
+    """The folder between a curve and its seeds where the replicates are not the default."""
+    return "" if config.replicates is Replicates.seeds else f"replicates={config.replicates.value}"
+
+
+def commands(name: str, config: App) -> list[str]:
+    """The exact commands that train and draw a figure."""
+    options = f"scale={config.scale.name} {suffix(config)}".strip()
+    return [
+        f"python -m repro.{app} {kind}={name} {options}"
+        for app, kind in (("train", "sweep"), ("figures", "figure"))
+    ]
 
 
 def describe(
@@ -141,133 +210,99 @@ def describe(
         if status and not finished:
             extra = ", unfinished"
         labels[curve] = f"{names.get(curve, curve)} ({count}{extra})"
-        for seed in absent:
-            missing.append(f"{curve} seed {seed}: {status.get(seed, 'missing')}")
-        missing += [f"{curve} seed {seed}: diverged, its last test is kept to the end" for seed in diverged]
+        for state in dict.fromkeys(status.get(seed, "missing") for seed in absent):
+            missing.append(_note(curve, [s for s in absent if status.get(s, "missing") == state], state))
+        if diverged:
+            missing.append(_note(curve, diverged, "diverged, the last test is kept to the end"))
     return labels, missing
-
-
-def draw(found: "Runs", order: list[str], labels: Mapping[str, str], figure: Figure, scale: str) -> "Drawing":
-    """Mean over seeds with a band of one standard deviation; LR and momentum in two small panels below."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    from repro.runs import averaged, over_seeds
-
-    frame = averaged(found)
-    drawn = [c for c in order if c in set(frame["curve"])]
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
-        drawing, (main, rate, mass) = plt.subplots(
-            3, 1, sharex=True, figsize=(6.4, 5.6), height_ratios=[6, 1, 1], layout="constrained"
-        )
-        palette = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
-        style = {
-            "hue": "curve",
-            "style": "curve",
-            "hue_order": drawn,
-            "style_order": drawn,
-            "palette": palette,
-        }
-        lines = {"estimator": None, "errorbar": None, "legend": False, **style}
-        summary = over_seeds(frame, figure.x, figure.y)
-        sns.lineplot(summary, x=figure.x, y="mean", ax=main, **lines)
-        for curve in drawn:
-            part = summary[summary["curve"] == curve]
-            low, high = part["mean"] - part["std"], part["mean"] + part["std"]
-            main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
-        protocol = frame.dropna(subset="lr").drop_duplicates(["curve", figure.x])
-        sns.lineplot(protocol, x=figure.x, y="lr", ax=rate, **lines)
-        sns.lineplot(protocol, x=figure.x, y="momentum", ax=mass, **lines)
-        _legend(main, drawn, order, labels, palette)
-        if figure.y.endswith("accuracy"):
-            main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-        if figure.ylim:
-            main.set_ylim(*figure.ylim)
-        main.set(ylabel=figure.ylabel, xlabel="")
-        rate.set(ylabel="LR", xlabel="")
-        mass.set(ylabel="Momentum", xlabel=figure.xlabel)
-        mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        drawing.align_ylabels()
-        drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
-        main.set_title(f"{scale} scale: {note(found)}", fontsize=7.5, wrap=True)
-    plt.close(drawing)
-    return drawing
-
-
-def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
-    """Write the drawing as ``target``.<format>; the same drawing gives the same bytes."""
-    import matplotlib.pyplot as plt
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context({"svg.hashsalt": "repro"}):
-        for kind in formats:
-            metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-            drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
 
 
 def note(found: "Runs") -> str:
     """What the scale changed, as the runs themselves recorded it."""
-    notes = {info["config"]["scale"]["note"] for info in found.info.values()}
-    return " / ".join(sorted(notes))
+    return " / ".join(sorted({info["config"]["scale"]["note"] for info in found.info.values()}))
 
 
-def summarise(found: "Runs", order: list[str], labels: Mapping[str, str], figure: Figure, config: App) -> None:
-    """Print what a figure shows: each curve's final value, mean and standard deviation over its seeds."""
-    from rich.console import Console
-    from rich.table import Table
-
+def results(found: "Runs", labels: Mapping[str, str]) -> Table:
+    """Each curve's final accuracy and loss: mean and standard deviation over its seeds."""
     from repro.runs import averaged, final
 
-    table = Table(title=f"{figure.title}, {config.scale.name} scale ({note(found)})", title_justify="left")
-    table.add_column("curve", overflow="fold")
-    columns = {"test_accuracy": ("final test accuracy (%)", 100.0), "test_loss": ("final test loss", 1.0)}
-    for header, _ in columns.values():
-        table.add_column(header, justify="right")
     frame = averaged(found)
-    values = {y: final(frame, y) for y in columns}
-    for curve in order:
-        cells = []
-        for y, (_, factor) in columns.items():
-            per_seed = values[y].get(curve)
-            cells.append("-" if per_seed is None else _mean(factor * per_seed))
-        table.add_row(labels[curve], *cells)
-    Console().print(table)
-    print("final: mean over the last 3 tests of a run; ± is the standard deviation over seeds")
+    accuracy, loss = (final(frame, y) for y in ("test_accuracy", "test_loss"))
+    rows = [[label, _mean(100 * accuracy, curve), _mean(loss, curve)] for curve, label in labels.items()]
+    return Table(["curve", "final test accuracy (%)", "final test loss"], rows)
 
 
-def _mean(values: "pd.Series") -> str:
-    spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{spread}"
+def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
+    """The published values, with ours at the same share of the run beside them."""
+    from repro.runs import at_share, averaged
+
+    rows = []
+    frame = averaged(found)
+    for value in figure.published:
+        unit, digits = (100.0, 2) if value.y.endswith("accuracy") else (1.0, 3)
+        error = "" if value.error is None else f" ± {value.error:g}"
+        end = "the end" if value.iteration is None else f"{value.iteration:,} iterations"
+        ours = unit * at_share(frame, found, value.curve, value.y, value.iteration)
+        mean = "-" if ours.empty else f"{ours.mean():.{digits}f}"
+        spread = f" ± {ours.std():.{digits}f}" if len(ours) > 1 else ""
+        rows.append([value.curve, end, f"{value.value:g}{error}", mean + spread, value.tested, value.source])
+    return Table(["curve", "at", "published", f"ours, {scale} scale", "published on", "source"], rows)
+
+
+def verdicts(judged: "pd.DataFrame") -> Table:
+    """The claims: what the text says, and what the runs say to it."""
+    rows = []
+    for claim, part in judged.groupby("claim", sort=False):
+        for number, row in enumerate(part.to_dict("records")):
+            known = row["low"] == row["low"]
+            interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if known else "-"
+            head = [str(claim), row["says"], row["verdict"]] if number == 0 else ["", "", ""]
+            rows.append([*head, row["rule"], interval, row["seeds"], row["finding"]])
+    header = ["claim", "the text says", "verdict", "rule", "ours, with 95 % interval", "runs", "finding"]
+    return Table(header, rows)
+
+
+def described(drawn: Drawn) -> list[str]:
+    """What a figure shows, as lines that read in a terminal and in Markdown alike."""
+    lines = [*markdown(drawn.results), "", FINAL, ""]
+    for table in (drawn.published, drawn.claims):
+        if table.rows:
+            lines += [*markdown(table), ""]
+    return lines + drawn.notes
+
+
+def caption(drawn: Drawn) -> str:
+    """The figure's caption file: what it shows, how it was made, and the commands that make it again."""
+    head = [f"# {drawn.figure.title}", "", drawn.subtitle, "", BAND, "", "```", *drawn.commands, "```", ""]
+    return "\n".join([*head, *described(drawn)]).rstrip() + "\n"
+
+
+def written(drawn: Drawn) -> list[Path]:
+    """The files of a figure."""
+    return list(drawn.target.parent.glob(f"{drawn.name}.*"))
+
+
+def markdown(table: Table) -> list[str]:
+    """The lines of a Markdown table, its columns aligned."""
+    rows = [table.header, *table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
+
+
+def _mean(values: "pd.Series", curve: str) -> str:
+    if curve not in values.index.get_level_values("curve"):
+        return "-"
+    seeds = values.loc[[curve]]
+    return f"{seeds.mean():.2f}" + (f" ± {seeds.std():.2f}" if len(seeds) > 1 else "")
+
+
+def _note(curve: str, seeds: list[int], state: str) -> str:
+    return f"note: {curve} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}: {state}"
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _legend(
-    axes: Any, drawn: list[str], order: list[str], labels: Mapping[str, str], palette: Mapping[str, Any]
-) -> None:
-    """Every curve by name and seeds, those without a run too."""
-    from matplotlib.lines import Line2D
-
-    lines = dict(zip(drawn, axes.get_lines(), strict=False))
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=palette[c],
-            linestyle=lines[c].get_linestyle() if c in lines else "none",
-            label=fill(labels[c], 48),
-        )
-        for c in order
-    ]
-    for curve, handle in zip(order, handles, strict=True):
-        if curve in lines and (dashes := lines[curve]._unscaled_dash_pattern[1]):
-            handle.set_dashes(dashes)
-    axes.legend(handles=handles, fontsize=8, handlelength=3)
 
 
 def main() -> None:

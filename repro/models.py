@@ -122,7 +122,7 @@ class ResNet(nn.Module):
 
 
 def superconv_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
-    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; the first of groups two and three halves the image."""
+    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; group two and three open by halving the image."""
     layers: list[nn.Module] = []
     for group in range(3):
         for block in range(blocks):

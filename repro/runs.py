@@ -75,6 +75,18 @@ def final(frame: pd.DataFrame, y: str, tests: int = 3) -> pd.Series:
     return last.groupby(["curve", "seed"])[y].mean()
 
 
+def at_share(frame: pd.DataFrame, found: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
+    """``y`` of each seed of a curve at the test nearest to a paper-scale ``iteration`` (None: the run's end)."""
+    rows = frame[frame["curve"] == curve]
+    if rows.empty:
+        return pd.Series(dtype="float64")
+    scale = next(info["config"]["scale"] for (c, _), info in found.info.items() if c == curve)
+    target = rows["iteration"].max() if iteration is None else iteration * scale["iterations"]
+    distance = (rows["iteration"] - target).abs()
+    nearest: pd.Series = rows.loc[distance.groupby(rows["seed"]).idxmin()].set_index("seed")[y]
+    return nearest
+
+
 def _folders(curve: str, folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
     found = []
     for path in folder.glob("**/run.json" if variants else "seed*/run.json"):

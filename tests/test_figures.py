@@ -16,8 +16,14 @@ from repro.config import CONF
 def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):
     """A record as training leaves it, with (iteration, accuracy) rows."""
     folder.mkdir(parents=True)
-    config = {"iterations": iterations, "test_every": test_every, "scale": {"note": "made up"}}
-    (folder / "run.json").write_text(json.dumps({"status": status, "config": config, **info}))
+    config = {"iterations": iterations, "test_every": test_every, "scale": {"note": "made up", "iterations": 0.5}}
+    made = {
+        "versions": {"torch": "2"},
+        "commit": "abc",
+        "wall_seconds": 60.0,
+        "environment": {"device": "cpu", "python": "3"},
+    }
+    (folder / "run.json").write_text(json.dumps({"status": status, "config": config, **made, **info}))
     lines = [
         json.dumps({"iteration": i, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 2 - a,
                     "test_accuracy": a, "images_per_second": 5.0})
@@ -92,10 +98,12 @@ def test_a_figure_names_what_is_missing(fig5b, run_app):
     assert "WD 1e-3 (3 of 4 seeds)" in done.stdout
     assert "WD 1e-4 (1 of 4 seeds)" in done.stdout  # Figure 5a's run, shown here too
     assert "WD 1e-6 (0 of 4 seeds)" in done.stdout
-    for note in ("wd_1e-3 seed 3: missing", "wd_1e-4 seed 1: running", "wd_1e-6 seed 0: missing"):
+    for note in ("wd_1e-3 seed 3: missing", "wd_1e-4 seed 1: running", "wd_1e-6 seeds 0, 1, 2, 3: missing"):
         assert f"note: {note}" in done.stdout
     target = fig5b / "paper_figures/demo"
-    assert sorted(p.name for p in target.iterdir()) == [f"fig5b.{k}" for k in ("csv", "pdf", "png", "svg")]
+    assert sorted(p.name for p in target.iterdir()) == [
+        f"fig5b.{k}" for k in ("claims.csv", "csv", "md", "pdf", "png", "svg")
+    ]
     assert (target / "fig5b.png").read_bytes().startswith(b"\x89PNG")
     assert (target / "fig5b.pdf").read_bytes().startswith(b"%PDF")
     assert ElementTree.parse(target / "fig5b.svg").getroot().tag.endswith("svg")

@@ -16,6 +16,42 @@ def test_resnet56_superconv_has_the_authors_parameters():
     assert all(c.bias is not None for c in convolutions)
 
 
+@pytest.mark.parametrize(("classes", "parameters"), [(10, 860_874), (100, 866_724)])
+def test_resnet56_hyperparam_has_the_authors_parameters(classes, parameters):
+    network = models.build("resnet56_hyperparam", classes)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    widths = [block.conv2.out_channels for block in network.blocks]
+    assert widths == [16] * 8 + [32] * 9 + [64] * 9
+    assert [block.conv1.stride[0] for block in network.blocks] == [1] * 8 + [2] + [1] * 8 + [2] + [1] * 8
+
+
+def test_the_residual_stream_of_hyperparam_has_no_relu():
+    block = models.HyperparamBlock(4, 4, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
+    x = torch.randn(2, 4, 6, 6)
+    with torch.no_grad():
+        block.bn2.weight.zero_()
+    assert torch.equal(block(x), x)  # negative values pass
+
+
+def test_a_widening_block_projects_its_shortcut():
+    block = models.HyperparamBlock(4, 8, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
+    convolution, norm = block.shortcut
+    assert (convolution.kernel_size, convolution.stride) == ((2, 2), (2, 2))
+    with torch.no_grad():
+        block.bn2.weight.zero_()
+    x = torch.randn(3, 4, 8, 8)
+    projected = F.batch_norm(convolution(x), None, None, norm.weight, norm.bias, training=True)
+    assert block(x).shape == (3, 8, 4, 4)
+    torch.testing.assert_close(block(x), projected)
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_at_depth_eight_both_networks_have_three_blocks(name):
+    network = models.build(name, 10, blocks=1, channels=1)
+    assert len(network.blocks) == 3
+    assert network(torch.rand(4, 1, 8, 8)).shape == (4, 10)
+
+
 @pytest.mark.parametrize(("blocks", "width", "channels", "size"), [(1, 16, 1, 8), (3, 16, 3, 16), (1, 4, 1, 12)])
 def test_depth_width_and_image_size_are_free(blocks, width, channels, size):
     network = models.build("resnet56_superconv", 7, blocks=blocks, width=width, channels=channels)

@@ -1,0 +1,205 @@
+"""What a figure looks like: its schema (``conf/figure``), and the drawing of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING
+
+from repro.claims import Claim
+from repro.runs import Runs, averaged, over_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+
+@dataclass
+class Published:
+    """A number that was published, as printed: an accuracy in per cent."""
+
+    curve: str = MISSING
+    value: float = MISSING
+    error: float | None = None  # the published or implied standard error or deviation
+    iteration: int | None = None  # null is the end of the run
+    y: str = "test_accuracy"
+    tested: str = ""  # what it was measured on
+    source: str = MISSING
+
+
+@dataclass
+class Figure:
+    """What is drawn: ``conf/figure/<name>.yaml``."""
+
+    title: str = MISSING
+    experiments: str = MISSING  # the folder of conf/experiment whose curves are drawn
+    x: str = "iteration"  # or lr, or share: of the run
+    y: str = "test_accuracy"
+    xlabel: str = "Iteration"
+    ylabel: str = "Test accuracy (%)"
+    yscale: str = "linear"
+    ylim: list[float] | None = None
+    curves: dict[str, str] = field(default_factory=dict)  # name -> label, in the legend's order
+    published: list[Published] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=dict)  # curve -> the author's log, in a clone of his repository
+    claims: dict[str, Claim] = field(default_factory=dict)
+
+
+def draw(
+    found: Runs,
+    labels: Mapping[str, str],
+    figure: Figure,
+    subtitle: str,
+    references: Mapping[str, pd.DataFrame],
+    published: bool,
+) -> "Drawing":
+    """Mean over seeds with a band of one standard deviation; LR and momentum in two small panels below.
+
+    ``labels`` are the legend's, in its order, of every curve. ``references`` are the author's curves, thin over
+    ours; ``published`` draws the figure's published values too.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    frame = placed(averaged(found), found, figure.x)
+    drawn = [curve for curve in labels if curve in set(frame["curve"])]
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
+        drawing, (main, rate, mass) = plt.subplots(
+            3, 1, sharex=True, figsize=(6.4, 5.6), height_ratios=[6, 1, 1], layout="constrained"
+        )
+        palette = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
+        style = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn, "palette": palette}
+        lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
+        summary = over_seeds(frame, figure.x, figure.y)
+        sns.lineplot(summary, y="mean", ax=main, **lines)
+        for curve in drawn:
+            part = summary[summary["curve"] == curve]
+            low, high = part["mean"] - part["std"], part["mean"] + part["std"]
+            if figure.yscale == "log":
+                low = low.clip(lower=part["mean"] / 100)
+            main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
+        protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
+        sns.lineplot(protocol, y="lr", ax=rate, **lines)
+        sns.lineplot(protocol, y="momentum", ax=mass, **lines)
+        handles = _handles(main, drawn, labels, palette)
+        for curve, reference in references.items():
+            _reference(main, reference, protocol[protocol["curve"] == curve], figure, palette[curve])
+        if references:
+            handles.append(_line("0.4", "the author's log of the same colour", linewidth=0.7))
+        if published and _published(main, protocol, found, figure, palette):
+            handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
+        main.legend(handles=handles, fontsize=8, handlelength=3)
+        main.set_yscale(figure.yscale)
+        if figure.yscale == "log":
+            for axis_format in (main.yaxis.set_major_formatter, main.yaxis.set_minor_formatter):
+                axis_format(lambda value, _: f"{value:g}")
+        if figure.y.endswith("accuracy"):
+            main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        if figure.ylim:
+            main.set_ylim(*figure.ylim)
+        main.set(ylabel=figure.ylabel, xlabel="")
+        rate.set(ylabel="LR", xlabel="")
+        mass.set(ylabel="Momentum", xlabel=figure.xlabel)
+        if figure.x == "iteration":
+            mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        elif figure.x == "lr":
+            _iterations_on_top(main, protocol)
+        drawing.align_ylabels()
+        drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
+        main.set_title(fill(subtitle, 110), fontsize=7.5)
+    plt.close(drawing)
+    return drawing
+
+
+def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
+    """Write the drawing as ``target``.<format>; the same drawing gives the same bytes."""
+    import matplotlib.pyplot as plt
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context({"svg.hashsalt": "repro"}):
+        for kind in formats:
+            metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+            drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
+
+
+def placed(frame: pd.DataFrame, found: Runs, x: str) -> pd.DataFrame:
+    """The frame with the column ``x`` that a figure is drawn over: "share" is the iteration over the run's."""
+    if x != "share":
+        return frame
+    length = {curve: info["config"]["iterations"] for (curve, _), info in found.info.items()}
+    return frame.assign(share=frame["iteration"] / frame["curve"].map(length))
+
+
+def _handles(axes: "Axes", drawn: list[str], labels: Mapping[str, str], palette: Mapping[str, Any]) -> list[Any]:
+    """Legend entries of every curve by name and seeds, those without a run too."""
+    lines = dict(zip(drawn, axes.get_lines(), strict=False))
+    handles = []
+    for curve, label in labels.items():
+        handle = _line(palette[curve], fill(label, 48), linestyle="-" if curve in lines else "none")
+        if curve in lines and (dashes := lines[curve]._unscaled_dash_pattern[1]):  # type: ignore[attr-defined]
+            handle.set_dashes(dashes)
+        handles.append(handle)
+    return handles
+
+
+def _line(color: Any, label: str, **style: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=color, label=label, **{"markersize": 4, **style})
+
+
+def _reference(axes: "Axes", reference: pd.DataFrame, ours: pd.DataFrame, figure: Figure, color: Any) -> None:
+    """An author's curve, thin; his iterations become ours by share of the run (the same at paper scale)."""
+    tested = reference.dropna(subset=figure.y)
+    x = _x(tested["iteration"] / reference["iteration"].max(), ours, figure.x)
+    axes.plot(x, tested[figure.y], color=color, linewidth=0.7, alpha=0.9)
+
+
+def _published(
+    axes: "Axes", protocol: pd.DataFrame, found: Runs, figure: Figure, palette: Mapping[str, Any]
+) -> int:
+    """Published values with their error, at their share of the run; how many there were."""
+    count = 0
+    factors = {curve: info["config"]["scale"]["iterations"] for (curve, _), info in found.info.items()}
+    for value in figure.published:
+        ours = protocol[protocol["curve"] == value.curve]
+        if value.y != figure.y or ours.empty:
+            continue
+        unit = 100.0 if value.y.endswith("accuracy") else 1.0
+        end = ours["iteration"].max()
+        share = pd.Series([1.0 if value.iteration is None else value.iteration * factors[value.curve] / end])
+        axes.errorbar(
+            _x(share, ours, figure.x),
+            [value.value / unit],
+            yerr=None if value.error is None else [value.error / unit],
+            fmt="D",
+            markersize=4,
+            capsize=3,
+            color=palette[value.curve],
+            markeredgecolor="black",
+            clip_on=False,
+        )
+        count += 1
+    return count
+
+
+def _x(share: pd.Series, ours: pd.DataFrame, x: str) -> "np.ndarray":
+    """Where a share of the run lies on the axis of ``ours``."""
+    axis = ours.drop_duplicates("iteration").sort_values("iteration")
+    return np.asarray(np.interp(share, axis["iteration"] / axis["iteration"].max(), axis[x]))
+
+
+def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame) -> None:
+    """A second axis of iterations, where the LR rises with them in a straight line and alike in every curve."""
+    axis = protocol.drop_duplicates("iteration").sort_values("iteration")
+    slope, start = np.polyfit(axis["lr"], axis["iteration"], 1)
+    top = axes.secondary_xaxis("top", functions=(lambda lr: slope * lr + start, lambda i: (i - start) / slope))
+    top.set_xlabel("Iteration")
+    top.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -1,0 +1,438 @@
+"""The protocol: every curve's numbers, held against what the configuration composes.
+
+They are written out here, from the paper and the author's files, so that no change of code or configuration can
+alter what is trained without changing this table too.
+"""
+
+import pytest
+
+from repro import schedules
+from repro.config import CONF
+
+# experiment: (network, data, iterations, step size, batch, images a BN group, weight decay, test interval,
+#              [(iteration, LR, momentum)])
+PROTOCOL = {
+    "fig5a/clr_3.0": (
+        "resnet56_superconv",
+        "cifar10",
+        10000,
+        5000,
+        1000,
+        125,
+        0.0001,
+        100,
+        [(0, 0.1, 0.9), (1000, 0.68, 0.9), (5000, 3.0, 0.9), (9900, 0.158, 0.9), (10000, 0.1, 0.9)],
+    ),
+    "fig5b/wd_1e-3": (
+        "resnet56_superconv",
+        "cifar10",
+        10000,
+        5000,
+        1000,
+        125,
+        0.001,
+        100,
+        [(0, 0.1, 0.9), (1000, 0.68, 0.9), (5000, 3.0, 0.9), (9900, 0.158, 0.9), (10000, 0.1, 0.9)],
+    ),
+    "fig5b/wd_1e-4": (
+        "resnet56_superconv",
+        "cifar10",
+        10000,
+        5000,
+        1000,
+        125,
+        0.0001,
+        100,
+        [(0, 0.1, 0.9), (1000, 0.68, 0.9), (5000, 3.0, 0.9), (9900, 0.158, 0.9), (10000, 0.1, 0.9)],
+    ),
+    "fig5b/wd_1e-5": (
+        "resnet56_superconv",
+        "cifar10",
+        10000,
+        5000,
+        1000,
+        125,
+        1e-05,
+        100,
+        [(0, 0.1, 0.9), (1000, 0.68, 0.9), (5000, 3.0, 0.9), (9900, 0.158, 0.9), (10000, 0.1, 0.9)],
+    ),
+    "fig5b/wd_1e-6": (
+        "resnet56_superconv",
+        "cifar10",
+        10000,
+        5000,
+        1000,
+        125,
+        1e-06,
+        100,
+        [(0, 0.1, 0.9), (1000, 0.68, 0.9), (5000, 3.0, 0.9), (9900, 0.158, 0.9), (10000, 0.1, 0.9)],
+    ),
+    "fig5a/piecewise_0.35": (
+        "resnet56_superconv",
+        "cifar10",
+        80000,
+        None,
+        1000,
+        125,
+        0.0001,
+        100,
+        [(0, 0.35, 0.9), (49999, 0.35, 0.9), (50000, 0.035, 0.9), (70000, 0.0035, 0.9), (80000, 0.0035, 0.9)],
+    ),
+    "fig5a/piecewise_0.1": (
+        "resnet56_superconv",
+        "cifar10",
+        80000,
+        None,
+        1000,
+        125,
+        0.0001,
+        100,
+        [(0, 0.1, 0.9), (49999, 0.1, 0.9), (50000, 0.01, 0.9), (70000, 0.001, 0.9), (80000, 0.001, 0.9)],
+    ),
+    "fig5a/piecewise_0.1_short": (
+        "resnet56_superconv",
+        "cifar10",
+        10000,
+        None,
+        1000,
+        125,
+        0.0001,
+        100,
+        [(0, 0.1, 0.9), (6249, 0.1, 0.9), (6250, 0.01, 0.9), (8750, 0.001, 0.9), (10000, 0.001, 0.9)],
+    ),
+    "fig8a/constant_0.9": (
+        "resnet56_hyperparam",
+        "cifar10",
+        20000,
+        9000,
+        1024,
+        256,
+        5e-05,
+        200,
+        [
+            (0, 0.1, 0.9),
+            (4500, 0.55, 0.9),
+            (9000, 1.0, 0.9),
+            (13500, 0.5, 0.9),
+            (18000, 0.001, 0.9),
+            (20000, 0.001, 0.9),
+        ],
+    ),
+    "fig8a/decreasing_0.95-0.85": (
+        "resnet56_hyperparam",
+        "cifar10",
+        20000,
+        9000,
+        1024,
+        256,
+        5e-05,
+        200,
+        [
+            (0, 0.1, 0.95),
+            (4500, 0.55, 0.9),
+            (9000, 1.0, 0.85),
+            (13500, 0.5, 0.9),
+            (18000, 0.001, 0.95),
+            (20000, 0.001, 0.95),
+        ],
+    ),
+    "fig8a/increasing_0.85-0.95": (
+        "resnet56_hyperparam",
+        "cifar10",
+        20000,
+        9000,
+        1024,
+        256,
+        5e-05,
+        200,
+        [
+            (0, 0.1, 0.85),
+            (4500, 0.55, 0.9),
+            (9000, 1.0, 0.95),
+            (13500, 0.5, 0.9),
+            (18000, 0.001, 0.85),
+            (20000, 0.001, 0.85),
+        ],
+    ),
+    "fig8b/tbs128": (
+        "resnet56_hyperparam",
+        "cifar10",
+        18750,
+        8203,
+        128,
+        32,
+        0.0001,
+        200,
+        [
+            (0, 0.04, 0.95),
+            (2400, 0.145327, 0.920742),
+            (8203, 0.4, 0.85),
+            (10375, 0.294088, 0.876478),
+            (18750, 4e-05, 0.95),
+        ],
+    ),
+    "fig8b/tbs256": (
+        "resnet56_hyperparam",
+        "cifar10",
+        13671,
+        6054,
+        256,
+        64,
+        0.0001,
+        200,
+        [
+            (0, 0.04, 0.95),
+            (2400, 0.182716, 0.910357),
+            (6054, 0.4, 0.85),
+            (7835, 0.282326, 0.879419),
+            (13671, 4e-05, 0.95),
+        ],
+    ),
+    "fig8b/tbs512": (
+        "resnet56_hyperparam",
+        "cifar10",
+        9277,
+        4003,
+        512,
+        128,
+        0.0001,
+        200,
+        [
+            (0, 0.08, 0.95),
+            (2400, 0.511676, 0.890045),
+            (4003, 0.8, 0.85),
+            (5638, 0.473245, 0.890844),
+            (9277, 8e-05, 0.95),
+        ],
+    ),
+    "fig8b/tbs1024": (
+        "resnet56_hyperparam",
+        "cifar10",
+        5664,
+        2490,
+        1024,
+        256,
+        0.0001,
+        200,
+        [
+            (0, 0.1, 0.95),
+            (2400, 0.96747, 0.853614),
+            (2490, 1.0, 0.85),
+            (3832, 0.461044, 0.903896),
+            (5664, 0.0001, 0.95),
+        ],
+    ),
+    "fig6a/tbs128": (
+        "resnet56_hyperparam",
+        "cifar10",
+        18750,
+        8203,
+        128,
+        32,
+        0.0001,
+        200,
+        [
+            (0, 0.04, 0.95),
+            (2400, 0.145327, 0.95),
+            (8203, 0.4, 0.95),
+            (10375, 0.294088, 0.95),
+            (18750, 4e-05, 0.95),
+        ],
+    ),
+    "fig6a/tbs256": (
+        "resnet56_hyperparam",
+        "cifar10",
+        13671,
+        6054,
+        256,
+        64,
+        0.0001,
+        200,
+        [(0, 0.04, 0.95), (2400, 0.182716, 0.95), (6054, 0.4, 0.95), (7835, 0.282326, 0.95), (13671, 4e-05, 0.95)],
+    ),
+    "fig6a/tbs512": (
+        "resnet56_hyperparam",
+        "cifar10",
+        9277,
+        4003,
+        512,
+        128,
+        0.0001,
+        200,
+        [(0, 0.08, 0.95), (2400, 0.511676, 0.95), (4003, 0.8, 0.95), (5638, 0.473245, 0.95), (9277, 8e-05, 0.95)],
+    ),
+    "fig6a/tbs1024": (
+        "resnet56_hyperparam",
+        "cifar10",
+        5664,
+        2490,
+        1024,
+        256,
+        0.0001,
+        200,
+        [(0, 0.1, 0.95), (2400, 0.96747, 0.95), (2490, 1.0, 0.95), (3832, 0.461044, 0.95), (5664, 0.0001, 0.95)],
+    ),
+    "fig15a/wd_3e-4": (
+        "resnet56_hyperparam",
+        "cifar100",
+        4882,
+        4882,
+        512,
+        128,
+        0.0003,
+        200,
+        [(0, 0.1, 0.95), (1000, 0.284351, 0.929517), (2441, 0.55, 0.9), (4882, 1.0, 0.85)],
+    ),
+    "fig15a/wd_1e-4": (
+        "resnet56_hyperparam",
+        "cifar100",
+        4882,
+        4882,
+        512,
+        128,
+        0.0001,
+        200,
+        [(0, 0.1, 0.95), (1000, 0.284351, 0.929517), (2441, 0.55, 0.9), (4882, 1.0, 0.85)],
+    ),
+    "fig15a/wd_1e-5": (
+        "resnet56_hyperparam",
+        "cifar100",
+        4882,
+        4882,
+        512,
+        128,
+        1e-05,
+        200,
+        [(0, 0.1, 0.95), (1000, 0.284351, 0.929517), (2441, 0.55, 0.9), (4882, 1.0, 0.85)],
+    ),
+    "fig15b/tbs256": (
+        "resnet56_hyperparam",
+        "cifar100",
+        10742,
+        10742,
+        256,
+        64,
+        0.0001,
+        200,
+        [(0, 0.1, 0.95), (1000, 0.183783, 0.940691), (10742, 1.0, 0.85)],
+    ),
+    "fig15b/tbs512": (
+        "resnet56_hyperparam",
+        "cifar100",
+        9765,
+        9765,
+        512,
+        128,
+        0.0001,
+        200,
+        [(0, 0.1, 0.95), (1000, 0.192166, 0.939759), (9765, 1.0, 0.85)],
+    ),
+    "fig15b/tbs1024": (
+        "resnet56_hyperparam",
+        "cifar100",
+        7324,
+        7324,
+        1024,
+        256,
+        0.0001,
+        200,
+        [(0, 0.1, 0.95), (1000, 0.222884, 0.936346), (7324, 1.0, 0.85)],
+    ),
+    "fig15b-1cycle/tbs256": (
+        "resnet56_hyperparam",
+        "cifar100",
+        16601,
+        8007,
+        256,
+        64,
+        0.0001,
+        100,
+        [
+            (0, 0.1, 0.95),
+            (1200, 0.159948, 0.935013),
+            (8007, 0.5, 0.85),
+            (6000, 0.399738, 0.875066),
+            (16601, 0.0001, 0.95),
+        ],
+    ),
+    "fig15b-1cycle/tbs512": (
+        "resnet56_hyperparam",
+        "cifar100",
+        9765,
+        4394,
+        512,
+        128,
+        0.0001,
+        100,
+        [
+            (0, 0.09, 0.95),
+            (1200, 0.311211, 0.92269),
+            (4394, 0.9, 0.85),
+            (6000, 0.571051, 0.88655),
+            (9765, 9e-05, 0.95),
+        ],
+    ),
+    "fig15b-1cycle/tbs1024": (
+        "resnet56_hyperparam",
+        "cifar100",
+        7080,
+        3417,
+        1024,
+        256,
+        0.0001,
+        100,
+        [
+            (0, 0.1, 0.95),
+            (1200, 0.486304, 0.914881),
+            (3417, 1.2, 0.85),
+            (6000, 0.292888, 0.925593),
+            (7080, 0.0001, 0.95),
+        ],
+    ),
+}
+EXPERIMENTS = sorted(
+    p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in CONF.glob("experiment/*/*")
+)
+PIECEWISE = [name for name in PROTOCOL if "piecewise" in name]
+
+
+def test_the_table_holds_every_experiment():
+    assert set(PROTOCOL) == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("experiment", PROTOCOL)
+def test_the_protocol(resolved, experiment):
+    run = resolved(f"experiment={experiment}")
+    network, data, iterations, step, batch, group, decay, every, points = PROTOCOL[experiment]
+    assert (run.model.name, run.dataset.name, run.iterations, run.batch_size) == (network, data, iterations, batch)
+    assert run.batch_size / run.model.bn_groups == group
+    assert (run.regularization.weight_decay, run.test_every) == (decay, every)
+    assert (run.dataset.mirror, run.dataset.train_images, run.dataset.test_images) == (True, None, None)
+    assert (run.model.blocks, run.model.width, run.model.init.value) == (9, 16, "msra")
+    assert (run.update.value, run.replicates.value) == ("caffe", "seeds")
+    lr, momentum = run.schedule.lr, run.schedule.momentum
+    assert {s["step_size"] for s in (lr, momentum) if "step_size" in s} <= {step}
+    schedule = schedules.build(lr, momentum)
+    assert [(i, *schedule(i)) for i, _, _ in points] == [pytest.approx(point, rel=1e-5) for point in points]
+
+
+@pytest.mark.parametrize("experiment", PROTOCOL)
+def test_the_rules_of_the_network(resolved, experiment):
+    run = resolved(f"experiment={experiment}")
+    model = run.model
+    biases = (model.conv_bias_lr, model.conv_bias_decay, model.classifier_bias_lr, model.classifier_bias_decay)
+    if model.name == "resnet56_superconv":
+        assert (biases, model.nesterov, model.gpus, run.test_at_start) == ((2, 0, 2, 0), False, 8, True)
+        assert model.bn_fraction == (0.999 if experiment in PIECEWISE else 0.95)
+    else:
+        assert (biases, model.nesterov, model.gpus, run.test_at_start) == ((1, 1, 2, 0), True, 4, False)
+        assert model.bn_fraction == 0.9
+    assert model.bn_eps == 1e-5
+
+
+def test_the_authors_replicates(resolved):
+    runs = [resolved("experiment=fig8b/tbs1024", "replicates=author", f"seed={k}") for k in range(4)]
+    assert [run.batch_size for run in runs] == [1024, 1028, 1032, 1036]
+    assert [run.batch_size // run.model.bn_groups for run in runs] == [256, 257, 258, 259]
+    assert [run.model.init.value for run in runs] == ["msra", "xavier", "msra", "xavier"]
+    assert {run.iterations for run in runs} == {5664}
