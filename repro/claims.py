@@ -87,8 +87,7 @@ def measured(frame: pd.DataFrame, of: str) -> pd.Series:
     if of == "final_accuracy":
         return 100 * final(done, "test_accuracy")
     if of == "final_loss":
-        infinite = done.fillna({"test_loss": np.inf})  # a run that ends without a finite loss has no final one
-        return final(infinite, "test_loss").replace(np.inf, np.nan)
+        return final(done, "test_loss")
     if of != "minimum_loss":
         raise ValueError(f"no measure {of!r}; there are {', '.join(MEASURES)}")
     runs = done.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]

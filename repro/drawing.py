@@ -114,6 +114,8 @@ def draw(
         drawing.align_ylabels()
         drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
         main.set_title(fill(subtitle, 110), fontsize=7.5)
+        drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")  # laid out once, not again for every format
     plt.close(drawing)
     return drawing
 

@@ -112,7 +112,9 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     if not folders:
         raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
     found = runs.local(folders, config.variants)
-    errors = found.broken
+    unknown = [c for c in figure.curves if c not in folders]
+    errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
+    errors += found.broken
     exact = commands(name, config)
     if found.frame.empty:
         none = f"figure {name}: no runs at scale {scale} under {config.output}; {exact[0]} trains them"

@@ -193,14 +193,6 @@ def test_a_diverged_run_is_a_seed():
     assert judge_one(frame(status="diverged", a=points(10, 0.1)), curve="a", below=50).verdict == REPRODUCED
 
 
-def test_a_final_loss_that_is_not_finite_leaves_it_undecided():
-    made = frame("test_loss", a=[1.0, 1.0, 1.0, [1.0, 1.0, 1.0, np.nan]])
-    finding = judge_one(made, curve="a", of="final_loss", below=2)
-    assert (finding.verdict, finding.seeds) == (UNDECIDED, "4")
-    assert np.isnan(finding.estimate)
-    assert judge_one(made, curve="a", of="minimum_loss", below=2).verdict == REPRODUCED
-
-
 @pytest.mark.parametrize(
     ("a", "b", "verdict"),
     [

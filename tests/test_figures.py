@@ -151,6 +151,22 @@ def test_what_cannot_be_drawn_is_one_line(run_app, arguments, message):
     assert len(done.stderr.splitlines()) <= 2
 
 
+def test_a_curve_that_is_no_experiment_is_named_and_the_rest_is_drawn(fig5b, run_app):
+    done = run_app("figures", "figure=fig5b", "scale=demo", "+figures.fig5b.curves.wd_2=WD 2", "formats=[png]")
+    assert done.returncode == 1
+    assert done.stderr == "error: figure fig5b: curves.wd_2: no conf/experiment/fig5b/wd_2.yaml\n"
+    assert (fig5b / "paper_figures/demo/fig5b.png").exists()
+
+
+def test_replicates_have_their_own_folder(tmp_path, run_app):
+    write_run(tmp_path / "multirun_outputs/demo/fig8b/tbs512/replicates=author/seed0", [(0, 0.1), (4, 0.2)])
+    assert run_app("figures", "figure=fig8b", "scale=demo", "formats=[png]").returncode == 1
+    done = run_app("figures", "figure=fig8b", "scale=demo", "formats=[png]", "replicates=author")
+    assert done.returncode == 0, done.stderr
+    assert "TBS 512 (1 of 4 seeds)" in done.stdout
+    assert "sweep=fig8b scale=demo replicates=author" in (tmp_path / "paper_figures/demo/fig8b.md").read_text()
+
+
 def test_variants_are_curves_of_their_own(fig5b, run_app):
     home = fig5b / "multirun_outputs/demo/fig5a/clr_3.0/regularization.weight_decay=0.5"
     write_run(home / "seed0", [(0, 0.1), (4, 0.2)])
