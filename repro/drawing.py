@@ -82,8 +82,7 @@ def draw(
         for curve in drawn:
             part = summary[summary["curve"] == curve]
             low, high = part["mean"] - part["std"], part["mean"] + part["std"]
-            if figure.yscale == "log":
-                low = low.clip(lower=part["mean"] / 100)
+            low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
             main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
         sns.lineplot(protocol, y="lr", ax=rate, **lines)
@@ -96,10 +95,8 @@ def draw(
         if published and _published(main, protocol, found, figure, palette):
             handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)
-        main.set_yscale(figure.yscale)
         if figure.yscale == "log":
-            for axis_format in (main.yaxis.set_major_formatter, main.yaxis.set_minor_formatter):
-                axis_format(lambda value, _: f"{value:g}")
+            _logarithmic(main, summary["mean"])
         if figure.y.endswith("accuracy"):
             main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
         if figure.ylim:
@@ -196,6 +193,17 @@ def _x(share: pd.Series, ours: pd.DataFrame, x: str) -> "np.ndarray":
     """Where a share of the run lies on the axis of ``ours``."""
     axis = ours.drop_duplicates("iteration").sort_values("iteration")
     return np.asarray(np.interp(share, axis["iteration"] / axis["iteration"].max(), axis[x]))
+
+
+def _logarithmic(axes: "Axes", means: pd.Series) -> None:
+    """A logarithmic y axis around the means, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.set_ylim(0.7 * means.min(), 1.5 * means.max())
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
 
 
 def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame) -> None:

@@ -18,10 +18,10 @@ from repro.config import Model, ReproError
 class BatchNorm(nn.Module):
     """Caffe's BatchNorm and Scale layers: normalisation per device group, normalised running averages.
 
-    In training, image j belongs to group j mod ``groups``, and every group is normalised by its own statistics,
-    as on GPUs that do not synchronise. The running averages follow the first group: each iteration multiplies
-    the old sums by ``fraction`` and adds the new statistics (the variance unbiased); testing divides by the sum
-    of their weights. Before the first iteration that is 0/0, and the output NaN.
+    In training, the batch is cut into ``groups`` of consecutive images, and each group is normalised by its own
+    statistics, as on GPUs that do not synchronise. The running averages follow the first group: each iteration
+    multiplies the old sums by ``fraction`` and adds the new statistics (the variance unbiased); testing divides by
+    the sum of their weights. Before the first iteration that is 0/0, and the output NaN.
     """
 
     mean_sum: Tensor
@@ -42,22 +42,24 @@ class BatchNorm(nn.Module):
         if not self.training:
             mean, variance = self.mean_sum / self.weight_sum, self.variance_sum / self.weight_sum
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
-        n, c, g = x.shape[0], x.shape[1], self.groups
-        mean, variance = self.mean_sum.new_zeros(g * c), self.mean_sum.new_zeros(g * c)
-        y = F.batch_norm(
-            x.reshape(n // g, g * c, *x.shape[2:]) if g > 1 else x,
-            mean,
-            variance,
-            self.weight.repeat(g),
-            self.bias.repeat(g),
-            training=True,
-            momentum=1.0,
-            eps=self.eps,
-        )
-        self.mean_sum.mul_(self.fraction).add_(mean[:c])
-        self.variance_sum.mul_(self.fraction).add_(variance[:c])
+        mean, variance = torch.zeros_like(self.mean_sum), torch.zeros_like(self.variance_sum)
+        groups = [
+            F.batch_norm(
+                images,
+                mean if first else None,
+                variance if first else None,
+                self.weight,
+                self.bias,
+                training=True,
+                momentum=1.0,
+                eps=self.eps,
+            )
+            for images, first in zip(x.chunk(self.groups), [True] + [False] * (self.groups - 1), strict=True)
+        ]
+        self.mean_sum.mul_(self.fraction).add_(mean)
+        self.variance_sum.mul_(self.fraction).add_(variance)
         self.weight_sum.mul_(self.fraction).add_(1)
-        return y.reshape(x.shape) if g > 1 else y
+        return torch.cat(groups) if self.groups > 1 else groups[0]
 
 
 class SuperconvBlock(nn.Module):
