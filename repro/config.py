@@ -254,6 +254,9 @@ def run_app(app: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
     try:
         app()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(130)
     except (ReproError, HydraException, OmegaConfBaseException) as error:
         if debugging:
             raise

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -89,6 +93,22 @@ def test_a_sweep_trains_a_figure_and_launching_it_again_trains_nothing(run_app, 
     assert {**inside, "seed": 8} == alone  # a run and the same run inside a sweep resolve alike
 
 
+def test_an_interrupted_sweep_says_so_and_goes_on_when_launched_again(tmp_path, run_app):
+    command = [sys.executable, "-m", "repro.train", "-m", "experiment=fig5a/clr_3.0", "seed=0,1", "scale=smoke"]
+    command += ["tracking=disabled", "iterations=1000000", "test_every=1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "multirun_outputs/smoke/fig5a/clr_3.0/iterations=1000000,test_every=1/seed0"
+    deadline = time.monotonic() + 120
+    while len(read_history(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "interrupted; the same command goes on with what is not finished"
+    assert "Traceback" not in errors
+    assert read_info(folder)["status"] == "interrupted"
+
+
 def test_ordinary_multirun_over_any_value(run_app, tmp_path):
     values = "regularization.weight_decay=1e-3,1e-4"
     done = run_app("train", "-m", "experiment=fig5a/clr_3.0,fig5a/piecewise_0.1_short", values, *SMOKE)
@@ -133,7 +153,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig5a/clr_3.0"),
+        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig15a/wd_1e-4"),
         (
             ["dataset=imagenet"],
             "Could not find 'dataset/imagenet' Available options in 'dataset': cifar10, cifar100",
@@ -207,9 +227,6 @@ def test_offline_tracking_is_one_wandb_run_a_job_with_the_same_rows(run_app, tmp
 
 def wandb_contents(path):
     """History rows and configuration of an offline W&B file, by wandb's own reader."""
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     records = [json.loads(line) for line in done.stdout.splitlines()]
