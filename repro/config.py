@@ -149,6 +149,8 @@ class Config:
     output: str = "multirun_outputs"
     device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
     threads: int | None = None  # of the CPU; null leaves it to torch
+    checkpoint_seconds: float = 300.0  # between two checkpoints
+    checkpoint_iterations: int | None = None  # the same in iterations; null is by time alone
     force: bool = False  # move a finished run of another configuration aside and train anew
 
 
@@ -158,6 +160,8 @@ CIRCUMSTANCES = [
     "output",
     "device",
     "threads",
+    "checkpoint_seconds",
+    "checkpoint_iterations",
     "force",
     "dataset.root",
     "dataset.cache",
@@ -254,9 +258,9 @@ def run_app(app: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
     try:
         app()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + getattr(interrupt, "signal", 2))
     except (ReproError, HydraException, OmegaConfBaseException) as error:
         if debugging:
             raise
@@ -287,6 +291,8 @@ def _check(config: Config) -> None:
         "dataset.train_images": config.dataset.train_images,
         "dataset.test_images": config.dataset.test_images,
         "threads": config.threads,
+        "checkpoint_seconds": config.checkpoint_seconds,
+        "checkpoint_iterations": config.checkpoint_iterations,
     }
     for key, value in positive.items():
         _require(value is None or value > 0, key, value, "is not positive")

@@ -29,15 +29,25 @@ VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 class Record:
     """The open record of one run, in one folder."""
 
-    def __init__(self, folder: Path, config: Config, environment: Mapping[str, Any]):
-        """Start a record, in place of an unfinished one; ``environment`` goes into ``run.json``."""
+    def __init__(self, folder: Path, config: Config, environment: Mapping[str, Any], iteration: int | None = None):
+        """Start a record in place of an unfinished one, or go on with that from the state after ``iteration``.
+
+        Going on keeps the rows up to ``iteration``; ``environment`` goes into ``run.json``.
+        """
         self.folder = folder
         self._clock = time.monotonic()
+        before = read_info(folder) or {}
+        self._wall = before.get("wall_seconds", 0.0) if iteration is not None else 0.0
+        kept = (
+            [row for row in read_history(folder) if row["iteration"] <= iteration] if iteration is not None else []
+        )
+        self.rows = list(kept)  # every row of this record
         self.info: dict[str, Any] = {
             "curve": config.curve,
             "seed": config.seed,
             "fingerprint": fingerprint(config),
             "status": "running",
+            "attempt": before.get("attempt", 0) + 1,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
@@ -47,19 +57,32 @@ class Record:
             "config": to_dict(config),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        self._history = open(folder / "history.jsonl", "wb", buffering=0)  # noqa: SIM115
+        partial = folder / f".history.jsonl.{os.getpid()}"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(partial, folder / "history.jsonl")
+        self._history = open(folder / "history.jsonl", "ab", buffering=0)  # noqa: SIM115
         self._write()
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
         """Add one test's row."""
         finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
         self._history.write(json.dumps(finite).encode() + b"\n")
+        self.rows.append(finite)
+
+    def sync(self) -> None:
+        """Bring the rows and the time so far to the disk, before a checkpoint counts on them."""
+        os.fsync(self._history.fileno())
+        self.info["wall_seconds"] = self._seconds()
+        self._write()
 
     def finish(self, status: str, **more: Any) -> None:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
         self._history.close()
-        self.info |= {"status": status, "wall_seconds": round(time.monotonic() - self._clock, 3), **more}
+        self.info |= {"status": status, "wall_seconds": self._seconds(), **more}
         self._write()
+
+    def _seconds(self) -> float:
+        return round(float(self._wall) + time.monotonic() - self._clock, 3)
 
     def _write(self) -> None:
         partial = self.folder / f".run.json.{os.getpid()}"

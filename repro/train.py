@@ -1,19 +1,24 @@
 """Train one run, or with a sweep many: the Hydra app ``python -m repro.train``."""
 
 import logging
-import math
 import os
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from repro import sweeper
-from repro.config import CONF, Config, ReproError, resolve, run_app
-from repro.records import Record, already_finished
+from repro import checkpoints, sweeper
+from repro.config import CONF, Config, ReproError, fingerprint, resolve, run_app
+from repro.records import Record, already_finished, read_info
 
 log = logging.getLogger(__name__)
 sweeper.register()
@@ -31,14 +36,20 @@ def app(composed: DictConfig) -> None:
 
 
 def run(config: Config, folder: Path) -> None:
-    """Train ``config`` and leave record, weights and W&B mirror in ``folder``; a finished equal run is kept.
+    """Train ``config`` and leave record, weights and W&B mirror in ``folder``.
 
-    A run that diverges is a result, not an error. Raises what went wrong otherwise, after recording it.
+    A finished equal run is kept, an unfinished one goes on from its last checkpoint. A run that diverges is a
+    result, not an error. SIGINT, SIGTERM and SIGUSR2 end it with a checkpoint, a second SIGINT at once. Raises
+    what went wrong otherwise, after recording it.
     """
-    if already_finished(folder, config):
-        log.info("%s is finished already; force=true trains it again", folder)
-        return
+    with checkpoints.locked(folder), interruptible() as stop:
+        if already_finished(folder, config):
+            log.info("%s is finished already; force=true trains it again", folder)
+        else:
+            _train(config, folder, stop)
 
+
+def _train(config: Config, folder: Path, stop: list[int]) -> None:
     import torch
 
     from repro import data, models, training
@@ -53,36 +64,98 @@ def run(config: Config, folder: Path) -> None:
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
-    log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
-    record = Record(folder, config, environment)
+    state = training.State(config, network, device)
+    saved = _checkpoint(folder, config, device)
+    if saved is not None:
+        state.load_state_dict(saved)
+        log.info("%s: going on after iteration %d of %d", folder, state.iteration, config.iterations)
+    else:
+        log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
+    record = Record(folder, config, environment, state.iteration if saved else None)
     try:
         with mirror(config, folder) as (mirror_row, mirror_summary):
-            best = 0.0
-            for row in training.train(config, dataset, network):
-                record.append(row)
-                mirror_row(row)
-                best = max(best, float(row["test_accuracy"] or 0))
-                log.info(_line(row, config.iterations))
-            diverged = row["train_loss"] is not None and not math.isfinite(row["train_loss"])
+            for earlier in record.rows:
+                mirror_row(earlier)
+            saved_at, saved_when = state.iteration, time.monotonic()
+            for row in training.train(config, dataset, state):
+                if row is not None:
+                    record.append(row)
+                    mirror_row(row)
+                    log.info(_line(row, config.iterations))
+                every = config.checkpoint_iterations or config.iterations
+                due = time.monotonic() - saved_when >= config.checkpoint_seconds
+                if stop or due or state.iteration - saved_at >= every:
+                    _save(folder, record, state.state_dict())
+                    saved_at, saved_when = state.iteration, time.monotonic()
+                if stop:
+                    raise Interrupted(stop[0])
+            last = record.rows[-1]
             result = {
-                "final_accuracy": row["test_accuracy"],
-                "best_accuracy": best,
-                "diverged": diverged,
-                "last_iteration": row["iteration"],
+                "final_accuracy": last["test_accuracy"],
+                "best_accuracy": max(row["test_accuracy"] for row in record.rows),
+                "diverged": last["iteration"] > 0 and last["train_loss"] is None,
+                "last_iteration": last["iteration"],
             }
             mirror_summary(result)
         partial = folder / f".weights.{os.getpid()}"
         torch.save(network.state_dict(), partial)
         partial.replace(folder / "weights.pt")
-        record.finish("diverged" if diverged else "finished", **result)
+        record.finish("diverged" if result["diverged"] else "finished", **result)
+        checkpoints.clear(folder)
     except KeyboardInterrupt:
         record.finish("interrupted")
         raise
     except Exception as error:
         record.finish("failed", reason=f"{type(error).__name__}: {error}")
         raise
-    if diverged:
-        log.warning("diverged: the training loss is not finite at iteration %s", row["iteration"])
+    if result["diverged"]:
+        log.warning("diverged: the training loss is not finite at iteration %s", last["iteration"])
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run after a checkpoint; ``signal`` is its number."""
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """A list that SIGINT, SIGTERM or SIGUSR2 put their number into; a second SIGINT interrupts at once."""
+    stop: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.append(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
+    """The newest whole checkpoint of this very run, if it has one; those of another configuration go."""
+    info = read_info(folder)
+    if info is None or info["fingerprint"] != fingerprint(config):
+        checkpoints.clear(folder)
+        return None
+    return checkpoints.load(folder, device)
+
+
+def _save(folder: Path, record: Record, state: dict[str, Any]) -> None:
+    """A checkpoint that cannot be written costs nothing but itself: the run goes on, and says so."""
+    try:
+        record.sync()
+        checkpoints.save(folder, state)
+    except OSError as error:
+        log.warning("no checkpoint at iteration %d: %s; make room, the run goes on", state["iteration"], error)
 
 
 def _line(row: dict[str, float | int | None], iterations: int) -> str:

@@ -95,8 +95,45 @@ def torch_update(
         torch._foreach_sub_(weights, velocity, alpha=lr)
 
 
-def train(config: Config, data: Data, network: nn.Module) -> Iterator[Row]:
-    """Train ``network`` in place, yielding a row at every test.
+class State:
+    """All that a run is at one iteration; order and mirroring of the data follow from seed and iteration alone."""
+
+    def __init__(self, config: Config, network: nn.Module, device: str | torch.device):
+        multiples = {k: v for k, v in vars(config.model).items() if k.startswith(("conv_bias", "classifier_bias"))}
+        self.network = network
+        self.optimizer = SGD(
+            parameter_groups(network, **multiples),
+            weight_decay=config.regularization.weight_decay,
+            update=config.update,
+            nesterov=config.model.nesterov,
+        )
+        self.iteration = 0
+        self.tested = 0  # the iteration of the last test
+        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # since then
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers, for a checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "velocity": list(self.optimizer.velocity.values()),
+            "iteration": self.iteration,
+            "tested": self.tested,
+            "loss_sum": self.loss_sum,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Become what ``state_dict`` was taken of."""
+        self.network.load_state_dict(saved["network"])
+        for ours, theirs in zip(self.optimizer.velocity.values(), saved["velocity"], strict=True):
+            for velocity, value in zip(ours, theirs, strict=True):
+                velocity.copy_(value)
+        self.iteration, self.tested = saved["iteration"], saved["tested"]
+        self.loss_sum.copy_(saved["loss_sum"])
+
+
+def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
+    """Train from where ``state`` is to the end, yielding after every iteration: a row at a test, otherwise None.
 
     A row is the state after ``iteration`` updates: ``lr`` and ``momentum`` are the schedule's at that iteration,
     ``train_loss`` is the mean over the iterations since the last test (None before the first), ``test_loss`` and
@@ -105,21 +142,14 @@ def train(config: Config, data: Data, network: nn.Module) -> Iterator[Row]:
     ``train_loss`` is not finite either, and nothing after it would change.
     """
     schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
-    multiples = {k: v for k, v in vars(config.model).items() if k.startswith(("conv_bias", "classifier_bias"))}
-    optimizer = SGD(
-        parameter_groups(network, **multiples),
-        weight_decay=config.regularization.weight_decay,
-        update=config.update,
-        nesterov=config.model.nesterov,
-    )
     batches = Batches(data, config.batch_size, mirror=config.dataset.mirror, seed=config.seed)
-    loss_sum = torch.zeros((), device=data.mean.device, dtype=torch.float64)
+    network = state.network
 
-    def row(iteration: int, train_loss: float | None, speed: float | None) -> Row:
-        lr, momentum = schedule(iteration)
+    def row(train_loss: float | None, speed: float | None) -> Row:
+        lr, momentum = schedule(state.iteration)
         loss, accuracy = test(network, data)
         return {
-            "iteration": iteration,
+            "iteration": state.iteration,
             "lr": lr,
             "momentum": momentum,
             "train_loss": train_loss,
@@ -128,26 +158,30 @@ def train(config: Config, data: Data, network: nn.Module) -> Iterator[Row]:
             "images_per_second": speed,
         }
 
-    if config.test_at_start:
-        yield row(0, None, None)
+    if config.test_at_start and state.iteration == 0:
+        yield row(None, None)
     network.train()
-    last, clock = 0, time.perf_counter()
-    for iteration in range(config.iterations):
-        images, labels = batches(iteration)
+    begun, clock = state.iteration, time.perf_counter()
+    while state.iteration < config.iterations:
+        images, labels = batches(state.iteration)
         loss = F.cross_entropy(network(images), labels)
         loss.backward()
-        optimizer.step(*schedule(iteration))
-        loss_sum += loss.detach()
-        done = iteration + 1
-        if done % config.test_every == 0 or done == config.iterations:
-            mean_loss = loss_sum.item() / (done - last)
-            speed = (done - last) * config.batch_size / (time.perf_counter() - clock)
-            yield row(done, mean_loss, speed)
-            if not math.isfinite(mean_loss):
-                return
-            loss_sum.zero_()
-            network.train()
-            last, clock = done, time.perf_counter()
+        state.optimizer.step(*schedule(state.iteration))
+        state.loss_sum += loss.detach()
+        state.iteration += 1
+        if state.iteration % config.test_every and state.iteration < config.iterations:
+            yield None
+            continue
+        mean_loss = state.loss_sum.item() / (state.iteration - state.tested)
+        speed = (state.iteration - begun) * config.batch_size / (time.perf_counter() - clock)
+        tested = row(mean_loss, speed)
+        state.loss_sum.zero_()
+        state.tested = state.iteration
+        yield tested
+        if not math.isfinite(mean_loss):
+            return
+        network.train()
+        begun, clock = state.iteration, time.perf_counter()
 
 
 @torch.no_grad()

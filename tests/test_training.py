@@ -81,7 +81,8 @@ def smoke(resolved):
         config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", *overrides)
         loaded = data.load(config.dataset)
         network = models.from_config(config.model, loaded.classes, 1, config.seed)
-        return list(training.train(config, loaded, network)), network
+        steps = training.train(config, loaded, training.State(config, network, "cpu"))
+        return [row for row in steps if row is not None], network
 
     return run
 

@@ -1,0 +1,102 @@
+"""Checkpoints of a run, and the lock that keeps it to one process.
+
+A checkpoint is one file: the SHA-256 of the rest, then what ``torch.save`` makes. It is written beside its place
+and renamed, and the last two are kept: a kill, a full disk or a cut file costs the work since the one before.
+"""
+
+import fcntl
+import hashlib
+import io
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from repro.config import ReproError
+
+log = logging.getLogger(__name__)
+KEPT = 2
+LOCK = ".lock"
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write the checkpoint of ``state["iteration"]`` and drop all but the last two. Raises OSError."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    partial = folder / f".checkpoint.{os.getpid()}"
+    try:
+        with open(partial, "wb") as file:
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(folder / f"checkpoint-{state['iteration']:09d}.pt")
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in found(folder)[KEPT:]:
+        old.unlink()
+
+
+def load(folder: Path, device: str) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, on ``device``; None where there is none."""
+    import torch
+
+    for path in found(folder):
+        content = path.read_bytes()
+        if content[:32] == hashlib.sha256(content[32:]).digest():
+            saved: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+            return saved
+        log.warning("%s is cut or broken; going back to the one before, or to the start", path)
+        path.unlink()
+    return None
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove every checkpoint, and what killed processes left half-written."""
+    for path in [*found(folder), *folder.glob(".checkpoint.*"), *folder.glob(".weights.*"),
+                 *folder.glob(".run.json.*")]:  # fmt: skip
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from this run; the lock of a process that died is free at once.
+
+    Raises ReproError that names host and process of a holder that lives.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        file = open(path, "a+")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise ReproError(f"{folder} is being trained by {holder}; wait for it, or end it") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
+            break
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()  # the holder removed it between our opening and locking it
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()

@@ -1,0 +1,261 @@
+"""Nothing is lost: runs go on exactly where they were, whatever ended them."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from repro import checkpoints, train
+from repro.config import ReproError
+from repro.records import Record, read_history, read_info
+
+SMOKE = ("experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled", "scale.iterations=0.005", "scale.tests=7")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def numbers(folder):
+    """The history without what a clock decides."""
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in read_history(folder)]
+
+
+def weights(folder):
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def same(a, b):
+    return numbers(a) == numbers(b) and all(torch.equal(weights(a)[k], v) for k, v in weights(b).items())
+
+
+@pytest.fixture
+def run(resolved):
+    return resolved(*SMOKE, "checkpoint_iterations=4")
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """An undisturbed run's folder."""
+    train.run(run, tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def train_until(run, folder, iteration, monkeypatch):
+    """Train, and die right after an iteration."""
+    from repro import training
+
+    original = training.train
+
+    def dying(config, data, state):
+        for row in original(config, data, state):
+            yield row
+            if state.iteration >= iteration:
+                raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "train", dying)
+        train.run(run, folder)
+
+
+@pytest.mark.parametrize("iteration", [1, 4, 5, 8, 9, 27])
+def test_a_killed_run_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch, iteration):
+    assert run.iterations == 28
+    folder = tmp_path / "killed"
+    train_until(run, folder, iteration, monkeypatch)
+    train.run(run, folder)
+    assert same(folder, whole)
+    assert read_info(folder)["attempt"] == 2
+    assert not list(folder.glob("*checkpoint*"))
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+    for iteration in (3, 6, 13, 14, 22):
+        train_until(run, folder, iteration, monkeypatch)
+    train.run(run, folder)
+    assert same(folder, whole)
+
+
+def test_the_last_two_checkpoints_are_kept(run, tmp_path, monkeypatch):
+    train_until(run, tmp_path, 18, monkeypatch)
+    assert [p.name for p in checkpoints.found(tmp_path)] == ["checkpoint-000000016.pt", "checkpoint-000000012.pt"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda c: c[:-100], lambda c: c[:10], lambda c: c[:99] + b"x" + c[100:], lambda c: b""]
+)
+def test_a_broken_checkpoint_falls_back_to_the_one_before(run, whole, tmp_path, monkeypatch, caplog, spoil):
+    folder = tmp_path / "killed"
+    train_until(run, folder, 18, monkeypatch)
+    newest, _ = checkpoints.found(folder)
+    newest.write_bytes(spoil(newest.read_bytes()))
+    with caplog.at_level("INFO"):
+        train.run(run, folder)
+    assert "checkpoint-000000016.pt is cut or broken" in caplog.text
+    assert "going on after iteration 12 of 28" in caplog.text
+    assert same(folder, whole)
+
+
+def test_with_every_checkpoint_broken_it_starts_over(run, whole, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "killed"
+    train_until(run, folder, 18, monkeypatch)
+    for path in checkpoints.found(folder):
+        path.write_bytes(b"nothing")
+    train.run(run, folder)
+    assert caplog.text.count("is cut or broken") == 2
+    assert same(folder, whole)
+
+
+def test_the_checkpoint_of_another_configuration_is_not_used(run, tmp_path, monkeypatch, resolved):
+    train_until(run, tmp_path, 18, monkeypatch)
+    other = resolved(*SMOKE, "regularization.weight_decay=0.01")
+    train.run(other, tmp_path)
+    assert read_info(tmp_path)["config"]["regularization"]["weight_decay"] == 0.01
+    assert read_history(tmp_path)[0]["iteration"] == 4
+
+
+def test_half_a_row_left_by_a_kill_is_dropped(run, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+    train_until(run, folder, 10, monkeypatch)
+    with open(folder / "history.jsonl", "ab") as file:
+        file.write(b'{"iteration": 12, "lr"')
+    train.run(run, folder)
+    assert same(folder, whole)
+
+
+def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkeypatch, caplog):
+    def full(folder, state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    train.run(run, tmp_path / "full")
+    assert "no checkpoint at iteration 4: [Errno 28] No space left on device; make room" in caplog.text
+    assert same(tmp_path / "full", whole)
+
+
+def test_a_full_disk_while_recording_fails_the_run_and_leaves_it_readable(run, whole, tmp_path, monkeypatch):
+    append = Record.append
+
+    def full(self, row):
+        if row["iteration"] >= 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, row)
+
+    folder = tmp_path / "full"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Record, "append", full)
+        train.run(run, folder)
+    assert read_info(folder)["reason"] == "OSError: [Errno 28] No space left on device"
+    assert read_history(folder)[-1]["iteration"] == 8
+    train.run(run, folder)
+    assert same(folder, whole)
+
+
+def test_the_second_process_is_told_who_holds_a_run(run, tmp_path):
+    with (
+        checkpoints.locked(tmp_path),
+        pytest.raises(ReproError, match=rf"is being trained by process {os.getpid()} on "),
+    ):
+        train.run(run, tmp_path)
+    train.run(run, tmp_path)
+    assert not (tmp_path / checkpoints.LOCK).exists()
+
+
+def test_the_lock_of_a_dead_process_is_free(run, tmp_path):
+    code = f"from repro import checkpoints; from pathlib import Path; import os\nwith checkpoints.locked(Path({str(tmp_path)!r})): os._exit(9)"
+    subprocess.run([sys.executable, "-c", code])
+    assert (tmp_path / checkpoints.LOCK).exists()
+    train.run(run, tmp_path)
+    assert not (tmp_path / checkpoints.LOCK).exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 140)])
+def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, code):
+    folder = tmp_path / "multirun_outputs/smoke/fig8b/tbs1024/iterations=5000000/seed0"
+    command = [sys.executable, "-m", "repro.train", "experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled",
+               "iterations=5000000", "scale.tests=1000"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    folder = folder.parent.with_name("iterations=5000000,scale.tests=1000") / "seed0"
+    deadline = time.monotonic() + 120
+    while len(read_history(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert len(checkpoints.found(folder)) == 1
+    assert read_info(folder)["status"] == "interrupted"
+    assert not (folder / checkpoints.LOCK).exists()
+
+
+def torture(tmp_path, kills, seeds, rng, factor):
+    """Kill a sweep at random moments and launch it again until it is done; what that cost.
+
+    Also a script: ``python tests/test_resume.py [kills]`` tells it of twelve runs.
+    """
+    sweep = [sys.executable, "-m", "repro.train", "-m", "experiment=fig8b/tbs1024,fig5a/clr_3.0,fig15a/wd_1e-4",
+             f"seed=range({seeds})", "scale=smoke", f"scale.iterations={factor}", "scale.tests=6", "tracking=disabled",
+             "threads=1", "checkpoint_iterations=5"]  # fmt: skip
+    undisturbed, tortured = tmp_path / "undisturbed", tmp_path / "tortured"
+    subprocess.run([*sweep, f"output={undisturbed}"], cwd=tmp_path, check=True, capture_output=True)
+    killed = launches = repeated = 0
+    finished: dict[str, str] = {}
+    while True:
+        launches += 1
+        process = subprocess.Popen([*sweep, f"output={tortured}"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        try:
+            process.wait(timeout=rng.uniform(2.5, 6.0) if killed < kills else 300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+        for path in tortured.rglob("run.json"):
+            info = json.loads(path.read_text())
+            if info["status"] == "finished":
+                was = finished.setdefault(str(path), info["started"])
+                assert was == info["started"], f"{path} was trained again"
+            elif rows := read_history(path.parent):
+                saved = checkpoints.found(path.parent)
+                reached = int(saved[0].stem.split("-")[1]) if saved else 0
+                repeated += max(0, rows[-1]["iteration"] - reached)
+        if process.returncode == 0:
+            break
+    folders = sorted(p.parent.relative_to(undisturbed) for p in undisturbed.rglob("run.json"))
+    assert len(folders) == 3 * seeds
+    lost = [
+        f for f in folders if not (tortured / f / "weights.pt").exists() or not same(tortured / f, undisturbed / f)
+    ]
+    hidden = [p for p in tortured.rglob(".*") if p.name != ".hydra"]
+    left = [*hidden, *tortured.rglob("checkpoint-*")]
+    return {
+        "runs": len(folders),
+        "kills": killed,
+        "launches": launches,
+        "lost": lost,
+        "left": left,
+        "repeated": repeated,
+    }
+
+
+def test_a_sweep_that_is_killed_again_and_again_loses_nothing(tmp_path):
+    told = torture(tmp_path, kills=3, seeds=1, rng=random.Random(4), factor=0.01)
+    assert told["lost"] == []
+    assert told["left"] == []
+    assert told["runs"] == 3
+
+
+if __name__ == "__main__":
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        print(torture(Path(folder), int(sys.argv[1]) if len(sys.argv) > 1 else 20, 4, random.Random(0), 0.05))
