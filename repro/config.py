@@ -91,6 +91,7 @@ class Dataset:
     resolution: int | None = None  # pixels a side, by area averaging
     train_images: int | None = None
     test_images: int | None = None
+    digest: str | None = None  # of the image set's contents; found out, or held against what is found
 
 
 @dataclass

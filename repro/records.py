@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from repro.config import Config, ReproError, fingerprint, flat, from_dict, to_dict
+from repro.config import PROTOCOL, Config, ReproError, fingerprint, flat, from_dict, to_dict
 
 FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
@@ -46,6 +46,7 @@ class Record:
             "curve": config.curve,
             "seed": config.seed,
             "fingerprint": fingerprint(config),
+            "protocol": PROTOCOL,
             "status": "running",
             "attempt": before.get("attempt", 0) + 1,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -138,17 +139,25 @@ def already_finished(folder: Path, config: Config) -> bool:
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED:
         return False
-    if info["fingerprint"] == fingerprint(config) and not config.force:
-        return True
     if config.force:
         _move_aside(folder)
         return False
-    old, new = flat(from_dict(info["config"])), flat(config)
-    differ = [f"{k}: {old.get(k)} there, {new[k]} now" for k in new if old.get(k) != new[k]]
+    differ = differences(info, config)
+    if not differ:
+        return True
     raise ReproError(
-        f"{folder} holds a finished run of another configuration ({'; '.join(differ) or 'of an older protocol'}); "
+        f"{folder} holds a finished run of another configuration ({'; '.join(differ)}); "
         "force=true moves it aside, output=DIR puts the new one elsewhere"
     )
+
+
+def differences(info: Mapping[str, Any], config: Config) -> list[str]:
+    """What makes a recorded run another than ``config``, a line a key; an unknown digest is no difference."""
+    old, new = flat(from_dict(info["config"])), flat(config)
+    if None in (old["dataset.digest"], new["dataset.digest"]):
+        del old["dataset.digest"], new["dataset.digest"]
+    old["protocol"], new["protocol"] = info.get("protocol"), PROTOCOL
+    return [f"{key}: {old[key]} there, {new[key]} now" for key in new if old[key] != new[key]]
 
 
 def _move_aside(folder: Path) -> None:

@@ -25,6 +25,7 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from repro import images
 from repro.config import Config, ReproError, fingerprint, resolve
 from repro.progress import Progress
 from repro.records import already_finished
@@ -102,7 +103,9 @@ class Sweeper(HydraSweeper):
         with open_dict(composed):
             del composed["hydra"]
         try:
-            return Job(overrides, resolve(composed), folder)
+            config = resolve(composed)
+            images.identify(config.dataset)
+            return Job(overrides, config, folder)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
 

@@ -16,9 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from repro import checkpoints, sweeper
-from repro.config import CONF, Config, ReproError, fingerprint, resolve, run_app
-from repro.records import Record, already_finished, read_info
+from repro import checkpoints, images, sweeper
+from repro.config import CONF, Config, ReproError, resolve, run_app
+from repro.records import Record, already_finished, differences, read_info
 
 log = logging.getLogger(__name__)
 sweeper.register()
@@ -43,6 +43,7 @@ def run(config: Config, folder: Path) -> None:
     what went wrong otherwise, after recording it.
     """
     with checkpoints.locked(folder), interruptible() as stop:
+        images.identify(config.dataset)
         if already_finished(folder, config):
             log.info("%s is finished already; force=true trains it again", folder)
         else:
@@ -61,6 +62,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     try:
         environment = training.environment(device)
         dataset = data.load(config.dataset, device)
+        images.identify(config.dataset)
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
@@ -143,7 +145,7 @@ def interruptible() -> Iterator[list[int]]:
 def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
     """The newest whole checkpoint of this very run, if it has one; those of another configuration go."""
     info = read_info(folder)
-    if info is None or info["fingerprint"] != fingerprint(config):
+    if info is None or differences(info, config):
         checkpoints.clear(folder)
         return None
     return checkpoints.load(folder, device)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import image_tree
 
-from repro import data
+from repro import data, images
 from repro.config import Dataset, ReproError
 
 
@@ -79,7 +79,7 @@ def test_an_image_folder_is_decoded_once(cifar, tmp_path, monkeypatch):
     first = data.load(cifar)
     assert first.train_images.shape == (30, 32, 32, 3)
     assert first.test_labels.tolist() == [label for label in range(10) for _ in range(2)]
-    monkeypatch.setattr(data, "_decode", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "_decode", lambda path: pytest.fail("decoded again"))
     again = data.load(cifar)
     assert torch.equal(first.train_images, again.train_images)
     assert list((tmp_path / "cache").rglob(".*")) == []  # nothing half-written left
@@ -95,7 +95,7 @@ def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
     """torchvision's files and an image folder of the same images give the same set, in the same order."""
     from torchvision import datasets
 
-    tree = data._decode_tree(tmp_path / "images", "cifar10")
+    tree = images._decode_tree(tmp_path / "images", "cifar10")
     shuffle = np.random.default_rng(3).permutation(30)
 
     class CIFAR10:
@@ -110,6 +110,55 @@ def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
     decoded = data.load(cifar)
     assert torch.equal(downloaded.train_images, decoded.train_images)
     assert torch.equal(downloaded.train_labels, decoded.train_labels)
+
+
+def test_a_digest_is_that_of_the_contents(cifar, tmp_path):
+    assert images.digest(cifar) is None  # not decoded yet
+    data.load(cifar)
+    first = images.digest(cifar)
+    elsewhere = Dataset(name="cifar10", root=str(image_tree(tmp_path / "copy")), cache=cifar.cache)
+    data.load(elsewhere)
+    assert images.digest(elsewhere) == first
+    (tmp_path / "copy/train/class00/0002.png").unlink()
+    data.load(elsewhere)
+    assert images.digest(elsewhere) != first
+    images.identify(elsewhere)
+    cifar.digest = elsewhere.digest
+    with pytest.raises(
+        ReproError, match=f"dataset.digest={elsewhere.digest}: the images of cifar10 under .* have {first}"
+    ):
+        images.identify(cifar)
+    assert len(images.digest(Dataset(name="digits"))) == 16
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda path: path.write_bytes(path.read_bytes()[:1000]), lambda path: path.unlink()]
+)
+def test_a_broken_cache_is_decoded_anew(cifar, tmp_path, capsys, spoil):
+    first = data.load(cifar)
+    (cached,) = (tmp_path / "cache").rglob("train_images.npy")
+    spoil(cached)
+    assert torch.equal(data.load(cifar).train_images, first.train_images)
+    assert "is broken" in capsys.readouterr().out
+    assert len(np.load(cached)) == 30
+
+
+def test_a_full_disk_costs_the_cache_not_the_run(cifar, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images.np, "save", full)
+    assert len(data.load(cifar).train_labels) == 30
+    assert "are not cached" in capsys.readouterr().out
+
+
+def test_a_folder_that_may_not_be_read_is_named(cifar, monkeypatch):
+    def closed(*args):
+        raise PermissionError(13, "Permission denied", "images/train")
+
+    monkeypatch.setattr(images, "_image_tree", closed)
+    with pytest.raises(ReproError, match="images/train cannot be read: Permission denied"):
+        data.load(cifar)
 
 
 def test_subsets_and_resolution(cifar):
