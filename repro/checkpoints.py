@@ -82,10 +82,10 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
             file.close()
-            raise ReproError(f"{folder} is being trained by {holder}; wait for it, or end it") from None
+            if (name := holder(folder)) is None:
+                continue  # it has just let go
+            raise ReproError(f"{folder} is being trained by {name}; wait for it, or end it") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
             break
@@ -100,3 +100,18 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
+
+
+def holder(folder: Path) -> str | None:
+    """Process and host that train a run now, in words; None where no living process does."""
+    try:
+        with open(folder / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        try:
+            return (folder / LOCK).read_text().strip() or "another process"
+        except OSError:
+            return None
+    except OSError:
+        return None
+    return None

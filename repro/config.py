@@ -150,6 +150,7 @@ class Config:
     output: str = "multirun_outputs"
     device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
     threads: int | None = None  # of the CPU; null leaves it to torch
+    deterministic: bool = False  # on a GPU too the same bits every time, for some speed; a CPU always is
     checkpoint_seconds: float = 300.0  # between two checkpoints
     checkpoint_iterations: int | None = None  # the same in iterations; null is by time alone
     force: bool = False  # move a finished run of another configuration aside and train anew
@@ -161,6 +162,7 @@ CIRCUMSTANCES = [
     "output",
     "device",
     "threads",
+    "deterministic",
     "checkpoint_seconds",
     "checkpoint_iterations",
     "force",
@@ -266,6 +268,10 @@ def run_app(app: Callable[[], Any]) -> None:
         if debugging:
             raise
         sys.exit(f"error: {error if isinstance(error, ReproError) else one_line(error)}")
+    except OSError as error:
+        if debugging or error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}; make it writable or make room, then launch again")
 
 
 def _as_author(config: Config) -> None:

@@ -1,7 +1,6 @@
 """A sweep's progress, read off the records of its runs: the same display whatever launches them."""
 
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,7 +52,7 @@ class Progress:
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Progress":
-        self.begun = time.time() - 1
+        self.before = {folder: _written(folder) for folder in self.waiting}
         self.bar.start()
         self.thread.start()
         return self
@@ -107,10 +106,16 @@ class Progress:
     def _fresh(self, folder: Path) -> dict[str, Any] | None:
         """The record in ``folder``, unless it is one of an earlier attempt."""
         try:
-            old = (folder / "run.json").stat().st_mtime < self.begun
-            return None if old else read_info(folder)
-        except (OSError, ReproError):
+            return None if _written(folder) == self.before[folder] else read_info(folder)
+        except ReproError:
             return None
+
+
+def _written(folder: Path) -> int | None:
+    try:
+        return (folder / "run.json").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _percent(row: dict[str, Any]) -> str:

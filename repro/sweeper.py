@@ -25,7 +25,7 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from repro import images
+from repro import images, status
 from repro.config import Config, ReproError, fingerprint, resolve
 from repro.progress import Progress
 from repro.records import already_finished
@@ -48,8 +48,9 @@ class Sweeper(HydraSweeper):
 
     __module__ = "hydra_plugins.repro"  # see register
 
-    def __init__(self, params: dict[str, Any] | None = None):
+    def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
+        self.show = show  # instead of launching: how repro.status shows the runs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's hook: keep what ``sweep`` needs."""
@@ -64,6 +65,9 @@ class Sweeper(HydraSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every job that is not finished; ReproError names those that failed."""
         jobs = merged([self._job(overrides) for overrides in self._expand(arguments)])
+        if self.show:
+            status.show([(job.folder, job.config.iterations) for job in jobs], self.show)
+            return []
         todo = [job for job in jobs if not already_finished(job.folder, job.config)]
         if len(todo) < len(jobs):
             done = len(jobs) - len(todo)

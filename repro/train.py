@@ -58,6 +58,9 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(config.deterministic)
     device = training.device(config.device)
     try:
         environment = training.environment(device)
@@ -109,6 +112,11 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
         raise
     except Exception as error:
         record.finish("failed", reason=f"{type(error).__name__}: {error}")
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            short = str(error).splitlines()[0] if str(error) else "no more"
+            raise ReproError(
+                f"out of memory on {device} ({short}); end what else uses it and launch again"
+            ) from error
         raise
     if result["diverged"]:
         log.warning("diverged: the training loss is not finite at iteration %s", last["iteration"])

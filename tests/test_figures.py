@@ -16,7 +16,12 @@ from repro.config import CONF
 def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):
     """A record as training leaves it, with (iteration, accuracy) rows."""
     folder.mkdir(parents=True)
-    config = {"iterations": iterations, "test_every": test_every, "scale": {"note": "made up", "iterations": 0.5}}
+    config = {
+        "iterations": iterations,
+        "test_every": test_every,
+        "batch_size": 10,
+        "scale": {"note": "made up", "iterations": 0.5},
+    }
     made = {
         "versions": {"torch": "2"},
         "commit": "abc",

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from repro import train
-from repro.config import CONF, Mode
+from repro.config import CONF, Mode, ReproError
 from repro.records import read_history, read_info
 
 SMOKE = ("scale=smoke", "tracking=disabled")
@@ -52,13 +52,38 @@ def test_a_failing_run_records_its_reason(resolved, tmp_path, monkeypatch):
     def broken(*args):
         yield {"iteration": 0, "lr": 0.1, "momentum": 0.9, "train_loss": None, "test_loss": 2.3, "test_accuracy": 0.1,
                "images_per_second": None}  # fmt: skip
-        raise MemoryError("no room")
+        raise RuntimeError("a bug")
 
     monkeypatch.setattr(training, "train", broken)
-    with pytest.raises(MemoryError):
+    with pytest.raises(RuntimeError):
         train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
-    assert read_info(tmp_path)["reason"] == "MemoryError: no room"
+    assert read_info(tmp_path)["reason"] == "RuntimeError: a bug"
     assert len(read_history(tmp_path)) == 1
+
+
+def test_out_of_memory_is_one_line(resolved, tmp_path, monkeypatch):
+    from repro import training
+
+    def greedy(*args):
+        raise MemoryError
+        yield
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ReproError, match=r"out of memory on cpu \(no more\); end what"),
+    ):
+        patch.setattr(training, "train", greedy)
+        train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
+    assert read_info(tmp_path)["status"] == "failed"
+    train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
+    assert read_info(tmp_path)["status"] == "finished"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run_app):
+    done = run_app("train", "experiment=fig5a/clr_3.0", "output=/proc/nothing", *SMOKE)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: /proc/nothing")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_one_run_lands_in_its_folder_and_can_be_evaluated(run_app, tmp_path):

@@ -1,0 +1,46 @@
+"""Where every run stands, read off the records."""
+
+import json
+
+from test_figures import write_run
+
+from repro import checkpoints, status
+
+
+def test_every_state_has_its_name(tmp_path):
+    rows = [(0, 0.1), (2, 0.2)]
+    for name in ("finished", "diverged", "failed", "interrupted", "running"):
+        write_run(tmp_path / name / "seed0", rows, status=name, host="node7", reason="no room")
+    assert status.look(tmp_path / "nothing", 40)["state"] == "missing"
+    for name in ("finished", "diverged", "failed", "interrupted"):
+        assert status.look(tmp_path / name / "seed0")["state"] == name
+    assert status.look(tmp_path / "failed/seed0")["reason"] == "no room"
+    running = tmp_path / "running/seed0"
+    assert status.look(running)["state"] == "stopped"  # nobody holds it: it died without saying so
+    with checkpoints.locked(running):
+        now = status.look(running)
+    assert (now["state"], now["iteration"], now["iterations"], now["host"]) == ("running", 2, 4, "node7")
+    assert now["seconds_left"] == (4 - 2) * 10 / 5.0
+    (running / "run.json").write_text("{")
+    assert status.look(running)["state"] == "broken"
+
+
+def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):
+    write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [(0, 0.1), (4, 0.2)])
+    done = run_app("status", "sweep=fig5b", "scale=demo", "seed=0", "--json")
+    assert done.returncode == 0, done.stderr
+    states = {row["run"].split("demo/")[1]: row["state"] for row in json.loads(done.stdout)}
+    assert states.pop("fig5b/wd_1e-3/seed0") == "finished"
+    assert set(states.values()) == {"missing"}
+    assert "fig5a/clr_3.0/seed0" in states
+    assert not list(tmp_path.rglob("train.log"))
+
+
+def test_alone_it_lists_what_is_there(tmp_path, run_app):
+    write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [(0, 0.1), (4, 0.2)])
+    done = run_app("status")
+    assert "1 runs: 1 finished" in done.stdout
+    assert "fig5b/wd_1e-3/seed0" in done.stdout
+    missing = run_app("status", "output=elsewhere")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: output=elsewhere: no such folder")
