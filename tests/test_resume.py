@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,6 +197,44 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, code):
     assert not (folder / checkpoints.LOCK).exists()
 
 
+def test_the_second_interrupt_is_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), train.interruptible() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("still there")
+    assert stop == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_clock_that_jumps_disturbs_nothing(run, whole, tmp_path, monkeypatch):
+    clock = iter(range(10**9, 0, -(10**5)))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    train.run(run, tmp_path / "jumped")
+    assert same(tmp_path / "jumped", whole)
+    assert 0 < read_info(tmp_path / "jumped")["wall_seconds"] < 600
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find wandb's process in")
+def test_a_wandb_process_that_is_killed_costs_the_mirror_not_the_run(tmp_path):
+    folder = tmp_path / "multirun_outputs/smoke/fig8b/tbs1024/iterations=400000,scale.tests=40/seed0"
+    command = [sys.executable, "-m", "repro.train", "experiment=fig8b/tbs1024", "scale=smoke", "tracking=offline",
+               "iterations=400000", "scale.tests=40"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while len(read_history(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    killed = [pid for pid in children if "wandb" in Path(f"/proc/{pid}/cmdline").read_text()]
+    for pid in killed:
+        os.kill(int(pid), signal.SIGKILL)
+    out, _ = process.communicate(timeout=240)
+    assert killed
+    assert process.returncode == 0, out
+    assert read_info(folder)["status"] == "finished"
+    assert read_history(folder)[-1]["iteration"] == 400
+
+
 def torture(tmp_path, kills, seeds, rng, factor):
     """Kill a sweep at random moments and launch it again until it is done; what that cost.
 
@@ -255,7 +294,6 @@ def test_a_sweep_that_is_killed_again_and_again_loses_nothing(tmp_path):
 
 if __name__ == "__main__":
     import tempfile
-    from pathlib import Path
 
     with tempfile.TemporaryDirectory() as folder:
         print(torture(Path(folder), int(sys.argv[1]) if len(sys.argv) > 1 else 20, 4, random.Random(0), 0.05))
