@@ -92,7 +92,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     table = Table(title=f"{len(rows)} runs: {counts}" if rows else "no runs", title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", min_width=40 if column == "run" else None)
     for row in rows:
         done = "" if row["iteration"] is None else f"{row['iteration']}/{row['iterations']}"
         accuracy, speed, left = (row.get(key) for key in ("accuracy", "images_per_second", "seconds_left"))
