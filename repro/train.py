@@ -89,7 +89,10 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
                     log.info(_line(row, config.iterations))
                 every = config.checkpoint_iterations or config.iterations
                 due = time.monotonic() - saved_when >= config.checkpoint_seconds
-                if stop or due or state.iteration - saved_at >= every:
+                due = due or state.iteration - saved_at >= every
+                if state.over(config):
+                    break
+                if stop or due:
                     _save(folder, record, state.state_dict())
                     saved_at, saved_when = state.iteration, time.monotonic()
                 if stop:
@@ -98,14 +101,14 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
             result = {
                 "final_accuracy": last["test_accuracy"],
                 "best_accuracy": max(row["test_accuracy"] for row in record.rows),
-                "diverged": last["iteration"] > 0 and last["train_loss"] is None,
+                "diverged": state.diverged,
                 "last_iteration": last["iteration"],
             }
             mirror_summary(result)
         partial = folder / f".weights.{os.getpid()}"
         torch.save(network.state_dict(), partial)
         partial.replace(folder / "weights.pt")
-        record.finish("diverged" if result["diverged"] else "finished", **result)
+        record.finish("diverged" if state.diverged else "finished", **result)
         checkpoints.clear(folder)
     except KeyboardInterrupt:
         record.finish("interrupted")
@@ -118,8 +121,10 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
                 f"out of memory on {device} ({short}); end what else uses it and launch again"
             ) from error
         raise
-    if result["diverged"]:
+    if state.diverged:
         log.warning("diverged: the training loss is not finite at iteration %s", last["iteration"])
+    if stop:
+        raise Interrupted(stop[0])  # it came too late for this run, not for those after it
 
 
 class Interrupted(KeyboardInterrupt):

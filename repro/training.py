@@ -109,7 +109,12 @@ class State:
         )
         self.iteration = 0
         self.tested = 0  # the iteration of the last test
+        self.diverged = False  # by then the training loss was not finite: nothing after it would change
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # since then
+
+    def over(self, config: Config) -> bool:
+        """Whether there is nothing left to train."""
+        return self.diverged or self.iteration >= config.iterations
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers, for a checkpoint."""
@@ -118,6 +123,7 @@ class State:
             "velocity": list(self.optimizer.velocity.values()),
             "iteration": self.iteration,
             "tested": self.tested,
+            "diverged": self.diverged,
             "loss_sum": self.loss_sum,
         }
 
@@ -128,7 +134,7 @@ class State:
         for ours, theirs in zip(self.optimizer.velocity.values(), saved["velocity"], strict=True):
             for velocity, value in zip(ours, theirs, strict=True):
                 velocity.copy_(value)
-        self.iteration, self.tested = saved["iteration"], saved["tested"]
+        self.iteration, self.tested, self.diverged = saved["iteration"], saved["tested"], saved["diverged"]
         self.loss_sum.copy_(saved["loss_sum"])
 
 
@@ -162,7 +168,7 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
         yield row(None, None)
     network.train()
     begun, clock = state.iteration, time.perf_counter()
-    while state.iteration < config.iterations:
+    while not state.over(config):
         images, labels = batches(state.iteration)
         loss = F.cross_entropy(network(images), labels)
         loss.backward()
@@ -176,10 +182,8 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
         speed = (state.iteration - begun) * config.batch_size / (time.perf_counter() - clock)
         tested = row(mean_loss, speed)
         state.loss_sum.zero_()
-        state.tested = state.iteration
+        state.tested, state.diverged = state.iteration, not math.isfinite(mean_loss)
         yield tested
-        if not math.isfinite(mean_loss):
-            return
         network.train()
         begun, clock = state.iteration, time.perf_counter()
 

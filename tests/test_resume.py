@@ -197,6 +197,43 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, code):
     assert not (folder / checkpoints.LOCK).exists()
 
 
+def test_a_signal_in_the_last_iteration_finishes_the_run_and_ends_the_sweep(run, whole, tmp_path, monkeypatch):
+    from repro import training
+
+    original = training.train
+
+    def signalled(config, data, state):
+        for row in original(config, data, state):
+            if state.iteration == config.iterations:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield row
+
+    with monkeypatch.context() as patch, pytest.raises(train.Interrupted):
+        patch.setattr(training, "train", signalled)
+        train.run(run, tmp_path / "late")
+    assert read_info(tmp_path / "late")["status"] == "finished"
+    assert same(tmp_path / "late", whole)
+
+
+def test_a_finished_run_writes_no_checkpoint_of_its_end(run, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(checkpoints, "save", lambda folder, state: written.append(state["iteration"]))
+    train.run(run, tmp_path)
+    assert written == [4, 8, 12, 16, 20, 24]
+
+
+def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
+    from repro import data, models, training
+
+    loaded = data.load(run.dataset)
+    states = [training.State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
+    states[0].diverged = True
+    states[1].load_state_dict(states[0].state_dict())
+    assert states[1].over(run)
+    run.test_at_start = False
+    assert list(training.train(run, loaded, states[1])) == []
+
+
 def test_the_second_interrupt_is_at_once():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), train.interruptible() as stop:
