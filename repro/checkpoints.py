@@ -64,9 +64,9 @@ def found(folder: Path) -> list[Path]:
 
 def clear(folder: Path) -> None:
     """Remove every checkpoint, and what killed processes left half-written."""
-    for path in [*found(folder), *folder.glob(".checkpoint.*"), *folder.glob(".weights.*"),
-                 *folder.glob(".run.json.*")]:  # fmt: skip
-        path.unlink(missing_ok=True)
+    for pattern in ("checkpoint-*.pt", ".checkpoint.*", ".weights.*", ".run.json.*", ".history.jsonl.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -230,7 +230,13 @@ def results(found: "Runs", labels: Mapping[str, str]) -> Table:
 
     frame = averaged(found)
     accuracy, loss = (final(frame, y) for y in ("test_accuracy", "test_loss"))
-    rows = [[label, _mean(100 * accuracy, curve), _mean(loss, curve)] for curve, label in labels.items()]
+    rows = [
+        [
+            label,
+            *(_mean(values[values.index.get_level_values("curve") == curve]) for values in (100 * accuracy, loss)),
+        ]
+        for curve, label in labels.items()
+    ]
     return Table(["curve", "final test accuracy (%)", "final test loss"], rows)
 
 
@@ -244,10 +250,8 @@ def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
         unit, digits = (100.0, 2) if value.y.endswith("accuracy") else (1.0, 3)
         error = "" if value.error is None else f" ± {value.error:g}"
         end = "the end" if value.iteration is None else f"{value.iteration:,} iterations"
-        ours = unit * at_share(frame, found, value.curve, value.y, value.iteration)
-        mean = "-" if ours.empty else f"{ours.mean():.{digits}f}"
-        spread = f" ± {ours.std():.{digits}f}" if len(ours) > 1 else ""
-        rows.append([value.curve, end, f"{value.value:g}{error}", mean + spread, value.tested, value.source])
+        ours = _mean(unit * at_share(frame, found, value.curve, value.y, value.iteration), digits)
+        rows.append([value.curve, end, f"{value.value:g}{error}", ours, value.tested, value.source])
     return Table(["curve", "at", "published", f"ours, {scale} scale", "published on", "source"], rows)
 
 
@@ -292,11 +296,10 @@ def markdown(table: Table) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
 
 
-def _mean(values: "pd.Series", curve: str) -> str:
-    if curve not in values.index.get_level_values("curve"):
+def _mean(seeds: "pd.Series", digits: int = 2) -> str:
+    if seeds.empty:
         return "-"
-    seeds = values.loc[[curve]]
-    return f"{seeds.mean():.2f}" + (f" ± {seeds.std():.2f}" if len(seeds) > 1 else "")
+    return f"{seeds.mean():.{digits}f}" + (f" ± {seeds.std():.{digits}f}" if len(seeds) > 1 else "")
 
 
 def _note(curve: str, seeds: list[int], state: str) -> str:

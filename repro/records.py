@@ -38,10 +38,8 @@ class Record:
         self._clock = time.monotonic()
         before = read_info(folder) or {}
         self._wall = before.get("wall_seconds", 0.0) if iteration is not None else 0.0
-        kept = (
-            [row for row in read_history(folder) if row["iteration"] <= iteration] if iteration is not None else []
-        )
-        self.rows = list(kept)  # every row of this record
+        earlier = read_history(folder) if iteration is not None else []
+        self.rows = [row for row in earlier if row["iteration"] <= (iteration or 0)]  # every row of this record
         self.info: dict[str, Any] = {
             "curve": config.curve,
             "seed": config.seed,
@@ -58,9 +56,7 @@ class Record:
             "config": to_dict(config),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".history.jsonl.{os.getpid()}"
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(partial, folder / "history.jsonl")
+        self._replace("history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
         self._history = open(folder / "history.jsonl", "ab", buffering=0)  # noqa: SIM115
         self._write()
 
@@ -86,9 +82,12 @@ class Record:
         return round(float(self._wall) + time.monotonic() - self._clock, 3)
 
     def _write(self) -> None:
-        partial = self.folder / f".run.json.{os.getpid()}"
-        partial.write_text(json.dumps(self.info, indent=1) + "\n")
-        os.replace(partial, self.folder / "run.json")
+        self._replace("run.json", json.dumps(self.info, indent=1) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        partial = self.folder / f".{name}.{os.getpid()}"
+        partial.write_text(text)
+        os.replace(partial, self.folder / name)
 
 
 def read_info(folder: Path) -> dict[str, Any] | None:

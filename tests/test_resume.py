@@ -132,6 +132,13 @@ def test_half_a_row_left_by_a_kill_is_dropped(run, whole, tmp_path, monkeypatch)
     assert same(folder, whole)
 
 
+def test_what_a_kill_left_half_written_goes(run, tmp_path):
+    for name in (".checkpoint.7", ".weights.7", ".run.json.7", ".history.jsonl.7"):
+        (tmp_path / name).write_text("half")
+    train.run(run, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["history.jsonl", "run.json", "weights.pt"]
+
+
 def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkeypatch, caplog):
     def full(folder, state):
         raise OSError(errno.ENOSPC, "No space left on device")
