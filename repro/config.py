@@ -125,8 +125,10 @@ class Tracking:
     """Weights & Biases, the mirror of the record on disk."""
 
     mode: Mode = Mode.offline
-    entity: str | None = None
-    project: str = "disciplined-repro"
+    entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
+    project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
+    base_url: str | None = None  # of a server of one's own; null: WANDB_BASE_URL, or wandb's
+    patience: float = 60.0  # seconds that the end of a run waits for W&B
 
 
 @dataclass
@@ -172,6 +174,8 @@ CIRCUMSTANCES = [
     "tracking.mode",
     "tracking.entity",
     "tracking.project",
+    "tracking.base_url",
+    "tracking.patience",
 ]
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -231,6 +235,12 @@ def fingerprint(config: Config) -> str:
     """Twelve hexadecimal digits that two runs share exactly when their science is the same."""
     text = json.dumps({"protocol": PROTOCOL, **flat(config)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cache_folder(configured: str | None = None) -> Path:
+    """What can be made or pulled again lies there: in ``configured``, or in the user's cache folder."""
+    cache = Path(configured or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache.expanduser() / "disciplined-repro"
 
 
 def one_line(error: BaseException) -> str:
@@ -300,6 +310,7 @@ def _check(config: Config) -> None:
         "threads": config.threads,
         "checkpoint_seconds": config.checkpoint_seconds,
         "checkpoint_iterations": config.checkpoint_iterations,
+        "tracking.patience": config.tracking.patience,
     }
     for key, value in positive.items():
         _require(value is None or value > 0, key, value, "is not positive")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,17 +12,38 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from repro.config import CONF, Replicates, ReproError, Scale, run_app
+from repro.config import CONF, Replicates, ReproError, Scale, cache_folder, run_app
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from repro.drawing import Figure
     from repro.runs import Runs
+    from repro.tracking import Place
 
 
 FINAL = "final: mean over the last 3 tests of a run; ± is the standard deviation over seeds"
 BAND = "Mean over seeds, band of one sample standard deviation; below, the learning rate and momentum recorded."
+
+
+class Source(Enum):
+    """Where the runs come from; the figure is the same from each."""
+
+    local = "local"  # the records on disk
+    wandb = "wandb"  # a W&B server, through the cache
+    cache = "cache"  # what was pulled before; no network
+    offline = "offline"  # W&B's offline files
+
+
+@dataclass
+class Wandb:
+    """Where the runs are on W&B."""
+
+    entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
+    project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
+    base_url: str | None = None  # null: WANDB_BASE_URL, or wandb's
+    cache: str | None = None  # what was pulled; null is the user's cache folder
+    artifact: bool = False  # log the figure's files there as an artifact
 
 
 @dataclass
@@ -34,7 +56,10 @@ class App:
     dataset: dict[str, Any] = field(default_factory=dict)
     replicates: Replicates = Replicates.seeds
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # what a complete curve has
-    output: str = "multirun_outputs"  # where the runs are
+    source: Source = Source.local
+    output: str = "multirun_outputs"  # where the runs are: source=local
+    path: str = "multirun_outputs"  # the folder of W&B's files: source=offline
+    wandb: Wandb = field(default_factory=Wandb)  # source=wandb and source=cache
     to: str = "paper_figures"  # where the figures go, in a folder a scale
     formats: list[str] = field(default_factory=lambda: ["pdf", "svg", "png"])
     variants: bool = False  # draw runs with further overrides too, each as a curve of its own
@@ -101,28 +126,26 @@ def figures(composed: DictConfig) -> Iterator[Drawn | str]:
 
 def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
     """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
-    from repro import claims, reference, runs
+    from repro import claims, reference
     from repro.drawing import draw, save
 
     scale = config.scale.name
-    folders = {
-        curve: Path(config.output) / scale / home / suffix(config)
-        for curve, home in curves(figure.experiments, sources).items()
-    }
-    if not folders:
+    homes = curves(figure.experiments, sources)
+    if not homes:
         raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
-    found = runs.local(folders, config.variants)
-    unknown = [c for c in figure.curves if c not in folders]
+    found = read(homes, config)
+    unknown = [c for c in figure.curves if c not in homes]
     errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
     errors += found.broken
     exact = commands(name, config)
     if found.frame.empty:
-        none = f"figure {name}: no runs at scale {scale} under {config.output}; {exact[0]} trains them"
+        none = f"figure {name}: no runs at scale {scale} in {found.place}; {exact[0]} trains them"
         raise ReproError("\n".join([*errors, none]))
-    order = [c for c in figure.curves if c in folders] + sorted(set(folders) - set(figure.curves))
+    order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
     order += sorted(set(found.frame["curve"]) - set(order))
-    expected = {curve: config.seeds if curve in folders else [] for curve in order}
+    expected = {curve: config.seeds if curve in homes else [] for curve in order}
     labels, notes = describe(found, expected, figure.curves)
+    notes = found.notes + notes
     overlays = scale == "paper" or config.reference_rescaled
     references: dict[str, pd.DataFrame] = {}
     if config.reference and overlays:
@@ -152,6 +175,11 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     found.frame.to_csv(f"{target}.csv", index=False)
     judged.to_csv(f"{target}.claims.csv", index=False)
     Path(f"{target}.md").write_text(caption(drawn))
+    if config.wandb.artifact:
+        from repro import tracking
+
+        url = tracking.log_figure(name, scale, written(drawn), place(config))
+        drawn.notes.append(f"note: the files are an artifact of {url}")
     return drawn
 
 
@@ -177,6 +205,38 @@ def curves(experiments: str, sources: list[Path]) -> dict[str, str]:
     return found
 
 
+def read(homes: Mapping[str, str], config: App) -> "Runs":
+    """The runs of every curve (name -> whose runs it shows) from the configured source."""
+    from repro import runs
+
+    scale, own = config.scale.name, suffix(config)
+    if config.source is Source.local:
+        folders = {curve: Path(config.output) / scale / home / own for curve, home in homes.items()}
+        found = runs.local(folders, config.variants)
+        found.place = config.output
+        return found
+    from repro import pull
+
+    where = place(config)
+    cache = cache_folder(config.wandb.cache) / "wandb"
+    if config.source is Source.offline:
+        there, source = pull.offline(Path(config.path)), config.path
+    elif config.source is Source.cache:
+        there, source = pull.cached(where, cache), f"the cache of {where}"
+    else:
+        there, source = pull.server(where, list(homes.values()), cache), str(where)
+    found = runs.pulled(there, homes, scale, own, config.variants)
+    found.place = f"{source} ({found.counts})"
+    return found
+
+
+def place(config: App) -> "Place":
+    """Where the runs are on W&B."""
+    from repro import tracking
+
+    return tracking.place(config.wandb.entity, config.wandb.project, config.wandb.base_url)
+
+
 def suffix(config: App) -> str:
     """The folder between a curve and its seeds where the replicates are not the default."""
     return "" if config.replicates is Replicates.seeds else f"replicates={config.replicates.value}"
@@ -185,9 +245,15 @@ def suffix(config: App) -> str:
 def commands(name: str, config: App) -> list[str]:
     """The exact commands that train and draw a figure."""
     options = f"scale={config.scale.name} {suffix(config)}".strip()
+    source = ""
+    if config.source is Source.offline:
+        source = f" source=offline path={config.path}"
+    elif config.source is not Source.local:
+        where = {k: getattr(config.wandb, k) for k in ("entity", "project", "base_url")}
+        source = f" source={config.source.value}" + "".join(f" wandb.{k}={v}" for k, v in where.items() if v)
     return [
-        f"python -m repro.{app} {kind}={name} {options}"
-        for app, kind in (("train", "sweep"), ("figures", "figure"))
+        f"python -m repro.train sweep={name} {options}",
+        f"python -m repro.figures figure={name} {options}{source}",
     ]
 
 

@@ -5,7 +5,6 @@ into an order that does not depend on where it came from, and is cached decoded:
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 import zlib
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.config import Dataset, ReproError
+from repro.config import Dataset, ReproError, cache_folder
 
 SIZES = {  # train and test images, classes
     "digits": (300, 1497, 10),
@@ -109,8 +108,7 @@ def _entry(dataset: Dataset) -> Path | None:
     source = _image_tree(root, dataset.name) or root / TORCHVISION[dataset.name][1]
     if not source.is_dir():
         return None
-    cache = Path(dataset.cache or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser()
-    return cache / "disciplined-repro" / f"{dataset.name}-{_key(source)}"
+    return cache_folder(dataset.cache) / f"{dataset.name}-{_key(source)}"
 
 
 def _cached(entry: Path) -> Arrays | None:

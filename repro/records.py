@@ -1,6 +1,7 @@
 """A run's folder: the record that is the truth about it. Weights & Biases mirrors it; figures read it.
 
-    run.json        configuration, fingerprint, status, versions, device, commit, wall time
+    run.json        configuration, fingerprint, status, versions, device, commit, wall time; at the end the number
+                    of rows and their digest
     history.jsonl   a row a test, as ``repro.training`` yields them; a value that is not finite is null
     weights.pt      the final weights
 
@@ -8,13 +9,14 @@
 leaves out a last line that does not end yet).
 """
 
+import hashlib
 import json
 import math
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,10 @@ from typing import Any
 from repro.config import PROTOCOL, Config, ReproError, fingerprint, flat, from_dict, to_dict
 
 FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
+ENDING = (  # keys of run.json that the end writes; the rest is known at the start
+    *("status", "wall_seconds", "rows", "digest", "reason"),
+    *("final_accuracy", "best_accuracy", "diverged", "last_iteration"),
+)
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 
 
@@ -43,6 +49,7 @@ class Record:
         self.info: dict[str, Any] = {
             "curve": config.curve,
             "seed": config.seed,
+            "variant": variant(folder, config),
             "fingerprint": fingerprint(config),
             "protocol": PROTOCOL,
             "status": "running",
@@ -75,7 +82,8 @@ class Record:
     def finish(self, status: str, **more: Any) -> None:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
         self._history.close()
-        self.info |= {"status": status, "wall_seconds": self._seconds(), **more}
+        whole = {"rows": len(self.rows), "digest": digest(self.rows)}
+        self.info |= {"status": status, "wall_seconds": self._seconds(), **whole, **more}
         self._write()
 
     def _seconds(self) -> float:
@@ -127,6 +135,36 @@ def last_row(folder: Path) -> dict[str, Any] | None:
     except (OSError, IndexError, ValueError):
         return None
     return row
+
+
+def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Twelve hexadecimal digits of a history, the same whichever way it was stored.
+
+    The speed stays out: two runs with the same digest learnt the same.
+    """
+    hashed = hashlib.sha256()
+    for row in rows:
+        values = {k: float(v) for k, v in row.items() if v is not None and k != "images_per_second"}
+        hashed.update(json.dumps(values, sort_keys=True).encode())
+    return hashed.hexdigest()[:12]
+
+
+def broken(info: Mapping[str, Any], rows: list[dict[str, Any]]) -> str | None:
+    """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
+    if "digest" not in info:
+        return None
+    if len(rows) != info["rows"]:
+        return f"{len(rows)} rows came, and the run counted {info['rows']}"
+    if digest(rows) != info["digest"]:
+        return f"{len(rows)} rows came, as the run counted, but with other values than it recorded"
+    return None
+
+
+def variant(folder: Path, config: Config) -> str:
+    """What the folder's name says beyond scale, curve and seed: the further overrides, or nothing."""
+    home = f"/{config.scale.name}/{config.curve}/"
+    _, found, rest = f"/{folder.as_posix()}".rpartition(home)
+    return rest.rpartition("/")[0] if found else ""
 
 
 def already_finished(folder: Path, config: Config) -> bool:

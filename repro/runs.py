@@ -1,19 +1,25 @@
-"""Records into one tidy pandas frame: a row a test, the same columns whatever the source. No torch here."""
+"""Runs into one tidy pandas frame: a row a test, the same columns whatever the source. No torch here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from repro.config import ReproError
-from repro.records import FINISHED, read_history, read_info
+from repro.config import PROTOCOL, ReproError
+from repro.records import FINISHED, broken, read_history, read_info
+
+if TYPE_CHECKING:
+    from repro.pull import Found
 
 KEYS = ["curve", "seed", "status"]
 VALUES = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy", "images_per_second"]
 TYPES = {"curve": "str", "seed": "int64", "status": "str", "iteration": "int64"}
+PARALLEL = 16  # histories read at once
 
 
 @dataclass
@@ -23,30 +29,129 @@ class Runs:
     frame: pd.DataFrame
     info: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)  # one line each: what could not be read
+    notes: list[str] = field(default_factory=list)  # one line each: what was chosen among several
+    counts: str = ""  # what each filter left of what the source has
+    place: str = ""  # the source, in words
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One attempt at a run of a figure, its history not read yet."""
+
+    curve: str
+    seed: int
+    name: str
+    info: dict[str, Any]
+    rows: Callable[[], list[dict[str, Any]]]
 
 
 def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
     """The runs on disk of ``curves``: name -> the folder that holds its ``seed<k>`` folders.
 
     With ``variants``, what a command line overrode beyond the experiment makes a curve of its own, named after
-    its folder. A run that diverged keeps its last row for the tests that it did not reach: a network of NaNs
-    stays one, and leaving it out would flatter the mean over seeds.
+    its folder.
     """
-    rows: list[dict[str, Any]] = []
-    found = Runs(pd.DataFrame())
+    runs, errors = [], []
     for curve, folder in curves.items():
-        for name, seed, run in _folders(curve, folder, variants):
+        for name, seed, path in _folders(curve, folder, variants):
             try:
-                info, history = read_info(run), read_history(run)
+                info = read_info(path)
             except ReproError as error:
-                found.broken.append(str(error))
+                errors.append(str(error))
                 continue
-            if info is None:
+            if info is not None:
+                runs.append(_Run(name, seed, str(path), info, partial(read_history, path)))
+    found = _assembled(runs)
+    found.broken[:0] = errors
+    return found
+
+
+def pulled(
+    found: "Iterable[Found]", curves: Mapping[str, str], scale: str, suffix: str = "", variants: bool = False
+) -> Runs:
+    """The runs of ``curves`` (name -> whose runs it shows) among what W&B has: the newest attempt at each.
+
+    ``suffix`` is the variant that is the figure's own; with ``variants`` the others are curves too.
+    """
+    everything = list(found)
+    ours = [f for f in everything if f.info["curve"] in curves.values()]
+    scaled = [f for f in ours if f.info["config"]["scale"]["name"] == scale]
+    runs = []
+    for f in scaled:
+        variant = f.info.get("variant") or ""
+        for name, home in curves.items():
+            if home == f.info["curve"] and (variant == suffix or (variants and variant.startswith(suffix))):
+                name = name if variant == suffix else f"{name}, {variant.replace(',', ', ')}"
+                runs.append(_Run(name, f.info["seed"], f.name, f.info, f.rows))
+    chosen, notes = _newest(runs)
+    assembled = _assembled(chosen)
+    assembled.notes = notes
+    assembled.counts = (
+        f"{len(everything)} runs found, {len(ours)} of its curves, {len(scaled)} of them at scale {scale}, "
+        f"{len(runs)} of those with its overrides"
+    )
+    return assembled
+
+
+def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
+    """One attempt at each run of a curve, the newest that finished or if none did the newest; and notes."""
+    notes = []
+    attempts: dict[tuple[str, int], list[_Run]] = {}
+    for run in runs:
+        attempts.setdefault((run.curve, run.seed), []).append(run)
+    chosen = []
+    for (curve, seed), several in sorted(attempts.items()):
+        several.sort(key=lambda run: (run.info["status"] in FINISHED, run.info["started"], run.info["attempt"]))
+        newest = several[-1]
+        finished = [run for run in several if run.info["status"] in FINISHED]
+        if len({(run.info["fingerprint"], run.info.get("digest")) for run in finished}) > 1:
+            names = ", ".join(run.name for run in finished)
+            configured = len({run.info["fingerprint"] for run in finished}) > 1
+            what = "configuration" if configured else "results"
+            notes.append(
+                f"note: {curve} seed {seed}: {len(finished)} finished runs differ in {what} ({names}); "
+                f"the newest, {newest.name}, is drawn"
+            )
+        chosen.append(newest)
+    return chosen, notes
+
+
+def _assembled(runs: list[_Run]) -> Runs:
+    """The frame of one attempt at each run.
+
+    A run that diverged keeps its last row for the tests that it did not reach: a network of NaNs stays one, and
+    leaving it out would flatter the mean over seeds.
+    """
+
+    def read(run: _Run) -> list[dict[str, Any]] | str:
+        try:
+            history = run.rows()
+        except ReproError as error:
+            return str(error)
+        if problem := broken(run.info, history):
+            return f"{run.name}: {problem}; force=true trains it again"
+        return history
+
+    found = Runs(pd.DataFrame())
+    runs = sorted(runs, key=lambda run: (run.curve, run.seed))
+    other = [run for run in runs if run.info.get("protocol", PROTOCOL) != PROTOCOL]
+    current = [run for run in runs if run not in other]
+    if other:
+        versions = ", ".join(sorted({str(run.info["protocol"]) for run in other}))
+        found.broken.append(
+            f"{len(other)} of {len(runs)} runs are of protocol version {versions} and left out: this is version "
+            f"{PROTOCOL}; train them again"
+        )
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for run, history in zip(current, pool.map(read, current), strict=True):
+            if isinstance(history, str):
+                found.broken.append(history)
                 continue
-            found.info[name, seed] = info
+            info = found.info[run.curve, run.seed] = run.info
             if info["status"] == "diverged" and history:
-                history += _held(history[-1], info["config"])
-            rows += [{"curve": name, "seed": seed, "status": info["status"], **row} for row in history]
+                history = history + _held(history[-1], info["config"])
+            rows += [{"curve": run.curve, "seed": run.seed, "status": info["status"], **row} for row in history]
     frame = pd.DataFrame(rows, columns=KEYS + VALUES)
     found.frame = frame.astype({c: TYPES.get(c, "float64") for c in frame.columns})
     return found

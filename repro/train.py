@@ -54,7 +54,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     import torch
 
     from repro import data, models, training
-    from repro.tracking import mirror
+    from repro.tracking import Mirror
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -77,38 +77,37 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     else:
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
     record = Record(folder, config, environment, state.iteration if saved else None)
+    mirror = Mirror(record.info, folder)
+    for earlier in record.rows:
+        mirror.row(earlier)
     try:
-        with mirror(config, folder) as (mirror_row, mirror_summary):
-            for earlier in record.rows:
-                mirror_row(earlier)
-            saved_at, saved_when = state.iteration, time.monotonic()
-            for row in training.train(config, dataset, state):
-                if row is not None:
-                    record.append(row)
-                    mirror_row(row)
-                    log.info(_line(row, config.iterations))
-                every = config.checkpoint_iterations or config.iterations
-                due = time.monotonic() - saved_when >= config.checkpoint_seconds
-                due = due or state.iteration - saved_at >= every
-                if state.over(config):
-                    break
-                if stop or due:
-                    _save(folder, record, state.state_dict())
-                    saved_at, saved_when = state.iteration, time.monotonic()
-                if stop:
-                    raise Interrupted(stop[0])
-            last = record.rows[-1]
-            result = {
-                "final_accuracy": last["test_accuracy"],
-                "best_accuracy": max(row["test_accuracy"] for row in record.rows),
-                "diverged": state.diverged,
-                "last_iteration": last["iteration"],
-            }
-            mirror_summary(result)
+        saved_at, saved_when = state.iteration, time.monotonic()
+        for row in training.train(config, dataset, state):
+            if row is not None:
+                record.append(row)
+                mirror.row(record.rows[-1])
+                log.info(_line(row, config.iterations))
+            every = config.checkpoint_iterations or config.iterations
+            due = time.monotonic() - saved_when >= config.checkpoint_seconds
+            due = due or state.iteration - saved_at >= every
+            if state.over(config):
+                break
+            if stop or due:
+                _save(folder, record, state.state_dict())
+                saved_at, saved_when = state.iteration, time.monotonic()
+            if stop:
+                raise Interrupted(stop[0])
+        last = record.rows[-1]
         partial = folder / f".weights.{os.getpid()}"
         torch.save(network.state_dict(), partial)
         partial.replace(folder / "weights.pt")
-        record.finish("diverged" if state.diverged else "finished", **result)
+        record.finish(
+            "diverged" if state.diverged else "finished",
+            final_accuracy=last["test_accuracy"],
+            best_accuracy=max(row["test_accuracy"] for row in record.rows),
+            diverged=state.diverged,
+            last_iteration=last["iteration"],
+        )
         checkpoints.clear(folder)
     except KeyboardInterrupt:
         record.finish("interrupted")
@@ -121,6 +120,8 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
                 f"out of memory on {device} ({short}); end what else uses it and launch again"
             ) from error
         raise
+    finally:
+        mirror.finish(record.info)
     if state.diverged:
         log.warning("diverged: the training loss is not finite at iteration %s", last["iteration"])
     if stop:

@@ -47,6 +47,7 @@ def run_app(tmp_path):
     def run(module, *arguments, **environment):
         command = [sys.executable, "-m", f"repro.{module}", *arguments]
         env = {**os.environ, "WANDB_SILENT": "true", **environment}
+        env.pop("WANDB_SERVICE", None)  # a wandb service of this process is not its
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
 
     return run

@@ -142,7 +142,7 @@ def test_a_broken_record_is_named_and_the_rest_is_drawn(fig5b, run_app):
     [
         (
             ["figure=fig5a", "scale=demo"],
-            "figure fig5a: no runs at scale demo under multirun_outputs; python -m",
+            "figure fig5a: no runs at scale demo in multirun_outputs; python -m",
         ),
         (["figure=fig99"], "Could not find 'figure/fig99'"),
         (["scale=huge"], "Could not find 'scale/huge'"),

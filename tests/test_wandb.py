@@ -1,0 +1,497 @@
+"""Weights & Biases by its real client: live, later, back again, and everything that can go wrong on the way.
+
+The server is the stand-in of ``wandb_server``; every request comes from the wandb client itself.
+"""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import wandb_server
+from wandb_server import changing, cutting, failing
+
+from repro import pull, records, runs, tracking
+from repro.config import ReproError
+from repro.records import Record, read_history, read_info
+
+CURVE = "fig5a/clr_3.0"
+HOMES = {"clr_3.0": CURVE}
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """One server for all: wandb's client keeps one address a process."""
+    folder = tmp_path_factory.mktemp("wandb")
+    ours = {
+        "WANDB_API_KEY": wandb_server.KEY,
+        "WANDB_CONFIG_DIR": f"{folder}/config",
+        "WANDB_CACHE_DIR": f"{folder}/cache",
+        "WANDB_DATA_DIR": f"{folder}/data",
+        "WANDB_ERROR_REPORTING": "false",
+        "NETRC": f"{folder}/netrc",
+    }
+    with wandb_server.running() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ours, "WANDB_BASE_URL": server.url}.items():
+            patch.setenv(name, value)
+        yield server
+        assert server.unknown == set(), "the client asks for what the stand-in does not speak"
+
+
+@pytest.fixture
+def server(stand_in):
+    """The server without faults."""
+    stand_in.faults = []
+    yield stand_in
+    stand_in.faults = []
+
+
+@pytest.fixture
+def where(server, request):
+    """A project of the test's own."""
+    return tracking.place(wandb_server.ENTITY, re.sub(r"\W+", "-", request.node.name))
+
+
+@pytest.fixture
+def made(resolved):
+    """A function: folder, seed and rows -> the folder with a finished record of clr_3.0 at smoke scale."""
+
+    def make(folder, seed=0, rows=3, change=0.0, status="finished", **first):
+        config = resolved(f"experiment={CURVE}", "scale=smoke", f"seed={seed}")
+        record = Record(folder, config, {"python": "3", "torch": "2", "device": "cpu", "threads": 1})
+        record.info |= first
+        for i in range(rows):
+            record.append({"iteration": 2 * i, "lr": 0.1 + i / 3, "momentum": 0.95, "train_loss": None if i == 0 else 1 / i,
+                           "test_loss": 1e-17 + i, "test_accuracy": i / rows + change, "images_per_second": 7.1})  # fmt: skip
+        record.finish(status, final_accuracy=1.0, diverged=False)
+        return folder
+
+    return make
+
+
+def hosted(server, where, folder, name=None, state="finished"):
+    """A record as the server would have it."""
+    info, rows = read_info(folder), read_history(folder)
+    run = wandb_server.Run(where.entity, where.project, name or tracking.run_id(info))
+    begun = {k: v for k, v in info.items() if k not in (*records.ENDING, "config")}
+    run.config = {k: {"value": v} for k, v in {**begun, **info["config"]}.items()}
+    run.summary = tracking.ending(info) if state == "finished" else {}
+    run.history = {
+        i: json.dumps({"_step": i, "_timestamp": 1e9 + i, **{k: v for k, v in row.items() if v is not None}})
+        for i, row in enumerate(rows)
+    }
+    run.state = state
+    server.add(run)
+    return run
+
+
+def frame_of(where, cache, scale="smoke"):
+    return runs.pulled(pull.server(where, [CURVE], cache), HOMES, scale)
+
+
+def same(a, b):
+    """Equal bit for bit."""
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+    for column in a.columns:
+        if a[column].dtype == "float64":
+            assert a[column].to_numpy().tobytes() == b[column].to_numpy().tobytes()
+    return True
+
+
+def test_one_frame_from_every_source(run_app, server, where, tmp_path):
+    """Trained offline, uploaded, pulled, cached: the same rows in the same columns to the last bit."""
+    home = tmp_path / "multirun_outputs"
+    done = run_app("train", "-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=offline")
+    assert done.returncode == 0, done.stderr
+    sent = run_app("tracking", "upload", "--project", where.project)
+    assert "uploaded 2 runs" in sent.stdout, sent.stderr
+    local = runs.local({"clr_3.0": home / "smoke" / CURVE})
+    assert len(local.frame) > 8
+    online = frame_of(where, tmp_path / "cache")
+    assert online.broken == local.broken == []
+    same(local.frame, online.frame)
+    same(local.frame, runs.pulled(pull.cached(where, tmp_path / "cache"), HOMES, "smoke").frame)
+    offline = runs.pulled(pull.offline(home), HOMES, "smoke")
+    same(local.frame, offline.frame)
+    assert online.info == offline.info == local.info
+
+
+def test_figures_come_out_the_same_from_every_source(run_app, server, where, made, tmp_path):
+    for seed in range(2):
+        hosted(server, where, made(tmp_path / f"multirun_outputs/smoke/{CURVE}/seed{seed}", seed))
+    options = ("figure=fig5a", "scale=smoke", "formats=[svg]", f"wandb.cache={tmp_path}/cache")
+    options += (f"wandb.entity={where.entity}", f"wandb.project={where.project}")
+    drawn = {}
+    for source in ("local", "wandb", "cache"):
+        done = run_app("figures", *options, f"source={source}", f"to={source}")
+        assert done.returncode == 0, done.stderr
+        drawn[source] = [
+            (tmp_path / source / f"smoke/fig5a.{kind}").read_bytes() for kind in ("svg", "csv", "claims.csv")
+        ]
+    assert drawn["local"] == drawn["wandb"] == drawn["cache"]
+    assert f"source=wandb wandb.entity={where.entity}" in (tmp_path / "wandb/smoke/fig5a.md").read_text()
+
+
+def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
+    done = run_app("train", "experiment=fig15a/wd_1e-4", "seed=2", "scale=smoke", "tracking=online",
+                   f"tracking.project={where.project}", f"tracking.entity={where.entity}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun_outputs/smoke/fig15a/wd_1e-4/seed2"
+    info = read_info(folder)
+    (run,) = server.runs(where.project).values()
+    assert run.name == tracking.run_id(info)
+    assert run.name.startswith(f"{info['fingerprint']}-1-")
+    assert run.state == "finished"
+    assert run.attributes["groupName"] == "fig15a/wd_1e-4"
+    assert run.attributes["jobType"] == "train"
+    assert run.attributes["tags"] == ["fig15a", "fig15a/wd_1e-4", "smoke", "seeds"]
+    assert "seed=2" in run.attributes["notes"]
+    assert run.config["schedule"]["value"]["lr"]["shape"] == "lr_range"
+    assert run.config["figure"]["value"] == "fig15a"
+    metrics = run.config["_wandb"]["value"]["m"]
+    assert any(metric.get("1") == "lr" for metric in metrics), "the LR is the x of W&B's charts"
+    assert {k: run.summary[k] for k in tracking.ending(info)} == tracking.ending(info)
+    assert [row["_step"] for row in run.rows()] == list(range(len(read_history(folder))))
+    found = runs.pulled(
+        pull.server(where, ["fig15a/wd_1e-4"], tmp_path / "c"), {"wd_1e-4": "fig15a/wd_1e-4"}, "smoke"
+    )
+    same(found.frame, runs.local({"wd_1e-4": folder.parent}).frame)
+
+
+def test_uploading_twice_sends_once(server, where, made, tmp_path):
+    folders = [made(tmp_path / f"seed{seed}", seed) for seed in range(3)]
+    made(tmp_path / "seed9", 9, status="interrupted")
+    assert tracking.upload([tmp_path], lambda _: where) == (3, [])
+    asked = server.asked["UpsertBucket"]
+    assert tracking.upload([tmp_path], lambda _: where) == (0, [])
+    assert server.asked["UpsertBucket"] == asked
+    assert {r.name for r in server.runs(where.project).values()} == {
+        tracking.run_id(read_info(f)) for f in folders
+    }
+    del server.runs(where.project)[tracking.run_id(read_info(folders[1]))].history[2]  # a row lost there
+    assert tracking.upload([tmp_path], lambda _: where) == (1, [])
+    same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
+
+
+def test_a_run_that_wandb_sync_took_up_is_not_doubled(run_app, server, where, tmp_path):
+    done = run_app("train", f"experiment={CURVE}", "scale=smoke", f"tracking.project={where.project}")
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.rglob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "sync", str(folder), "-e", where.entity, "-p", where.project]
+    synced = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert synced.returncode == 0, synced.stderr
+    assert len(server.runs(where.project)) == 1
+    again = run_app("tracking", "upload")
+    assert "1 finished runs, 1 there already\nuploaded 0 runs" in again.stdout, again.stdout + again.stderr
+
+
+def test_only_what_changed_is_pulled_again(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "seed0", 0))
+    run = hosted(server, where, made(tmp_path / "seed1", 1))
+    frame_of(where, tmp_path / "cache")
+    pages = server.asked["HistoryPage"]
+    frame_of(where, tmp_path / "cache")
+    assert server.asked["HistoryPage"] == pages
+    server.runs(where.project)[run.name] = hosted(server, where, made(tmp_path / "new", 1, rows=4), run.name)
+    assert len(frame_of(where, tmp_path / "cache").frame.query("seed == 1")) == 4
+    assert server.asked["HistoryPage"] == pages + 1
+    broken = tmp_path / "cache" / pull._host(where) / where.entity / where.project / f"{run.name}.json"
+    broken.write_text(broken.read_text()[:-20])
+    assert len(frame_of(where, tmp_path / "cache").frame.query("seed == 1")) == 4
+
+
+def test_the_newest_finished_attempt_is_drawn(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "a", started="2026-01-02T00:00:00+00:00"))
+    newest = hosted(server, where, made(tmp_path / "b", change=0.25, started="2026-01-03T00:00:00+00:00"))
+    hosted(server, where, made(tmp_path / "c", rows=1, started="2026-01-04T00:00:00+00:00"), state="running")
+    found = frame_of(where, tmp_path / "cache")
+    assert found.frame["test_accuracy"].iloc[0] == 0.25
+    (note,) = found.notes
+    assert note.startswith("note: clr_3.0 seed 0: 2 finished runs differ in results (")
+    assert f"the newest, {newest.name}, is drawn" in note
+
+
+def test_a_run_still_running_is_shown_as_such_and_not_cached(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "a"), state="running")
+    assert set(frame_of(where, tmp_path / "cache").frame["status"]) == {"running"}
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        failing("HistoryPage", 500, 2),
+        failing("Runs", 500, 1),
+        failing("HistoryPage", 429, 1, [("RateLimit-Reset", "1"), ("RateLimit-Remaining", "0")]),
+        cutting("HistoryPage"),
+        cutting("Runs"),
+    ],
+    ids=["500 on a page", "500 on the list", "429 with reset", "cut page", "cut list"],
+)
+def test_a_server_that_stumbles_costs_time_alone(server, where, made, tmp_path, fault):
+    hosted(server, where, made(tmp_path / "seed0", 0))
+    server.faults = [fault]
+    found = frame_of(where, tmp_path / "cache")
+    assert found.broken == []
+    same(found.frame, runs.local({"clr_3.0": tmp_path}).frame)
+
+
+def on_pages(change):
+    def changed(answer):
+        lines = answer["data"]["project"]["run"]["history"]
+        return {"data": {"project": {"run": {"history": change(lines)}}}}
+
+    return changing("HistoryPage", changed)
+
+
+def test_duplicate_and_reordered_rows_are_put_right(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "seed0", rows=5))
+    server.faults = [on_pages(lambda lines: [*lines[::-1], lines[2]])]
+    same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[:-1], "2 rows came, and the run counted 3"),
+        (
+            lambda lines: [line.replace('"lr": 0.1,', '"lr": 0.2,') for line in lines],
+            "with other values than it recorded",
+        ),
+        (lambda lines: [], "0 rows came, and the run counted 3"),
+    ],
+)
+def test_a_history_that_is_not_whole_is_never_drawn(server, where, made, tmp_path, change, message):
+    hosted(server, where, made(tmp_path / "seed0"))
+    server.faults = [on_pages(change)]
+    found = frame_of(where, tmp_path / "cache")
+    assert found.frame.empty
+    assert len(found.broken) == 1
+    assert message in found.broken[0]
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_nan_infinity_and_unicode(server, where, made, tmp_path):
+    run = hosted(server, where, made(tmp_path / "seed0"))
+    run.attributes["displayName"] = "Überkonvergenz 超收敛"
+    run.config["scale"]["value"]["note"] = "naïve – ½"
+    del run.summary["digest"]  # a run of someone else's hand
+    run.history = {
+        i: json.dumps({**json.loads(line), "train_loss": value})
+        for (i, line), value in zip(run.history.items(), ("NaN", "Infinity", "-Infinity"), strict=True)
+    }
+    found = frame_of(where, tmp_path / "cache")
+    assert found.frame["train_loss"].isna().all()
+    assert len(found.frame) == 3
+    assert found.info["clr_3.0", 0]["config"]["scale"]["note"] == "naïve – ½"
+
+
+def test_a_history_of_20000_rows(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "seed0", rows=20_000))
+    same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame)
+
+
+def test_80_runs_among_2000(server, where, made, tmp_path):
+    first = hosted(server, where, made(tmp_path / "seed0", rows=2))
+    for number in range(1, 2000):
+        other = wandb_server.Run(where.entity, where.project, f"run{number}")
+        seed = {"value": number // 25}
+        other.config = {**first.config, "curve": {"value": CURVE if number % 25 == 0 else "fig8a/x"}, "seed": seed}
+        other.summary, other.history, other.state = first.summary, first.history, "finished"
+        server.add(other)
+    found = frame_of(where, tmp_path / "cache")
+    assert len(found.info) == 80
+    assert found.broken == []
+    pages = server.asked["Runs"]
+    assert frame_of(where, tmp_path / "cache").info == found.info
+    assert server.asked["Runs"] == pages + 1, "the server filters, so one page is enough"
+
+
+def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "seed0"))
+    options = ("figures", "figure=fig5a", f"wandb.project={where.project}", "source=wandb")
+    none = run_app(*options, "scale=demo")
+    assert none.returncode == 1
+    assert (
+        f"no runs at scale demo in {where.project} (1 runs found, 1 of its curves, 0 of them at scale demo"
+        in none.stderr
+    )
+    assert len(none.stderr.splitlines()) == 1
+
+
+def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "seed0", 0))
+    hosted(server, where, made(tmp_path / "seed1", 1, protocol=0))
+    found = frame_of(where, tmp_path / "cache")
+    assert set(found.frame["seed"]) == {0}
+    assert found.broken == [
+        "1 of 2 runs are of protocol version 0 and left out: this is version 1; train them again"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (
+            ["source=wandb", "wandb.project=none-such"],
+            {},
+            "wandb.project=none-such: smith has no such project on http://",
+        ),
+        (
+            ["source=wandb", "wandb.entity=nobody"],
+            {},
+            "wandb.project=disciplined-repro: nobody has no such project",
+        ),
+        (["source=wandb"], {"WANDB_API_KEY": ""}, "no W&B API key for http://"),
+        (["source=wandb"], {"WANDB_API_KEY": "short"}, "API key"),
+        (["source=wandb"], {"WANDB_API_KEY": "x" * 40}, "W&B, disciplined-repro on http://"),
+        (
+            ["source=wandb"],
+            {"WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "W&B, disciplined-repro on http://127.0.0.1:9:",
+        ),
+        (["source=cache", "wandb.project=never"], {}, "source=cache: nothing of never in"),
+        (["source=offline", "path=/nowhere"], {}, "path=/nowhere: no W&B files"),
+    ],
+    ids=["project", "entity", "no key", "short key", "wrong key", "no server", "empty cache", "no files"],
+)
+def test_bad_input_is_one_line(run_app, server, tmp_path, arguments, environment, message):
+    done = run_app(
+        "figures", "figure=fig5a", "scale=smoke", *arguments, XDG_CACHE_HOME=str(tmp_path), **environment
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("fault", ["dies", "bad key", "no server", "no folder"])
+def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
+    """Reported once; the record is whole; what is missing there can be uploaded."""
+    environment = {"bad key": {"WANDB_API_KEY": "x" * 40}, "no server": {"WANDB_BASE_URL": "http://127.0.0.1:9"}}
+    options = ["-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=online"]
+    folder = tmp_path / f"multirun_outputs/smoke/{CURVE}"
+    with wandb_server.running() as dying:
+        ours = {"dies": {"WANDB_BASE_URL": dying.url}}
+        if fault == "dies":
+            dying.faults = [failing("file_stream", 500, 10**6)]
+        if fault == "no folder":
+            for seed in (0, 1):
+                (folder / f"seed{seed}").mkdir(parents=True)
+                (folder / f"seed{seed}/wandb").write_text("a file where wandb wants its folder")
+        begun = time.monotonic()
+        done = run_app("train", *options, f"tracking.project={where.project}", "tracking.patience=3",
+                       **{**environment, **ours}.get(fault, {}))  # fmt: skip
+        took = time.monotonic() - begun
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        info = read_info(folder / f"seed{seed}")
+        assert info["status"] == "finished"
+        assert records.broken(info, read_history(folder / f"seed{seed}")) is None
+    logged = "".join((folder / f"seed{seed}/train.log").read_text() for seed in (0, 1))
+    assert logged.count("W&B") == (2 if fault == "no folder" else 1), logged
+    assert "python -m repro.tracking upload sends it later" in logged
+    assert took < 100
+    if fault != "no folder":
+        sent = run_app("tracking", "upload", "--project", where.project)
+        assert "uploaded 2 runs" in sent.stdout, sent.stderr
+
+
+def test_offline_files_of_a_killed_run_and_a_cut_file(tmp_path):
+    command = [sys.executable, "-m", "repro.train", f"experiment={CURVE}", "scale=smoke", "iterations=10000000"]
+    command += ["scale.tests=100000", "tracking=offline"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = tmp_path / f"multirun_outputs/smoke/{CURVE}/iterations=10000000,scale.tests=100000/seed0"
+    deadline = time.monotonic() + 120
+    while len(read_history(folder)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2 * tracking.FLUSH + 1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    curves = {"a": f"{CURVE}"}
+
+    def read():
+        return runs.pulled(pull.offline(tmp_path), curves, "smoke", variants=True)
+
+    found = read()
+    history = read_history(folder)
+    assert set(found.frame["status"]) == {"incomplete"}
+    assert 5 <= len(found.frame) <= len(history)
+    assert list(found.frame["iteration"]) == [row["iteration"] for row in history[: len(found.frame)]]
+    (path,) = tmp_path.rglob("*.wandb")
+    os.truncate(path, path.stat().st_size * 2 // 3)
+    cut = read()
+    assert 0 < len(cut.frame) < len(found.frame)
+    assert list(cut.frame["test_loss"]) == list(found.frame["test_loss"])[: len(cut.frame)]
+
+
+def test_a_record_that_was_never_finished_is_not_uploaded(server, where, made, tmp_path, capsys):
+    made(tmp_path / "seed0", status="interrupted")
+    assert tracking.upload([tmp_path], lambda _: where) == (0, [])
+    assert "1 unfinished runs are left for later" in capsys.readouterr().out
+
+
+def test_the_digest_tells_histories_apart(made, tmp_path):
+    a, b = (read_history(made(tmp_path / name, change=change)) for name, change in (("a", 0.0), ("b", 1e-16)))
+    assert records.digest(a) != records.digest(b)
+    assert records.digest(a) == records.digest([{**row, "images_per_second": 9.0} for row in a])
+    assert math.isclose(a[1]["test_accuracy"], b[1]["test_accuracy"])
+
+
+def test_a_hand_without_runs_is_one_line(run_app):
+    done = run_app("tracking", "upload", "nowhere")
+    assert done.returncode == 1
+    assert done.stderr == "error: nowhere: no such folder; run it where the runs were started, or name theirs\n"
+
+
+def test_a_project_that_is_not_there_yet_takes_an_upload(server, where, made, tmp_path):
+    made(tmp_path / "seed0")
+    with pytest.raises(ReproError, match="has no such project"):
+        frame_of(where, tmp_path / "cache")
+    assert tracking.upload([tmp_path], lambda _: where) == (1, [])
+
+
+def test_a_saved_view_a_figure(run_app, server, where):
+    pytest.importorskip("wandb_workspaces", reason="the extra 'workspaces' is not installed")
+    server.views.clear()
+    done = run_app("tracking", "workspace", "fig15a", "fig5a", "--scale=demo", "--project", where.project)
+    assert done.returncode == 0, done.stderr
+    first, second = server.views
+    assert first["displayName"].endswith("at demo scale")
+    panels = json.loads(first["spec"])["section"]["panelBankConfig"]["sections"][0]["panels"]
+    assert panels[0]["config"]["xAxis"] == "lr"
+    assert panels[0]["config"]["metrics"] == ["test_loss"]
+    assert {panel["config"]["groupBy"] for panel in panels} == {"curve.value"}
+    assert "fig15a/wd_1e-4" in first["spec"]
+    assert '"xAxis":"iteration"' in second["spec"]
+    assert done.stdout.count("http") == 2
+
+
+def test_a_saved_view_says_what_it_needs(run_app, server, tmp_path):
+    unknown = run_app("tracking", "workspace", "fig99")
+    assert "error: no figure fig99; there are fig15a," in unknown.stderr
+    (tmp_path / "wandb_workspaces.py").write_text("raise ImportError('there is no wandb_workspaces here')")
+    missing = run_app("tracking", "workspace")
+    assert "need the package wandb-workspaces (pip install" in missing.stderr
+    assert len(missing.stderr.splitlines()) == 1
+
+
+def test_a_figure_is_an_artifact_on_request(run_app, server, where, made, tmp_path):
+    for seed in range(2):
+        made(tmp_path / f"multirun_outputs/smoke/{CURVE}/seed{seed}", seed)
+    server.files.clear()
+    done = run_app(
+        "figures", "figure=fig5a", "scale=smoke", "wandb.artifact=true", f"wandb.project={where.project}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert server.artifacts[-1]["artifactCollectionName"] == "fig5a-smoke"
+    for kind in ("png", "csv"):
+        sent = server.files[f"artifact/fig5a.{kind}"]
+        assert sent == (tmp_path / f"paper_figures/smoke/fig5a.{kind}").read_bytes()
+    assert f"{where.project}/runs/" in done.stdout
