@@ -83,7 +83,7 @@ def offline(folder: Path) -> list[Found]:
     if not files:
         raise ReproError(f"path={folder}: no W&B files (offline-run-*/run-*.wandb) there")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [found for found in pool.map(_offline, files) if found is not None]
+        return [found for found in pool.map(offline_file, files) if found is not None]
 
 
 def listed(where: Place, filters: Mapping[str, Any], missing_ok: bool = False) -> list[Any]:
@@ -157,7 +157,8 @@ def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) ->
     return {"status": status, **begun, "curve": config["curve"], "seed": config["seed"], "config": own, **ended}
 
 
-def _offline(path: Path) -> Found | None:
+def offline_file(path: Path) -> Found | None:
+    """The run in one W&B file, as far as that goes; None if it is not of this suite."""
     from wandb.util import get_core_path
 
     command = [get_core_path(), "leet", "inspect", "--json", "--no-observability", "--run-file", str(path)]

@@ -121,6 +121,8 @@ class Mirror:
                 while (row := self.rows.get()) is not None:
                     run.log(_present(row))
                 run.summary.update(ending(self.end))
+            if not online:
+                _check(Path(run.settings.sync_file), self.end)
         except Exception as error:
             if online:
                 _silent.set()
@@ -284,6 +286,15 @@ def present(where: Place, ids: Sequence[str]) -> dict[str, str | None]:
             whole = run.state == "finished" and run.summary_metrics.get("rows") == run.historyLineCount
             found[run.id] = run.summary_metrics.get("digest") if whole else None
     return found
+
+
+def _check(file: Path, end: Mapping[str, Any]) -> None:
+    """OSError if an offline file does not hold its run's end: wandb says nothing about a full disk."""
+    from repro.pull import offline_file
+
+    found = offline_file(file)
+    if found is None or found.info["status"] != end["status"]:
+        raise OSError(f"{file} is not whole; is the disk full?")
 
 
 def _place(tracking: Tracking) -> Place:

@@ -3,6 +3,7 @@
 The server is the stand-in of ``wandb_server``; every request comes from the wandb client itself.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -495,3 +496,21 @@ def test_a_figure_is_an_artifact_on_request(run_app, server, where, made, tmp_pa
         sent = server.files[f"artifact/fig5a.{kind}"]
         assert sent == (tmp_path / f"paper_figures/smoke/fig5a.{kind}").read_bytes()
     assert f"{where.project}/runs/" in done.stdout
+
+
+def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monkeypatch, caplog):
+    """A full disk: wandb itself says nothing."""
+    from repro import train
+
+    finish = tracking.started
+
+    @contextlib.contextmanager
+    def cut(*arguments):
+        with finish(*arguments) as run:
+            yield run
+        os.truncate(run.settings.sync_file, os.path.getsize(run.settings.sync_file) // 2)
+
+    monkeypatch.setattr(tracking, "started", cut)
+    train.run(resolved(f"experiment={CURVE}", "scale=smoke"), tmp_path)
+    assert "is not whole; is the disk full?" in caplog.text
+    assert read_info(tmp_path)["status"] == "finished"
