@@ -109,8 +109,13 @@ def _entry(dataset: Dataset) -> Path | None:
     source = _image_tree(root, dataset.name) or root / TORCHVISION[dataset.name][1]
     if not source.is_dir():
         return None
-    cache = Path(dataset.cache or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser()
-    return cache / "disciplined-repro" / f"{dataset.name}-{_key(source)}"
+    return cache_folder(dataset.cache) / f"{dataset.name}-{_key(source)}"
+
+
+def cache_folder(chosen: str | None = None) -> Path:
+    """Where this suite keeps what it can make again: in the user's cache folder, or in the one chosen."""
+    cache = Path(chosen or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser()
+    return cache / "disciplined-repro"
 
 
 def _cached(entry: Path) -> Arrays | None:

@@ -129,6 +129,18 @@ def last_row(folder: Path) -> dict[str, Any] | None:
     return row
 
 
+def mark_failed(folder: Path, reason: str) -> None:
+    """Write the end of a run whose process died before it could; a record that is not "running" stays."""
+    try:
+        info = read_info(folder)
+        if info is not None and info["status"] == "running":
+            partial = folder / f".run.json.{os.getpid()}"
+            partial.write_text(json.dumps({**info, "status": "failed", "reason": reason}, indent=1) + "\n")
+            os.replace(partial, folder / "run.json")
+    except (OSError, ReproError):
+        return
+
+
 def already_finished(folder: Path, config: Config) -> bool:
     """Whether this very run is finished in ``folder``.
 
