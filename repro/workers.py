@@ -67,12 +67,14 @@ def launch(jobs: list[tuple[DictConfig, Path]], config: Config, planned: Plan) -
             if stop:
                 raise Interrupted(stop[0])
         finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a third Ctrl-C would leave some behind
             for run in running.values():
                 run.tell(AT_ONCE)
             end = time.monotonic() + GRACE
             for run in running.values():
                 run.process.join(max(0.0, end - time.monotonic()))
                 run.tell(signal.SIGKILL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return returns
 
 
@@ -101,10 +103,12 @@ class _Run:
         self.process.join()
         error: str | None
         try:
-            error = self.result.recv()
-        except EOFError:  # it had no time to tell
+            error = self.result.recv() if self.result.poll() else _death(self.process.exitcode)
+        except EOFError:
             error = _death(self.process.exitcode)
-            mark_failed(self.folder, error)
+        self.result.close()
+        if self.process.exitcode:  # it may have had no time to write its end
+            mark_failed(self.folder, error or _death(self.process.exitcode))
         if error is None:
             return JobReturn(status=JobStatus.COMPLETED)
         return JobReturn(status=JobStatus.FAILED, _return_value=ReproError(error))
