@@ -69,6 +69,10 @@ class Sweeper(HydraSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every job that is not finished; ReproError names those that failed."""
+        if self.local and not self.show:
+            from repro import workers
+
+            workers.start_server(self.composed)  # it has its imports done when the jobs are composed
         jobs = merged([self._job(overrides) for overrides in self._expand(arguments)])
         if self.show == "cost":
             cost.show([(job.folder, job.config) for job in jobs], local=self.local)
@@ -98,7 +102,7 @@ class Sweeper(HydraSweeper):
         prepare(config.dataset for _, config in runs)
         planned = cost.fitting([job.config for job in jobs])
         with Progress(runs):
-            return workers.launch([(job.composed, job.folder) for job in jobs], jobs[0].config, planned)
+            return workers.launch([(job.composed, job.folder) for job in jobs], planned)
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
         """The overrides of every job; what the command line says replaces the sweep's own ``params``."""

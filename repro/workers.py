@@ -26,7 +26,8 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro.config import Config, Mode, ReproError
+from repro import machine
+from repro.config import Mode, ReproError
 from repro.interrupts import Interrupted, interruptible
 from repro.machine import Plan
 from repro.records import mark_failed
@@ -36,18 +37,18 @@ GRACE = 3.0  # seconds that a second Ctrl-C leaves a run to say that it was inte
 AT_ONCE = signal.SIGUSR1  # tells a run to end without a checkpoint
 
 
-def launch(jobs: list[tuple[DictConfig, Path]], config: Config, planned: Plan) -> list[JobReturn]:
+def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn]:
     """Run every composed job, so many at once as planned; what became of each, in their order.
 
-    ``config`` is any one of theirs. A run that fails or dies is reported in its place, the others go on. SIGINT,
-    SIGTERM and SIGUSR2 end every run with a checkpoint and then raise Interrupted, a second SIGINT at once.
+    A run that fails or dies is reported in its place, the others go on. SIGINT, SIGTERM and SIGUSR2 end every
+    run with a checkpoint and then raise Interrupted, a second SIGINT at once.
     """
     returns = [JobReturn() for _ in jobs]
     waiting = list(range(len(jobs)))
     slots = list(range(planned.workers))
     running: dict[int, _Run] = {}  # by sentinel
     context = multiprocessing.get_context("forkserver")
-    _start_server(context, config, planned)
+    start_server(jobs[0][0])
     with interruptible() as stop:
         try:
             told = False
@@ -124,19 +125,19 @@ def _death(code: int) -> str:
     return f"its process {what}; train.log has its last words, the same command goes on"
 
 
-def _start_server(context: Any, config: Config, planned: Plan) -> None:
-    """Start what runs are forked from, with everything imported that they need.
+def start_server(composed: DictConfig) -> None:
+    """Start what runs are forked from, if it is not there: it imports what they need while we go on.
 
-    It hears no Ctrl-C, and neither do they: a terminal tells all of us, and a second one would end them at once.
+    ``composed`` is the sweep's own configuration. The server hears no Ctrl-C, and neither do they: a terminal
+    tells all of us, and a second one would end them at once.
     """
     modules = ["torch", "repro.train", "repro.training", "repro.data", "repro.tracking"]
-    modules += ["sklearn.datasets"] if config.dataset.name == "digits" else []
-    modules += ["wandb"] if config.tracking.mode is not Mode.disabled else []
-    context.set_forkserver_preload(modules)
-    # No thread may run where processes are forked from; and where there are more threads than cores, none may
+    modules += ["wandb"] if composed.tracking.mode is not Mode.disabled else []
+    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+    # No thread may run where processes are forked from; and where more threads than cores are asked for, none may
     # spin while it waits.
     settings = {"OPENBLAS_NUM_THREADS": "1"}
-    if planned.workers * planned.threads > planned.cores:
+    if (composed.workers or 1) * (composed.threads or 1) > machine.cores():
         settings["OMP_WAIT_POLICY"] = "passive"
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings | {key: value for key, value in before.items() if value is not None})

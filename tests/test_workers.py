@@ -193,12 +193,12 @@ def test_the_gpus_of_a_device(monkeypatch):
     assert machine.gpus("cuda") == ["3", "GPU-8f"]
 
 
-def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
+def test_a_run_sees_the_gpu_of_its_worker_alone(composed, tmp_path):
     """Seen from inside: the configuration asks the environment of the process that resolves it."""
     seen = "tracking.project='${oc.env:CUDA_VISIBLE_DEVICES,all}'"
     common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu", f"output={tmp_path}", QUIET, seen)
     jobs = [(composed(*common, f"seed={k}"), tmp_path / f"smoke/fig5a/clr_3.0/seed{k}") for k in range(2)]
-    returns = workers.launch(jobs, resolved(*common[:-2]), Plan(2, 1, ["4", "7"]))
+    returns = workers.launch(jobs, Plan(2, 1, ["4", "7"]))
     assert [r.status for r in returns] == [JobStatus.COMPLETED] * 2
     assert [read_info(folder)["config"]["tracking"]["project"] for _, folder in jobs] == ["4", "7"]
 
