@@ -34,6 +34,8 @@ from repro.records import mark_failed
 
 SECONDS = 0.1  # between two looks for a signal
 GRACE = 3.0  # seconds that a second Ctrl-C leaves a run to say that it was interrupted
+FORWARDED = [signal.SIGTERM, signal.SIGUSR2]  # what a run may hear by itself too
+ORPHANED = 255  # multiprocessing's exit code of a process whose server died
 AT_ONCE = signal.SIGUSR1  # tells a run to end without a checkpoint
 
 
@@ -102,6 +104,9 @@ class _Run:
     def over(self) -> JobReturn:
         """What became of it, once its process has ended."""
         self.process.join()
+        if self.process.exitcode == ORPHANED:  # it may be alive, but nobody would know when it ends
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
         error: str | None
         try:
             error = self.result.recv() if self.result.poll() else _death(self.process.exitcode)
@@ -128,8 +133,8 @@ def _death(code: int) -> str:
 def start_server(composed: DictConfig) -> None:
     """Start what runs are forked from, if it is not there: it imports what they need while we go on.
 
-    ``composed`` is the sweep's own configuration. The server hears no Ctrl-C, and neither do they: a terminal
-    tells all of us, and a second one would end them at once.
+    ``composed`` is the sweep's own configuration. The server hears no signal: those to a whole group of processes
+    would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
     """
     modules = ["torch", "repro.train", "repro.training", "repro.data", "repro.tracking"]
     modules += ["wandb"] if composed.tracking.mode is not Mode.disabled else []
@@ -141,7 +146,7 @@ def start_server(composed: DictConfig) -> None:
         settings["OMP_WAIT_POLICY"] = "passive"
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings | {key: value for key, value in before.items() if value is not None})
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, *FORWARDED])
     try:
         forkserver.ensure_running()
     finally:
@@ -163,6 +168,8 @@ def _without_main() -> Iterator[None]:
 
 def _job(composed: DictConfig, folder: Path, threads: int, gpu: str, base: Any, result: Connection) -> None:
     """In its own process: train one run as Hydra's own launcher does, and tell what went wrong, or None."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     threading.Thread(target=_follow, daemon=True).start()
     signal.signal(AT_ONCE, signal.default_int_handler)
     if gpu:
