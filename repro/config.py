@@ -151,7 +151,8 @@ class Config:
     replicates: Replicates = Replicates.seeds
     output: str = "multirun_outputs"
     device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
-    threads: int | None = None  # of the CPU; null leaves it to torch
+    threads: int | None = None  # of the CPU; null is all of its cores for a run alone, 1 a run in a sweep
+    workers: int | None = None  # runs of a sweep at once; null is as many as cores or GPUs allow
     deterministic: bool = False  # on a GPU too the same bits every time, for some speed; a CPU always is
     checkpoint_seconds: float = 300.0  # between two checkpoints
     checkpoint_iterations: int | None = None  # the same in iterations; null is by time alone
@@ -164,6 +165,7 @@ CIRCUMSTANCES = [
     "output",
     "device",
     "threads",
+    "workers",
     "deterministic",
     "checkpoint_seconds",
     "checkpoint_iterations",
@@ -308,6 +310,7 @@ def _check(config: Config) -> None:
         "dataset.train_images": config.dataset.train_images,
         "dataset.test_images": config.dataset.test_images,
         "threads": config.threads,
+        "workers": config.workers,
         "checkpoint_seconds": config.checkpoint_seconds,
         "checkpoint_iterations": config.checkpoint_iterations,
         "tracking.patience": config.tracking.patience,

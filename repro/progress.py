@@ -16,11 +16,13 @@ from rich.progress import (
 from rich.progress import (
     Progress as Bar,
 )
+from rich.table import Column
 
 from repro.config import Config, ReproError
 from repro.records import last_row, read_info
 
 SECONDS = 0.3  # between two looks at the records
+NARROW = 100  # columns of a terminal; below that only what changes is shown
 
 
 class Progress:
@@ -35,13 +37,13 @@ class Progress:
         self.done = 0
         self.iterations = 0  # of the runs that are done
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.narrow = self.console.width < NARROW
+        wide = [] if self.narrow else [BarColumn(), TimeElapsedColumn(), TextColumn("left")]
         self.bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.percentage:>3.0f} %", table_column=Column(min_width=5)),
+            *wide,
+            TimeRemainingColumn(table_column=Column(min_width=7)),
             console=self.console,
             speed_estimate_period=120,
             transient=True,
@@ -81,8 +83,10 @@ class Progress:
                 task = self.shown.get(folder)
                 if task is None:
                     task = self.shown[folder] = self.bar.add_task("", total=config.iterations)
-                text = f"  {config.curve} seed {config.seed}  iteration {row['iteration']}/{config.iterations}"
-                self.bar.update(task, description=text + _percent(row), completed=row["iteration"])
+                text = f"  {config.curve} seed {config.seed}  "
+                text += "" if self.narrow else "iteration "
+                text += f"{row['iteration']}/{config.iterations}"
+                self.bar.update(task, description=text + _percent(row, self.narrow), completed=row["iteration"])
             else:
                 self._close(folder, config, info, row)
         self.bar.update(
@@ -118,5 +122,6 @@ def _written(folder: Path) -> int | None:
         return None
 
 
-def _percent(row: dict[str, Any]) -> str:
-    return "" if row["test_accuracy"] is None else f"  accuracy {row['test_accuracy']:.1%}"
+def _percent(row: dict[str, Any], short: bool = False) -> str:
+    name = "" if short else "accuracy "
+    return "" if row["test_accuracy"] is None else f"  {name}{row['test_accuracy']:.1%}"

@@ -167,6 +167,18 @@ def variant(folder: Path, config: Config) -> str:
     return rest.rpartition("/")[0] if found else ""
 
 
+def mark_failed(folder: Path, reason: str) -> None:
+    """Write the end of a run whose process died before it could; a record that is not "running" stays."""
+    try:
+        info = read_info(folder)
+        if info is not None and info["status"] == "running":
+            partial = folder / f".run.json.{os.getpid()}"
+            partial.write_text(json.dumps({**info, "status": "failed", "reason": reason}, indent=1) + "\n")
+            os.replace(partial, folder / "run.json")
+    except (OSError, ReproError):
+        return
+
+
 def already_finished(folder: Path, config: Config) -> bool:
     """Whether this very run is finished in ``folder``.
 

@@ -118,9 +118,7 @@ def main() -> None:
     elif any(not argument.startswith("output=") for argument in arguments):
         from repro import train
 
-        sweeping = any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments)
-        sys.argv = [sys.argv[0], *([] if sweeping else ["-m"]), *arguments, f"hydra.sweeper.show={mode}"]
-        train.main()
+        train.show(arguments, mode)
     else:
         output = Path(arguments[-1].removeprefix("output=") if arguments else "multirun_outputs")
         if not output.is_dir():

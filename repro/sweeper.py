@@ -4,10 +4,12 @@ Hydra's own sweeper does not see experiments in subfolders, lets two jobs write 
 the first of several failures.
 """
 
+import copy
 import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,13 +27,14 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from repro import images, status
-from repro.config import Config, ReproError, fingerprint, resolve
+from repro import cost, images, status
+from repro.config import Config, Dataset, ReproError, fingerprint, resolve
 from repro.progress import Progress
 from repro.records import already_finished
 
 # In a sweep the terminal is the progress display's: a job's log goes to its folder alone.
 QUIET = "hydra.job_logging.root.handlers=[file]"
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's default: one run after the other
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Job:
     overrides: list[str]
     config: Config
     folder: Path
+    composed: DictConfig  # with Hydra's own part
 
 
 class Sweeper(HydraSweeper):
@@ -50,12 +54,13 @@ class Sweeper(HydraSweeper):
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
-        self.show = show  # instead of launching: how repro.status shows the runs
+        self.show = show  # instead of launching: "cost", or how repro.status shows the runs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's hook: keep what ``sweep`` needs."""
         self.loader = hydra_context.config_loader
         self.composed = config
+        self.local = config.hydra.launcher._target_ == BASIC
         self.launch = (
             Plugins.instance()
             .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -64,7 +69,14 @@ class Sweeper(HydraSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every job that is not finished; ReproError names those that failed."""
+        if self.local and not self.show:
+            from repro import workers
+
+            workers.start_server(self.composed)  # it has its imports done when the jobs are composed
         jobs = merged([self._job(overrides) for overrides in self._expand(arguments)])
+        if self.show == "cost":
+            cost.show([(job.folder, job.config) for job in jobs], local=self.local)
+            return []
         if self.show:
             status.show([(job.folder, job.config.iterations) for job in jobs], self.show)
             return []
@@ -74,10 +86,23 @@ class Sweeper(HydraSweeper):
             print(f"{done} of {len(jobs)} runs are finished already; force=true trains them again")
         if not todo:
             return []
-        with Progress([(job.folder, job.config) for job in todo]):
-            returns = self.launch([[*job.overrides, QUIET] for job in todo], initial_job_idx=0)
-        report_failures(todo, list(returns))
+        returns = self._launch(todo)
+        report_failures(todo, returns)
         return returns
+
+    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+        """By our own processes, unless another launcher was chosen."""
+        runs = [(job.folder, job.config) for job in jobs]
+        if not self.local:
+            with Progress(runs):
+                return list(self.launch([[*job.overrides, QUIET] for job in jobs], initial_job_idx=0))
+        from repro import workers
+
+        Path(self.composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        prepare(config.dataset for _, config in runs)
+        planned = cost.fitting([job.config for job in jobs])
+        with Progress(runs):
+            return workers.launch([(job.composed, job.folder) for job in jobs], planned)
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
         """The overrides of every job; what the command line says replaces the sweep's own ``params``."""
@@ -101,15 +126,16 @@ class Sweeper(HydraSweeper):
             yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
 
     def _job(self, overrides: list[str]) -> Job:
-        composed = self.loader.load_sweep_config(self.composed, overrides)
+        composed = self.loader.load_sweep_config(self.composed, [*overrides, QUIET])
         HydraConfig.instance().set_config(composed)
         folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
-        with open_dict(composed):
-            del composed["hydra"]
+        task = copy.copy(composed)
+        with open_dict(task):
+            del task["hydra"]
         try:
-            config = resolve(composed)
+            config = resolve(task)
             images.identify(config.dataset)
-            return Job(overrides, config, folder)
+            return Job(overrides, config, folder, composed)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
 
@@ -171,6 +197,17 @@ def merged(jobs: list[Job]) -> list[Job]:
                 f"'{' '.join(job.overrides)}'"
             )
     return list(kept.values())
+
+
+def prepare(datasets: Iterable[Dataset]) -> None:
+    """Download and decode once what several runs at once would all download and decode; they tell what fails."""
+    seen = set()
+    for dataset in datasets:
+        key = (dataset.name, dataset.root, dataset.cache)
+        if dataset.digest is None and key not in seen:
+            seen.add(key)
+            with suppress(ReproError):
+                images.load(dataset)
 
 
 def report_failures(jobs: list[Job], returns: list[JobReturn]) -> None:

@@ -2,12 +2,8 @@
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from repro import checkpoints, images, sweeper
+from repro import checkpoints, images, machine, sweeper
 from repro.config import CONF, Config, ReproError, resolve, run_app
+from repro.interrupts import Interrupted, interruptible
 from repro.records import Record, already_finished, differences, read_info
 
 log = logging.getLogger(__name__)
@@ -56,11 +53,13 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     from repro import data, models, training
     from repro.tracking import Mirror
 
+    machine.keep_freed_memory()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler: seconds
     device = training.device(config.device)
     try:
         environment = training.environment(device)
@@ -128,34 +127,6 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
         raise Interrupted(stop[0])  # it came too late for this run, not for those after it
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the run after a checkpoint; ``signal`` is its number."""
-
-    def __init__(self, signal: int):
-        super().__init__(signal)
-        self.signal = signal
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """A list that SIGINT, SIGTERM or SIGUSR2 put their number into; a second SIGINT interrupts at once."""
-    stop: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.append(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
     """The newest whole checkpoint of this very run, if it has one; those of another configuration go."""
     info = read_info(folder)
@@ -183,9 +154,21 @@ def _line(row: dict[str, float | int | None], iterations: int) -> str:
     return text + (f"  {speed:,.0f} images/s" if speed else "")
 
 
+def show(arguments: list[str], how: str) -> None:
+    """Show a sweep, or a run as a sweep of one, instead of launching it: "cost", or a mode of ``repro.status``."""
+    if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
+        alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
+        arguments = ["-m", *alone, *arguments]
+    sys.argv = [sys.argv[0], *arguments, f"hydra.sweeper.show={how}"]
+    run_app(app)
+
+
 def main() -> None:
     """The console script ``repro-train``."""
-    run_app(app)
+    if "--dry-run" in sys.argv:
+        show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
+    else:
+        run_app(app)
 
 
 if __name__ == "__main__":

@@ -268,8 +268,12 @@ def test_a_wandb_process_that_is_killed_costs_the_mirror_not_the_run(tmp_path):
     deadline = time.monotonic() + 120
     while len(read_history(folder)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    killed = [pid for pid in children if "wandb" in Path(f"/proc/{pid}/cmdline").read_text()]
+    killed: list[str] = []
+    while not killed and time.monotonic() < deadline:  # it is a child of the mirror's thread
+        children = [
+            pid for f in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in f.read_text().split()
+        ]
+        killed = [pid for pid in children if "wandb" in Path(f"/proc/{pid}/cmdline").read_text()]
     for pid in killed:
         os.kill(int(pid), signal.SIGKILL)
     out, _ = process.communicate(timeout=240)

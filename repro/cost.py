@@ -1,0 +1,232 @@
+"""What a sweep will cost, before it is launched: runs, images, time, memory. No torch here.
+
+Time and memory follow from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` leaves in the
+user's cache folder:
+
+    {"machine": {"host": ..., "cpu": ..., "cores": ..., "gpu": ...},
+     "rows": [{"model": "resnet56_superconv", "blocks": 9, "width": 16, "resolution": 32, "batch_size": 1000,
+               "device": "cpu", "threads": 1, "images_per_second": 123.0, "memory_mb": 4567.0}, ...]}
+"""
+
+import heapq
+import json
+import math
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from repro import checkpoints, images
+from repro.config import Config, cache_folder
+from repro.machine import Plan, plan
+from repro.records import already_finished
+
+BENCHMARK = "bench.json"
+NONE_YET = "no benchmark of this machine yet: python -m repro.bench --quick makes one"
+PROCESS = 300.0  # megabytes of a process that has imported torch
+PER_OUTPUT = 12  # bytes that training keeps for each value that a convolution puts out: itself, normalised, summed
+TEST_SPEED = 3.0  # times the training speed: forward is a third of forward and backward
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One run: ``seconds`` on its own share of the machine, ``megabytes``, and how they were come by."""
+
+    seconds: float | None
+    megabytes: float
+    basis: str | None = None
+
+
+def benchmark() -> dict[str, Any] | None:
+    """The last benchmark of this machine; None where there is none that can be read."""
+    try:
+        found = json.loads((cache_folder() / BENCHMARK).read_text())
+        return found if isinstance(found["rows"], list) and found["rows"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def network_size(model: str, blocks: int, width: int, resolution: int, channels: int = 3) -> tuple[int, int]:
+    """Multiply-adds of one image's forward pass through the convolutions, and the values that they put out."""
+    side = resolution
+    convolutions = [(9, channels, width, side)]  # kernel, channels in and out, pixels a side
+    for group in range(3):
+        c = width << group
+        if model == "resnet56_superconv":
+            for block in range(blocks):
+                inside = c // 2 if group and block == 0 else c
+                side = side // 2 if group and block == 0 else side
+                convolutions += [(9, inside, inside, side)] * 2
+        else:
+            side = side // 2 if group else side
+            for block in range(blocks if group else max(1, blocks - 1)):
+                before = c // 2 if group and block == 0 else c
+                convolutions += [(9, before, c, side), (9, c, c, side)]
+                convolutions += [(4, before, c, side)] if before != c else []
+    return (
+        sum(kernel * a * b * pixels**2 for kernel, a, b, pixels in convolutions),
+        sum(b * pixels**2 for _, _, b, pixels in convolutions),
+    )
+
+
+def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: int = 0) -> Estimate:
+    """What one run costs from iteration ``start`` on, by the row of the benchmark that is closest to it.
+
+    A row of another size is scaled by the multiply-adds (time) and the values put out (memory).
+    """
+    wanted = _shape(config)
+    work, outputs = network_size(**wanted, channels=1 if config.dataset.name == "digits" else 3)
+    device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
+    rows = [row for row in rows if row["device"].split(":")[0] == device]
+    if not rows:
+        return Estimate(None, PROCESS + config.batch_size * outputs * PER_OUTPUT / 2**20)
+
+    def distance(row: dict[str, Any]) -> tuple[float, ...]:
+        return (
+            row["model"] != config.model.name,
+            abs(math.log(network_size(**_row_shape(row))[0] / work)) if _row_shape(row) != wanted else 0,
+            device == "cpu" and row["threads"] != planned.threads,
+            abs(math.log(row["batch_size"] / config.batch_size)),
+        )
+
+    row = min(rows, key=distance)
+    speed, notes = float(row["images_per_second"]), []
+    row_work, row_outputs = network_size(**_row_shape(row))
+    if _row_shape(row) != wanted:
+        speed *= row_work / work
+        notes.append("scaled by multiply-adds")
+    if device == "cpu" and row["threads"] != planned.threads:
+        speed *= planned.threads / row["threads"]
+        notes.append(f"scaled from {row['threads']} threads to {planned.threads}")
+    tests = (config.iterations - start) // config.test_every
+    tested = config.dataset.test_images or images.SIZES[config.dataset.name][1]
+    trained = (config.iterations - start) * config.batch_size
+    seconds = (trained + tests * tested / TEST_SPEED) / speed * _sharing(planned)
+    same = row["batch_size"] * row_outputs
+    kept = max(0.0, (row.get("memory_mb") or 0.0) - PROCESS) or same * PER_OUTPUT / 2**20
+    megabytes = PROCESS + kept * config.batch_size * outputs / same
+    basis = "{model}, {blocks} blocks, {resolution}x{resolution} pixels, batch {batch_size}".format(**row)
+    return Estimate(seconds, megabytes, ", ".join([f"{basis}, on {device}", *notes]))
+
+
+def show(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
+    """Print what a sweep's runs cost, a line a curve; ``local`` is whether they train on this machine."""
+    curves: dict[str, list[tuple[Path, Config]]] = {}
+    for folder, config in runs:
+        curves.setdefault(config.curve, []).append((folder, config))
+    total = sum(map(len, curves.values()))
+    found = benchmark()
+    rows = found["rows"] if found else []
+    todo = [
+        (folder, config)
+        for group in curves.values()
+        for folder, config in group
+        if config.force or not already_finished(folder, config)
+    ]
+    console = Console(width=None if Console().is_terminal else 160, soft_wrap=True, highlight=False)
+    if not todo:
+        console.print(f"nothing to do: {total} of {total} runs are finished")
+        return
+    configs = [config for _, config in todo]
+    planned = fitting(configs, rows) if local else plan(configs[0], 1)
+    table = Table()
+    for column in ("curve", "runs to do", "finished", "images", "time", "memory a run"):
+        table.add_column(column, justify="left" if column == "curve" else "right", overflow="fold")
+    estimates: list[Estimate] = []
+    images_left = 0
+    for curve, group in curves.items():
+        left = [(folder, config, _reached(folder)) for folder, config in group if (folder, config) in todo]
+        costs = [estimate(config, planned, rows, start) for _, config, start in left]
+        count = sum((config.iterations - start) * config.batch_size for _, config, start in left)
+        time = _time(_spread(costs, planned.workers))
+        memory = _size(max((cost.megabytes for cost in costs), default=0.0))
+        table.add_row(curve, str(len(left)), str(len(group) - len(left)), f"{count:,}", time, memory)
+        estimates += costs
+        images_left += count
+    console.print(table)
+    largest = max(cost.megabytes for cost in estimates)
+    together = _size(largest * planned.workers)
+    console.print(
+        f"{len(todo)} runs to do, {total - len(todo)} finished; {images_left:,} images; "
+        f"time: {_time(_spread(estimates, planned.workers))}, {_how(planned, local)}; "
+        f"memory: about {_size(largest)} a run" + (f", {together} together" if planned.workers > 1 else "")
+    )
+    if found is None:
+        console.print(NONE_YET)
+    else:
+        host = found.get("machine", {}).get("host")
+        if host not in (None, platform.node()):
+            console.print(f"the benchmark is of another machine, {host}")
+        for basis in dict.fromkeys(cost.basis for cost in estimates if cost.basis):
+            console.print(f"from {basis}")
+        if any(cost.seconds is None for cost in estimates):
+            console.print("the benchmark has no row for this device: python -m repro.bench --quick makes one")
+
+
+def fitting(configs: list[Config], rows: list[dict[str, Any]] | None = None) -> Plan:
+    """The plan for a sweep of these runs, with no more of them at once than the free memory holds."""
+    if rows is None:
+        found = benchmark()
+        rows = found["rows"] if found else []
+    planned = plan(configs[0], len(configs))
+    if configs[0].workers is not None:
+        return planned
+    return planned.within(max(estimate(config, planned, rows).megabytes for config in configs))
+
+
+def _shape(config: Config) -> dict[str, Any]:
+    resolution = config.dataset.resolution or (8 if config.dataset.name == "digits" else 32)
+    model = config.model
+    return {"model": model.name, "blocks": model.blocks, "width": model.width, "resolution": resolution}
+
+
+def _row_shape(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("model", "blocks", "width", "resolution")}
+
+
+def _sharing(planned: Plan) -> float:
+    """How many times slower a run is for those that share its GPU or its cores."""
+    if planned.gpus:
+        return math.ceil(planned.workers / len(planned.gpus))
+    return max(1.0, planned.workers * planned.threads / planned.cores)
+
+
+def _reached(folder: Path) -> int:
+    """The iteration that a run goes on from."""
+    saved = checkpoints.found(folder)
+    return int(saved[0].stem.split("-")[1]) if saved else 0
+
+
+def _spread(costs: list[Estimate], workers: int) -> float | None:
+    """Seconds until the last of the runs ends, each starting where one has ended."""
+    ends = [0.0] * max(1, workers)
+    for cost in costs:
+        if cost.seconds is None:
+            return None
+        heapq.heapreplace(ends, ends[0] + cost.seconds)
+    return max(ends)
+
+
+def _how(planned: Plan, local: bool) -> str:
+    if not local:
+        return "one run after the other (the launcher decides how many run at once)"
+    where = f" on {len(planned.gpus)} GPUs" if len(planned.gpus) > 1 else " on the GPU" if planned.gpus else ""
+    threads = "" if planned.gpus else f" of {planned.threads} thread{'s' * (planned.threads > 1)}"
+    return f"{planned.workers} at once{threads}{where}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1024:,.1f} GB" if megabytes >= 1024 else f"{megabytes:,.0f} MB"

@@ -1,0 +1,131 @@
+"""What a sweep will cost, from the benchmark of this machine or without one."""
+
+import json
+
+import pytest
+import torch
+from test_figures import write_run
+from torch.utils.flop_counter import FlopCounterMode
+
+from repro import cost, machine, models
+from repro.machine import Plan
+
+ROW = {"model": "resnet56_superconv", "blocks": 1, "width": 16, "resolution": 8, "batch_size": 125, "device": "cpu",
+       "threads": 1, "images_per_second": 10_000.0, "memory_mb": 500.0}  # fmt: skip
+DEMO = ("experiment=fig5a/clr_3.0", "scale=demo", "device=cpu")
+
+
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    """A function: rows -> they are this machine's benchmark."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def write(*rows, host=None):
+        path = tmp_path / "cache/disciplined-repro/bench.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": {"host": host}, "rows": rows}))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize(("blocks", "width", "side"), [(9, 16, 32), (1, 16, 8), (3, 8, 16)])
+def test_multiply_adds_are_those_that_torch_counts(name, blocks, width, side):
+    network = models.build(name, 10, blocks=blocks, width=width).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        network(torch.zeros(1, 3, side, side))
+    classifier = 4 * width * 10
+    assert counted.get_total_flops() / 2 == cost.network_size(name, blocks, width, side)[0] + classifier
+
+
+def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):
+    run = resolved(*DEMO)
+    one = cost.estimate(run, Plan(1, 1, [], 2), [ROW])
+    images = run.iterations * run.batch_size
+    tests = run.iterations // run.test_every
+    assert one.seconds == pytest.approx((images + tests * 1497 / 3) / 10_000)
+    assert one.megabytes == pytest.approx(500, rel=0.1)
+    assert one.basis.endswith("batch 125, on cpu")
+    half = cost.estimate(run, Plan(1, 1, [], 2), [ROW], start=run.iterations // 2)
+    assert half.seconds == pytest.approx(one.seconds / 2, rel=0.05)
+    assert cost.estimate(run, Plan(4, 1, [], 2), [ROW]).seconds == 2 * one.seconds  # four share two cores
+    two = cost.estimate(run, Plan(1, 2, [], 2), [ROW])
+    assert two.seconds == one.seconds / 2
+    assert two.basis.endswith("scaled from 1 threads to 2")
+
+
+def test_the_closest_row_counts(resolved):
+    rows = [
+        ROW,
+        {**ROW, "batch_size": 1000, "images_per_second": 1.0},
+        {**ROW, "threads": 2, "images_per_second": 2.0},
+        {**ROW, "device": "cuda", "images_per_second": 3.0},
+        {**ROW, "model": "resnet56_hyperparam", "images_per_second": 4.0},
+        {**ROW, "blocks": 9, "images_per_second": 5.0},
+    ]
+    planned = Plan(1, 1, [], 2)
+    assert cost.estimate(resolved(*DEMO), planned, rows).seconds < 10
+    other = cost.estimate(resolved(*DEMO, "model.blocks=2"), planned, [ROW])
+    alone = cost.estimate(resolved(*DEMO), planned, [ROW])
+    assert other.basis.endswith("scaled by multiply-adds")
+    assert other.seconds > 2 * alone.seconds
+    assert cost.estimate(resolved(*DEMO), planned, rows[3:4]).seconds is None
+
+
+def test_a_broken_benchmark_is_none(benchmark):
+    assert cost.benchmark() is None
+    path = benchmark(ROW)
+    assert cost.benchmark()["rows"] == [ROW]
+    for text in ("{", "[]", "{}", '{"rows": []}', '{"rows": 3}'):
+        path.write_text(text)
+        assert cost.benchmark() is None
+
+
+def test_as_many_runs_as_memory_holds(resolved, benchmark, monkeypatch):
+    benchmark(ROW)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1100.0)
+    run = resolved(*DEMO)
+    assert cost.fitting([run] * 9).workers == 2
+    run.workers = 5
+    assert cost.fitting([run] * 9).workers == 5
+
+
+def test_a_dry_run_says_the_cost_and_trains_nothing(run_app, tmp_path, benchmark):
+    import platform
+
+    benchmark(ROW, host=platform.node())
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+    home = tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3"
+    done = run_app("train", "sweep=fig5b", "scale=demo", "--dry-run", "device=cpu", "workers=2")
+    assert done.returncode == 0, done.stderr
+    assert "16 runs to do, 0 finished; 200,000 images; time: " in done.stdout
+    assert "2 at once of 1 thread; memory: about " in done.stdout
+    assert "from resnet56_superconv, 1 blocks, 8x8 pixels, batch 125, on cpu" in done.stdout
+    assert not home.exists()
+    assert len([line for line in done.stdout.splitlines() if "fig5" in line]) == 4
+
+
+def test_finished_runs_cost_nothing(resolved, benchmark, capsys, tmp_path):
+    from repro.config import to_dict
+
+    run = resolved(*DEMO)
+    write_run(tmp_path / "seed0", [(0, 0.1)], status="finished")
+    info = json.loads((tmp_path / "seed0/run.json").read_text())
+    (tmp_path / "seed0/run.json").write_text(json.dumps({**info, "protocol": 1, "config": to_dict(run)}))
+    runs = [(tmp_path / f"seed{k}", run) for k in range(3)]
+    (tmp_path / "seed1").mkdir()
+    (tmp_path / "seed1/checkpoint-000000050.pt").touch()
+    cost.show(runs, local=True)
+    told = capsys.readouterr().out
+    images = (2 * run.iterations - 50) * run.batch_size
+    assert f"2 runs to do, 1 finished; {images:,} images; time: unknown" in told
+    assert cost.NONE_YET in told
+    cost.show(runs[:1], local=True)
+    assert "nothing to do: 1 of 1 runs are finished" in capsys.readouterr().out
+    benchmark(ROW, host="elsewhere")
+    cost.show(runs, local=False)
+    told = capsys.readouterr().out
+    assert "one run after the other (the launcher decides how many run at once)" in told
+    assert "the benchmark is of another machine, elsewhere" in told

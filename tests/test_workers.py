@@ -1,0 +1,247 @@
+"""A sweep trains several runs at once: the same results, and no run's end is another's."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hydra.core.utils import JobStatus
+from rich.console import Console
+from test_figures import write_run
+from test_resume import same
+
+from repro import checkpoints, machine, progress, records, status, workers
+from repro.machine import Plan, plan
+from repro.records import read_history, read_info
+from repro.sweeper import QUIET
+
+SMOKE = ("scale=smoke", "tracking=disabled")
+ENDLESS = [
+    "experiment=fig8b/tbs1024",
+    "scale=smoke",
+    "tracking=disabled",
+    "iterations=500000000",
+    "scale.tests=100000",
+]
+HOME = "smoke/fig8b/tbs1024/iterations=500000000,scale.tests=100000"
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A sweep of two runs that never end, both under way: its process, their folders."""
+    command = [sys.executable, "-m", "repro.train", "-m", *ENDLESS, "seed=0,1", "workers=2", "output=out"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    folders = [tmp_path / "out" / HOME / f"seed{k}" for k in (0, 1)]
+    until(lambda: all(len(read_history(folder)) >= 2 for folder in folders))
+    yield process, folders
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def until(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_how_many_run_at_once_and_in_which_order_changes_no_bit(run_app, tmp_path):
+    sweep = ("-m", "experiment=fig5a/clr_3.0,fig8b/tbs1024", *SMOKE)
+    for output, options in {"one": ("seed=0,1", "workers=1"), "two": ("seed=1,0", "workers=2")}.items():
+        done = run_app("train", *sweep, f"output={output}", *options)
+        assert done.returncode == 0, done.stderr
+    folders = [p.parent.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("run.json")]
+    assert len(folders) == 4
+    for folder in folders:
+        assert same(tmp_path / "one" / folder, tmp_path / "two" / folder)
+        info = read_info(tmp_path / "two" / folder)
+        assert info["environment"]["threads"] == 1
+        assert info["config"]["threads"] is None
+        log = (tmp_path / "two" / folder / "train.log").read_text()
+        assert log.count("iterations of") == 1
+    assert len({read_info(tmp_path / "two" / folder)["pid"] for folder in folders}) == 4
+
+
+def test_a_process_that_is_killed_is_one_failed_run(endless, run_app, tmp_path):
+    process, (killed, other) = endless
+    os.kill(read_info(killed)["pid"], signal.SIGKILL)
+    until(lambda: status.look(killed)["state"] == "failed")
+    assert "killed by signal 9" in read_info(killed)["reason"]
+    assert status.look(other)["state"] == "running"
+    rows = len(read_history(other))
+    until(lambda: len(read_history(other)) > rows)
+    os.kill(read_info(other)["pid"], signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "2 of 2 runs failed:" in errors
+    assert f"{HOME}/seed0: its process was killed by signal 9, as the system does when memory runs out" in errors
+    assert f"{HOME}/seed1: interrupted by signal 15; the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "code"),
+    [
+        (signal.SIGINT, True, 130),  # as a terminal sends it
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, 143),
+        (signal.SIGTERM, True, 143),
+        (signal.SIGUSR2, False, 140),
+    ],
+)
+def test_a_signal_ends_every_run_with_a_checkpoint(endless, number, group, code):
+    process, folders = endless
+    (os.killpg if group else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert errors.splitlines()[-1] == "interrupted; the same command goes on with what is not finished"
+    assert "Traceback" not in errors
+    for folder in folders:
+        assert read_info(folder)["status"] == "interrupted"
+        assert len(checkpoints.found(folder)) == 1
+        assert not (folder / checkpoints.LOCK).exists()
+
+
+def test_the_second_ctrl_c_ends_every_run_at_once(endless):
+    process, folders = endless
+    pids = [read_info(folder)["pid"] for folder in folders]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)  # neither can write a checkpoint, or hear anything
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    until(lambda: all(checkpoints.holder(folder) is None for folder in folders), 10)
+
+
+def test_no_run_outlives_the_sweep(endless):
+    process, folders = endless
+    process.kill()
+    until(lambda: all(checkpoints.holder(folder) is None for folder in folders), 10)
+    assert [status.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
+
+
+def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
+    folder = tmp_path / "out/smoke/fig5a/clr_3.0/seed0"
+    (folder / "weights.pt").mkdir(parents=True)
+    done = run_app("train", "-m", "experiment=fig5a/clr_3.0", "seed=0,1", "output=out", *SMOKE)
+    assert done.returncode == 1
+    assert "1 of 2 runs failed:" in done.stderr
+    assert "seed0: IsADirectoryError: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in (folder / "train.log").read_text()
+    assert read_info(folder.with_name("seed1"))["status"] == "finished"
+
+
+def test_every_run_has_its_own_gpu(resolved, monkeypatch):
+    run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "gpus", lambda device: ["0", "1"])
+    assert plan(run, 16) == Plan(2, 4, ["0", "1"], 8)
+    run.workers = 6
+    assert plan(run, 16).workers == 6
+    assert plan(run, 3).workers == 3
+
+
+def test_every_core_has_its_run(resolved, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    run = resolved("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu")
+    assert plan(run, 16) == Plan(8, 1, [], 8)
+    assert plan(run, 3) == Plan(3, 1, [], 8)
+    run.threads = 3
+    assert plan(run, 16) == Plan(2, 3, [], 8)
+    run.threads = 100
+    assert plan(run, 16).workers == 1
+    run.threads, run.workers = None, 20
+    assert plan(run, 16) == Plan(16, 1, [], 8)
+
+
+def test_no_more_runs_at_once_than_memory_holds(monkeypatch):
+    monkeypatch.setattr(machine, "free_memory", lambda: 10_000.0)
+    assert Plan(8, 1, []).within(3_000).workers == 3
+    assert Plan(8, 1, []).within(100_000).workers == 1
+    assert Plan(8, 1, ["0"]).within(100_000).workers == 8
+    monkeypatch.setattr(machine, "free_memory", lambda: None)
+    assert Plan(8, 1, []).within(100_000).workers == 8
+
+
+def test_the_gpus_of_a_device(monkeypatch):
+    assert machine.gpus("cpu") == []
+    assert machine.gpus("cuda:1") == machine.gpus("mps") == [""]
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: iter([path / "nvidia0"]))
+    done = subprocess.CompletedProcess([], 0, stdout="2\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.gpus("auto") == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
+    assert machine.gpus("cuda") == ["3", "GPU-8f"]
+
+
+def test_a_run_sees_the_gpu_of_its_worker_alone(composed, tmp_path):
+    """Seen from inside: the configuration asks the environment of the process that resolves it."""
+    seen = "tracking.project='${oc.env:CUDA_VISIBLE_DEVICES,all}'"
+    common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu", f"output={tmp_path}", QUIET, seen)
+    jobs = [(composed(*common, f"seed={k}"), tmp_path / f"smoke/fig5a/clr_3.0/seed{k}") for k in range(2)]
+    returns = workers.launch(jobs, Plan(2, 1, ["4", "7"]))
+    assert [r.status for r in returns] == [JobStatus.COMPLETED] * 2
+    assert [read_info(folder)["config"]["tracking"]["project"] for _, folder in jobs] == ["4", "7"]
+
+
+def test_a_process_that_died_ends_its_record(tmp_path):
+    write_run(tmp_path / "running", [(0, 0.1)], status="running")
+    write_run(tmp_path / "finished", [(0, 0.1)], status="finished")
+    for name in ("running", "finished", "missing"):
+        records.mark_failed(tmp_path / name, "killed")
+    assert (read_info(tmp_path / "running")["status"], read_info(tmp_path / "running")["reason"]) == (
+        "failed",
+        "killed",
+    )
+    assert read_info(tmp_path / "finished")["status"] == "finished"
+    assert not (tmp_path / "missing").exists()
+    assert [p.name for p in (tmp_path / "running").glob(".*")] == []
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="glibc")
+def test_the_allocator_keeps_what_is_freed_unless_the_environment_says_otherwise():
+    code = "from repro import machine; print(machine.keep_freed_memory())"
+
+    def kept(**environment):
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC"))} | environment
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout.strip()
+
+    assert kept() == str(platform.libc_ver()[0] == "glibc")
+    assert kept(MALLOC_TRIM_THRESHOLD_="1000000") == "False"
+    assert kept(GLIBC_TUNABLES="glibc.malloc.mmap_max=3") == "False"
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_every_run_in_progress_is_shown(tmp_path, resolved, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
+    shown = progress.Progress([(tmp_path / f"seed{k}", run) for k in range(3)])
+    shown.before = dict.fromkeys(shown.waiting)
+    for k in (0, 1):
+        write_run(tmp_path / f"seed{k}", [(0, 0.1), (5, 0.25)], status="running")
+    shown._look()
+    screen = Console(width=width, file=StringIO())
+    screen.print(shown.bar.get_renderable())
+    lines = screen.file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert all(len(line) <= width for line in lines)
+    assert all("5/10" in line and "25.0%" in line and "50 %" in line for line in lines[1:])
