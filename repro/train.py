@@ -39,7 +39,7 @@ def run(config: Config, folder: Path) -> None:
     result, not an error. SIGINT, SIGTERM and SIGUSR2 end it with a checkpoint, a second SIGINT at once. Raises
     what went wrong otherwise, after recording it.
     """
-    with checkpoints.locked(folder), interruptible() as stop:
+    with interruptible() as stop, checkpoints.locked(folder):  # a second signal still leaves no lock behind
         images.identify(config.dataset)
         if already_finished(folder, config):
             log.info("%s is finished already; force=true trains it again", folder)

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -146,6 +146,7 @@ def start_server(composed: DictConfig) -> None:
         settings["OMP_WAIT_POLICY"] = "passive"
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings | {key: value for key, value in before.items() if value is not None})
+    resource_tracker.ensure_running()  # first: it would unblock them again
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, *FORWARDED])
     try:
         forkserver.ensure_running()
