@@ -7,6 +7,7 @@ that they move without recompiling and without being frozen. Runs of one process
 one ``Fast``: a sweep compiles once.
 """
 
+import copy
 import importlib.util
 import json
 import logging
@@ -44,6 +45,9 @@ class Optimizer(Protocol):
     def clear(self) -> None:
         """Drop the gradients."""
 
+    def twin(self, of: dict[nn.Parameter, nn.Parameter]) -> "Optimizer":
+        """Another one by the same rules, for copies of the parameters."""
+
 
 @contextmanager
 def computing_in(precision: Precision, device: str) -> Iterator[None]:
@@ -63,6 +67,12 @@ def computing_in(precision: Precision, device: str) -> Iterator[None]:
         cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
+def logits(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's, in the precision of its weights whatever it computed in."""
+    found: Tensor = network(images)
+    return found.to(next(network.parameters()).dtype)
+
+
 class Plain:
     """The step as it reads in a textbook."""
 
@@ -72,7 +82,7 @@ class Plain:
     def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
         """One iteration; the loss before the update, a 0-dim tensor on the device."""
         with computing_in(self.precision, images.device.type):
-            loss = F.cross_entropy(self.network(images).float(), labels)
+            loss = F.cross_entropy(logits(self.network, images), labels)
         loss.backward()
         self.optimizer.step(lr, momentum)
         return loss.detach()
@@ -81,7 +91,7 @@ class Plain:
 class Fast:
     """The same step through buffers that stay: ``compiled``, replayed as a CUDA ``graph``, or both.
 
-    It is made for one network and optimizer; others of the same shapes ``adopt`` its buffers for their own.
+    It computes with a network and an optimizer of its own; those that it is to train ``adopt`` its tensors.
     """
 
     def __init__(
@@ -95,28 +105,24 @@ class Fast:
         compiled: bool = False,
         graph: bool = False,
     ):
-        self.network, self.optimizer, self.precision = network, optimizer, precision
+        own = copy.deepcopy(network).train()
+        self.optimizer = optimizer.twin(dict(zip(network.parameters(), own.parameters(), strict=True)))
+        self.precision = precision
         self.images, self.labels = images.clone(), labels.clone()
-        self.lr, self.momentum, self.decay = torch.zeros(3, device=images.device).unbind()
-        self.tensors = tensors(network, optimizer)
-        self.owner: list[weakref.ref[Tensor]] = []
-        self.loss_of: Callable[..., Tensor] = lambda x, y: F.cross_entropy(network(x).float(), y)
-        self.update: Callable[..., None] = optimizer.apply
+        like = optimizer.tensors[0]
+        self.lr, self.momentum, self.decay = like.new_zeros(()), like.new_zeros(()), like.new_zeros(())
+        self.tensors = tensors(own, self.optimizer)
+        self.trained: list[weakref.ref[Tensor]] = []  # of the network that has our tensors now
+        self.loss_of: Callable[..., Tensor] = lambda x, y: F.cross_entropy(logits(own, x), y)
+        self.update: Callable[..., None] = self.optimizer.apply
         if compiled:
             self.loss_of = torch.compile(self.loss_of, dynamic=False)
-            self.update = torch.compile(optimizer.apply, dynamic=False)
+            self.update = torch.compile(self.update, dynamic=False)
         self.graph: torch.cuda.CUDAGraph | None = None
-        before = [tensor.clone() for tensor in self.tensors]
-        network.train()
-        try:
-            if graph:
-                self._capture()
-            else:
-                self._iterate()
-        finally:  # preparing trained nothing
-            optimizer.clear()
-            for tensor, value in zip(self.tensors, before, strict=True):
-                tensor.copy_(value)
+        if graph:
+            self._capture()
+        else:
+            self._iterate()  # what it changes, the first network to adopt it overwrites
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
         """One iteration; the loss before the update, a 0-dim tensor that the next iteration may overwrite."""
@@ -130,19 +136,18 @@ class Fast:
         return self.loss
 
     def adopt(self, network: nn.Module, optimizer: Optimizer) -> None:
-        """Train this network from now on: it keeps its values, and takes our buffers to keep them in.
+        """Train this network from now on: it keeps its values, and takes our tensors to keep them in.
 
-        One that was trained here before gets copies of its own, so that it can still be tested and saved.
+        The one that had them gets copies, so that it can still be tested and saved.
         """
-        for reference in self.owner:
+        for reference in self.trained:
             if (tensor := reference()) is not None:
                 tensor.data = tensor.data.clone()
         theirs = tensors(network, optimizer)
         for ours, tensor in zip(self.tensors, theirs, strict=True):
-            if ours is not tensor:
-                ours.copy_(tensor)
-                tensor.data = ours.data
-        self.owner = [weakref.ref(tensor) for tensor in theirs if all(tensor is not ours for ours in self.tensors)]
+            ours.data.copy_(tensor.data)
+            tensor.data = ours.data
+        self.trained = [weakref.ref(tensor) for tensor in theirs]
         self.decay.fill_(optimizer.weight_decay)
 
     def _iterate(self) -> Tensor:

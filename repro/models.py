@@ -113,7 +113,9 @@ class SuperconvBlock(nn.Module):
         y = normalised(F.relu(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
         if self.stride == 1:
             return F.relu(x + y)
-        y = F.relu(F.avg_pool2d(x, 3, stride=2, ceil_mode=True) + y)  # Caffe rounds the pooled size up
+        # Caffe rounds the pooled size up; a window that is cut averages over what is there. With
+        # count_include_pad, though nothing is padded, inductor gets the gradient wrong: pytorch/pytorch#198119.
+        y = F.relu(F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False) + y)
         return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
 
 

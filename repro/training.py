@@ -82,6 +82,16 @@ class SGD:
             for p in parameters:
                 p.grad = None
 
+    def twin(self, of: Mapping[nn.Parameter, nn.Parameter]) -> "SGD":
+        """Another one by the same rules, for copies of the parameters: ``of`` says whose copy is which."""
+        twin = SGD(
+            {multiples: [of[p] for p in parameters] for multiples, parameters in self.groups.items()},
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+        twin.rule = self.rule
+        return twin
+
     def velocities(self) -> list[list[Tensor]]:
         """The velocity of each parameter, by group: views of the flat ones."""
         groups = zip(self.velocity, self.groups.values(), strict=True)
