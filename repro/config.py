@@ -53,6 +53,14 @@ class Replicates(Enum):
     author = "author"  # per-GPU batch and initialisation too, as the author's four did
 
 
+class Precision(Enum):
+    """What convolutions and matrix products compute in; weights, statistics, loss and update are float32."""
+
+    float32 = "float32"
+    tf32 = "tf32"  # float32 of a GPU's tensor cores: ten bits of mantissa
+    bf16 = "bf16"  # bfloat16 by torch's autocast: seven bits
+
+
 class Mode(Enum):
     """What Weights & Biases does; disabled does not even import it."""
 
@@ -132,6 +140,15 @@ class Tracking:
 
 
 @dataclass
+class Engine:
+    """How an iteration is computed (``repro.engine``); null is the fastest way that leaves the numbers alone."""
+
+    precision: Precision = Precision.float32  # part of what a run is
+    compile: bool | None = None  # torch.compile; null: on a GPU
+    cuda_graph: bool | None = None  # the whole iteration as one launch; null: on a GPU
+
+
+@dataclass
 class Config:
     """One run. The numbers are those of the paper's scale; ``resolve`` applies ``scale`` to them."""
 
@@ -142,6 +159,7 @@ class Config:
     regularization: Regularization = field(default_factory=Regularization)
     scale: Scale = field(default_factory=Scale)
     tracking: Tracking = field(default_factory=Tracking)
+    engine: Engine = field(default_factory=Engine)
     seed: int = 0
     batch_size: int = MISSING  # images an iteration, over all the author's GPUs
     iterations: int = MISSING
@@ -172,6 +190,8 @@ CIRCUMSTANCES = [
     "force",
     "dataset.root",
     "dataset.cache",
+    "engine.compile",
+    "engine.cuda_graph",
     "scale.note",
     "tracking.mode",
     "tracking.entity",
@@ -179,6 +199,9 @@ CIRCUMSTANCES = [
     "tracking.base_url",
     "tracking.patience",
 ]
+
+# Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
+LATER = {"engine.precision": "float32"}
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -235,7 +258,8 @@ def flat(config: Config) -> dict[str, Any]:
 
 def fingerprint(config: Config) -> str:
     """Twelve hexadecimal digits that two runs share exactly when their science is the same."""
-    text = json.dumps({"protocol": PROTOCOL, **flat(config)}, sort_keys=True)
+    told = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
+    text = json.dumps({"protocol": PROTOCOL, **told}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

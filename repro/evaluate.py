@@ -34,7 +34,7 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
         network.load_state_dict(torch.load(folder / "weights.pt", map_location=device, weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ReproError(f"{folder / 'weights.pt'}: {str(error).splitlines()[0]}") from None
-    return training.test(network, dataset)
+    return training.test(network, dataset, config.engine.precision)
 
 
 def main() -> None:

@@ -22,6 +22,9 @@ class BatchNorm(nn.Module):
     statistics, as on GPUs that do not synchronise. The running averages follow the first group: each iteration
     multiplies the old sums by ``fraction`` and adds the new statistics (the variance unbiased); testing divides by
     the sum of their weights. Before the first iteration that is 0/0, and the output NaN.
+
+    Three ways to the same numbers: one ``batch_norm`` where there is one group, ``norm_by_parts`` (the plain
+    reference), and under torch.compile ``norm_by_view``, whose passes inductor fuses with their neighbours.
     """
 
     mean_sum: Tensor
@@ -40,26 +43,56 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape; N a multiple of ``groups`` in training."""
         if not self.training:
-            mean, variance = self.mean_sum / self.weight_sum, self.variance_sum / self.weight_sum
+            mean, variance = self.averages()
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
-        mean, variance = torch.zeros_like(self.mean_sum), torch.zeros_like(self.variance_sum)
-        groups = [
-            F.batch_norm(
-                images,
-                mean if first else None,
-                variance if first else None,
-                self.weight,
-                self.bias,
-                training=True,
-                momentum=1.0,
-                eps=self.eps,
-            )
-            for images, first in zip(x.chunk(self.groups), [True] + [False] * (self.groups - 1), strict=True)
-        ]
-        self.mean_sum.mul_(self.fraction).add_(mean)
-        self.variance_sum.mul_(self.fraction).add_(variance)
-        self.weight_sum.mul_(self.fraction).add_(1)
-        return torch.cat(groups) if self.groups > 1 else groups[0]
+        norm = norm_by_view if torch.compiler.is_compiling() else norm_by_parts
+        y, mean, variance = norm(x, self.weight, self.bias, self.groups, self.eps)
+        with torch.no_grad():
+            self.mean_sum.mul_(self.fraction).add_(mean)
+            self.variance_sum.mul_(self.fraction).add_(variance)
+            self.weight_sum.mul_(self.fraction).add_(1)
+        return y
+
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """The running mean and variance of each channel, NaN before the first iteration."""
+        return self.mean_sum / self.weight_sum, self.variance_sum / self.weight_sum
+
+
+Normed = tuple[Tensor, Tensor, Tensor]  # the output, and mean and unbiased variance of the first group
+
+
+def norm_by_parts(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Normed:
+    """Normalise groups of consecutive images one after the other; one group costs no copy."""
+    mean, variance = (torch.zeros(x.shape[1], dtype=weight.dtype, device=x.device) for _ in range(2))
+    parts = x.chunk(groups) if groups > 1 else [x]
+    first = F.batch_norm(parts[0], mean, variance, weight, bias, training=True, momentum=1.0, eps=eps)
+    if groups == 1:
+        return first, mean, variance
+    others = [F.batch_norm(part, None, None, weight, bias, training=True, eps=eps) for part in parts[1:]]
+    return torch.cat([first, *others]), mean, variance
+
+
+def norm_by_view(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Normed:
+    """The same with the groups as a dimension of their own: no parts to cut out, none to put together."""
+    parts = x.unflatten(0, (groups, -1)).to(weight.dtype)
+    variance, mean = torch.var_mean(parts, (1, 3, 4), correction=0, keepdim=True)
+    y = (parts - mean) * torch.rsqrt(variance + eps) * weight[:, None, None] + bias[:, None, None]
+    n = parts[0].numel() // x.shape[1]
+    unbiased = variance[0].flatten() * (n / (n - 1))
+    return y.to(x.dtype).flatten(0, 1), mean[0].flatten().detach(), unbiased.detach()
+
+
+def normalised(x: Tensor, convolution: nn.Conv2d, norm: BatchNorm) -> Tensor:
+    """``norm(convolution(x))``; in testing as one convolution, the normalisation folded into its weights."""
+    if norm.training:
+        y: Tensor = norm(convolution(x))
+        return y
+    mean, variance = norm.averages()
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    shift = norm.bias - mean * scale
+    weight = convolution.weight * scale[:, None, None, None]
+    bias = shift if convolution.bias is None else convolution.bias * scale + shift
+    return F.conv2d(x, weight, bias, convolution.stride, convolution.padding)
 
 
 class SuperconvBlock(nn.Module):
@@ -77,10 +110,12 @@ class SuperconvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape, or at stride 2 to (N, 2C, ceil(H/2), ceil(W/2))."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y = normalised(F.relu(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
         if self.stride == 1:
             return F.relu(x + y)
-        y = F.relu(F.avg_pool2d(x, 3, stride=2, ceil_mode=True) + y)  # Caffe rounds the pooled size up
+        # Caffe rounds the pooled size up; a window that is cut averages over what is there. With
+        # count_include_pad, though nothing is padded, inductor gets the gradient wrong: pytorch/pytorch#198119.
+        y = F.relu(F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False) + y)
         return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
 
 
@@ -96,14 +131,14 @@ class HyperparamBlock(nn.Module):
         self.bn1 = BatchNorm(width, **norm)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.bn2 = BatchNorm(width, **norm)
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: Any = None
         if width != channels:
             self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 2, stride=2), BatchNorm(width, **norm))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape, or when widening to (N, width, H/2, W/2)."""
-        y: Tensor = self.shortcut(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return y
+        y = normalised(F.relu(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        return (x if self.shortcut is None else normalised(x, *self.shortcut)) + y
 
 
 class ResNet(nn.Module):
@@ -118,7 +153,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes)."""
-        x = self.blocks(F.relu(self.bn(self.stem(x))))
+        x = self.blocks(F.relu(normalised(x, self.stem, self.bn)))
         logits: Tensor = self.classifier(x.mean((2, 3)))
         return logits
 

@@ -9,6 +9,7 @@ They agree at constant learning rate; where it moves, Caffe's old velocity keeps
 with. The paper was run with Caffe's.
 """
 
+import itertools
 import math
 import sys
 import time
@@ -19,80 +20,120 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro import schedules
-from repro.config import Config, Update
+from repro import engine, schedules
+from repro.config import Config, Precision, Update
 from repro.data import Batches, Data
 from repro.models import parameter_groups
 
 Row = dict[str, float | int | None]
-TEST_BATCH = 500  # images at once when testing; results do not depend on it beyond rounding
+# At once when testing: what a CPU's cache holds, what fills a GPU. Results depend on it by rounding alone.
+TEST_PIXELS = {"cpu": 100_000, "cuda": 5_000 * 32 * 32}
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.3366: where Caffe's loss of one image ends
 
 
+Number = float | Tensor  # a number, or a 0-dim tensor
+
+
 class SGD:
-    """Caffe's or torch's momentum SGD over groups of parameters with their own LR and decay multiples."""
+    """Caffe's or torch's momentum SGD over groups of parameters with their own LR and decay multiples.
+
+    The parameters of a group become views of one flat buffer: an update is a handful of operations, however many
+    tensors there are.
+    """
 
     def __init__(
         self,
-        groups: Mapping[tuple[float, float], list[Any]],
+        groups: Mapping[tuple[float, float], list[nn.Parameter]],
         *,
         weight_decay: float,
         update: Update = Update.caffe,
         nesterov: bool = False,
     ):
         self.groups = groups
-        self.weight_decay, self.update, self.nesterov = weight_decay, update, nesterov
-        self.velocity = {rule: [torch.zeros_like(p) for p in group] for rule, group in groups.items()}
+        self.weight_decay, self.nesterov = weight_decay, nesterov
+        self.rule = caffe_update if update is Update.caffe else torch_update
+        self.weights = [flattened(parameters) for parameters in groups.values()]
+        self.velocity = [torch.zeros_like(weights) for weights in self.weights]
+        self.tensors = [*self.weights, *self.velocity]  # all that an update changes
+        self._orders = [[in_memory(p) for p in parameters] for parameters in groups.values()]
 
-    @torch.no_grad()
     def step(self, lr: float, momentum: float) -> None:
         """Apply the gradients at this iteration's LR and momentum, then clear them."""
-        for (lr_multiple, decay_multiple), parameters in self.groups.items():
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            if decay := self.weight_decay * decay_multiple:
-                torch._foreach_add_(gradients, parameters, alpha=decay)
-            velocity = self.velocity[lr_multiple, decay_multiple]
-            rule = caffe_update if self.update is Update.caffe else torch_update
-            rule(parameters, gradients, velocity, lr * lr_multiple, momentum, self.nesterov)
+        self.apply(self.gradients(), lr, momentum, self.weight_decay)
+        self.clear()
+
+    def gradients(self) -> list[list[Tensor]]:
+        """The parameters' gradients, by group."""
+        return [[p.grad for p in parameters if p.grad is not None] for parameters in self.groups.values()]
+
+    @torch.no_grad()
+    def apply(self, gradients: list[list[Tensor]], lr: Number, momentum: Number, decay: Number) -> None:
+        """One update by these gradients."""
+        for i, (lr_multiple, decay_multiple) in enumerate(self.groups):
+            ordered = zip(gradients[i], self._orders[i], strict=True)
+            gradient = torch.cat([g.permute(order).reshape(-1) for g, order in ordered])
+            if decay_multiple:
+                gradient += self.weights[i] * (decay * decay_multiple)
+            self.rule(self.weights[i], gradient, self.velocity[i], lr * lr_multiple, momentum, self.nesterov)
+
+    def clear(self) -> None:
+        """Drop the gradients."""
+        for parameters in self.groups.values():
             for p in parameters:
                 p.grad = None
 
+    def twin(self, of: Mapping[nn.Parameter, nn.Parameter]) -> "SGD":
+        """Another one by the same rules, for copies of the parameters: ``of`` says whose copy is which."""
+        twin = SGD(
+            {multiples: [of[p] for p in parameters] for multiples, parameters in self.groups.items()},
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+        twin.rule = self.rule
+        return twin
+
+    def velocities(self) -> list[list[Tensor]]:
+        """The velocity of each parameter, by group: views of the flat ones."""
+        groups = zip(self.velocity, self.groups.values(), strict=True)
+        return [views(velocity, parameters) for velocity, parameters in groups]
+
+
+def in_memory(parameter: Tensor) -> list[int]:
+    """The dimensions of a tensor, the one with the longest stride first."""
+    return sorted(range(parameter.dim()), key=parameter.stride().__getitem__, reverse=True)
+
+
+def views(flat: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """``flat`` cut up into tensors of the parameters' shapes and memory order."""
+    starts = itertools.accumulate((p.numel() for p in parameters), initial=0)
+    return [flat.as_strided(p.shape, p.stride(), start) for start, p in zip(starts, parameters, strict=False)]
+
+
+def flattened(parameters: list[nn.Parameter]) -> Tensor:
+    """One buffer of all their values, in the order of their memory; they become views of it."""
+    flat = torch.cat([p.detach().permute(in_memory(p)).reshape(-1) for p in parameters])
+    for p, view in zip(parameters, views(flat, parameters), strict=True):
+        p.data = view
+    return flat
+
 
 def caffe_update(
-    weights: list[Any],
-    gradients: list[Tensor],
-    velocity: list[Tensor],
-    lr: float,
-    mu: float,
-    nesterov: bool,
+    weights: Tensor, gradient: Tensor, velocity: Tensor, lr: Number, mu: Number, nesterov: bool
 ) -> None:
-    """Caffe's rule, in place; the gradients are used up. Nesterov's (1+mu) V_new - mu V_old is mu V_new + lr g."""
-    torch._foreach_mul_(gradients, lr)
-    torch._foreach_mul_(velocity, mu)
-    torch._foreach_add_(velocity, gradients)
-    if nesterov:
-        torch._foreach_sub_(weights, gradients)
-        torch._foreach_sub_(weights, velocity, alpha=mu)
-    else:
-        torch._foreach_sub_(weights, velocity)
+    """Caffe's rule, in place; the gradient is used up. Nesterov's (1+mu) V_new - mu V_old is mu V_new + lr g."""
+    gradient *= lr
+    velocity *= mu
+    velocity += gradient
+    weights -= gradient.add_(velocity * mu) if nesterov else velocity
 
 
 def torch_update(
-    weights: list[Any],
-    gradients: list[Tensor],
-    velocity: list[Tensor],
-    lr: float,
-    mu: float,
-    nesterov: bool,
+    weights: Tensor, gradient: Tensor, velocity: Tensor, lr: Number, mu: Number, nesterov: bool
 ) -> None:
-    """torch.optim.SGD's rule (dampening 0), in place."""
-    torch._foreach_mul_(velocity, mu)
-    torch._foreach_add_(velocity, gradients)
-    if nesterov:
-        torch._foreach_sub_(weights, gradients, alpha=lr)
-        torch._foreach_sub_(weights, velocity, alpha=lr * mu)
-    else:
-        torch._foreach_sub_(weights, velocity, alpha=lr)
+    """torch.optim.SGD's rule (dampening 0), in place; the gradient is used up."""
+    velocity *= mu
+    velocity += gradient
+    weights -= (gradient.add_(velocity * mu) if nesterov else velocity) * lr
 
 
 class State:
@@ -120,7 +161,7 @@ class State:
         """Tensors and numbers, for a checkpoint."""
         return {
             "network": self.network.state_dict(),
-            "velocity": list(self.optimizer.velocity.values()),
+            "velocity": self.optimizer.velocities(),
             "iteration": self.iteration,
             "tested": self.tested,
             "diverged": self.diverged,
@@ -131,7 +172,7 @@ class State:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Become what ``state_dict`` was taken of."""
         self.network.load_state_dict(saved["network"])
-        for ours, theirs in zip(self.optimizer.velocity.values(), saved["velocity"], strict=True):
+        for ours, theirs in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
             for velocity, value in zip(ours, theirs, strict=True):
                 velocity.copy_(value)
         self.iteration, self.tested, self.diverged = saved["iteration"], saved["tested"], saved["diverged"]
@@ -151,9 +192,11 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     batches = Batches(data, config.batch_size, mirror=config.dataset.mirror, seed=config.seed)
     network = state.network
 
+    precision = config.engine.precision
+
     def row(train_loss: float | None, speed: float | None) -> Row:
         lr, momentum = schedule(state.iteration)
-        loss, accuracy = test(network, data)
+        loss, accuracy = test(network, data, precision)
         return {
             "iteration": state.iteration,
             "lr": lr,
@@ -166,14 +209,13 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
 
     if config.test_at_start and state.iteration == 0:
         yield row(None, None)
+    if state.over(config):
+        return
     network.train()
+    step, _ = engine.build(config, network, state.optimizer, *batches(state.iteration))
     begun, clock = state.iteration, time.perf_counter()
     while not state.over(config):
-        images, labels = batches(state.iteration)
-        loss = F.cross_entropy(network(images), labels)
-        loss.backward()
-        state.optimizer.step(*schedule(state.iteration))
-        state.loss_sum += loss.detach()
+        state.loss_sum += step(*batches(state.iteration), *schedule(state.iteration))
         state.iteration += 1
         if state.iteration % config.test_every and state.iteration < config.iterations:
             yield None
@@ -189,21 +231,23 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
 
 
 @torch.no_grad()
-def test(network: nn.Module, data: Data) -> tuple[float, float]:
+def test(network: nn.Module, data: Data, precision: Precision) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) over the full test set.
 
     The loss of one image ends at 87.3366 as in Caffe (-log of the smallest float), which is also what NaN gives.
     """
     network.eval()
-    loss = torch.zeros((), device=data.mean.device, dtype=torch.float64)
-    correct = torch.zeros((), device=data.mean.device, dtype=torch.int64)
-    for images, labels in zip(data.test_images.split(TEST_BATCH), data.test_labels.split(TEST_BATCH), strict=True):
-        logits = network(data.network_input(images))
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
-        loss += losses.nan_to_num(LARGEST_LOSS).clamp(max=LARGEST_LOSS).sum(dtype=torch.float64)
-        correct += (logits.argmax(1) == labels).sum()
-    n = len(data.test_labels)
-    return loss.item() / n, correct.item() / n
+    device = data.mean.device.type
+    sums = torch.zeros(2, device=data.mean.device, dtype=torch.float64)  # of the losses, and of what is right
+    size = max(1, TEST_PIXELS.get(device, TEST_PIXELS["cpu"]) // data.mean[..., 0].numel())
+    with engine.computing_in(precision, device):
+        for images, labels in zip(data.test_images.split(size), data.test_labels.split(size), strict=True):
+            logits = network(data.network_input(images)).float()
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            sums[0] += losses.nan_to_num(LARGEST_LOSS).clamp(max=LARGEST_LOSS).sum(dtype=torch.float64)
+            sums[1] += (logits.argmax(1) == labels).sum()
+    loss, correct = sums.tolist()
+    return loss / len(data.test_labels), correct / len(data.test_labels)
 
 
 def device(name: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from repro import data, models, training
-from repro.config import Dataset, Update
+from repro.config import Dataset, Precision, Update
 
 
 def written_out(update, nesterov, weight, gradients, schedule, decay, lr_multiple):
@@ -140,9 +140,9 @@ def test_the_whole_test_set_counts_once(monkeypatch):
     loaded = data.load(Dataset(name="digits", test_images=103))
     network = models.build("resnet56_superconv", 10, channels=1, blocks=1)
     network(loaded.network_input(loaded.train_images))
-    whole = training.test(network, loaded)
-    monkeypatch.setattr(training, "TEST_BATCH", 10)
-    assert training.test(network, loaded) == pytest.approx(whole, rel=1e-5)
+    whole = training.test(network, loaded, Precision.float32)
+    monkeypatch.setitem(training.TEST_PIXELS, "cpu", 10 * 64)
+    assert training.test(network, loaded, Precision.float32) == pytest.approx(whole, rel=1e-5)
     logits = network(loaded.network_input(loaded.test_images))
     assert whole[0] == pytest.approx(nn.functional.cross_entropy(logits, loaded.test_labels).item(), rel=1e-5)
     assert whole[1] == (logits.argmax(1) == loaded.test_labels).double().mean().item()

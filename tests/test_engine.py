@@ -1,0 +1,261 @@
+"""Every fast path beside its plain reference: the same step, the same moving schedule, stated tolerances."""
+
+import copy
+import logging
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repro import data, engine, models, training
+from repro.config import Precision, ReproError, fingerprint, from_dict, to_dict
+from repro.engine import Fast, Plain
+
+compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up
+SCHEDULE = [(0.01 + 0.01 * i, 0.95 - 0.02 * i) for i in range(5)]
+
+
+def network(name="resnet56_superconv", seed=0, groups=2, dtype=torch.float32, memory=torch.channels_last):
+    made = models.build(name, 10, blocks=1, width=4, channels=1, bn_groups=groups, seed=seed)
+    return made.to(dtype=dtype, memory_format=memory)
+
+
+def optimizer(of, nesterov=True, decay=1e-2):
+    return training.SGD(models.parameter_groups(of, conv_bias_lr=2.0), weight_decay=decay, nesterov=nesterov)
+
+
+def batches(count=5, dtype=torch.float32):
+    rng = torch.Generator().manual_seed(3)
+    return [
+        (torch.randn(12, 1, 8, 8, generator=rng).to(dtype), torch.randint(0, 10, (12,), generator=rng))
+        for _ in range(count)
+    ]
+
+
+def trained(step, schedule=SCHEDULE, dtype=torch.float32):
+    """The losses of a step over moving learning rate and momentum."""
+    return [step(*batch, *now).item() for batch, now in zip(batches(dtype=dtype), schedule, strict=True)]
+
+
+def values(of):
+    return [p.detach().clone() for p in [*of.parameters(), *of.buffers()]]
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_parameters_in_a_flat_buffer_are_the_same_parameters(name, memory):
+    plain, flat = network(name, memory=memory), network(name, memory=memory)
+    rule = optimizer(flat)
+    for a, b in zip(plain.parameters(), flat.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.stride() == b.stride()
+    assert sum(w.numel() for w in rule.weights) == sum(p.numel() for p in flat.parameters())
+    rule.weights[0].zero_()
+    assert all((p == 0).all() for p in rule.groups[1.0, 1.0])
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_flat_update_has_the_bits_of_one_tensor_at_a_time(nesterov):
+    flat, plain = network(), network()
+    rule = optimizer(flat, nesterov)
+    groups = models.parameter_groups(plain, conv_bias_lr=2.0)
+    alone = [
+        training.SGD({multiples: [p]}, weight_decay=1e-2, nesterov=nesterov)
+        for multiples, group in groups.items()
+        for p in group
+    ]
+    for (images, labels), (lr, momentum) in zip(batches(), SCHEDULE, strict=True):
+        for of, rules in ((flat, [rule]), (plain, alone)):
+            F.cross_entropy(of(images), labels).backward()
+            for each in rules:
+                each.step(lr, momentum)
+    assert all(torch.equal(a, b) for a, b in zip(values(flat), values(plain), strict=True))
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_by_view_is_normalisation_by_parts(groups, memory):
+    torch.manual_seed(0)
+    x = (torch.randn(12, 5, 4, 4, dtype=torch.float64) * 3 + 7).to(memory_format=memory)
+    weight, bias, out = torch.rand(5).double(), torch.rand(5).double(), torch.randn(12, 5, 4, 4).double()
+
+    def computed(norm):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        y, mean, variance = norm(*leaves, groups, 1e-5)
+        y.backward(out)
+        return [y, mean, variance, *(leaf.grad for leaf in leaves)]
+
+    for a, b in zip(computed(models.norm_by_parts), computed(models.norm_by_view), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_normalisation_folded_into_convolutions_tests_the_same(name, monkeypatch):
+    of = network(name, dtype=torch.float64)
+    of(batches(1, torch.float64)[0][0])  # fills the averages
+    of.eval()
+    images = batches(1, torch.float64)[0][0]
+    folded = of(images)
+    monkeypatch.setattr(models, "normalised", lambda x, convolution, norm: norm(convolution(x)))
+    torch.testing.assert_close(folded, of(images))
+
+
+@pytest.mark.parametrize("update", ["caffe", "torch"])
+def test_static_buffers_have_the_bits_of_the_plain_step(update):
+    ends = []
+    for fast in (False, True):
+        of = network()
+        groups = models.parameter_groups(of)
+        rule = training.SGD(groups, weight_decay=1e-2, update=training.Update(update), nesterov=True)
+        step = Fast(of, rule, *batches(1)[0]) if fast else Plain(of, rule)
+        if fast:
+            step.adopt(of, rule)
+        ends.append((trained(step), values(of)))
+    assert ends[0][0] == ends[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(ends[0][1], ends[1][1], strict=True))
+
+
+@compiler
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_a_compiled_step_follows_a_moving_schedule(name):
+    def run(schedule, compiled=False):  # in float64: what differs would be the rule, not its rounding
+        of = network(name, dtype=torch.float64)
+        rule = optimizer(of)
+        step = Plain(of, rule)
+        if compiled:
+            step = Fast(of, rule, *batches(1, torch.float64)[0], compiled=True)
+            step.adopt(of, rule)
+        torch._dynamo.utils.counters.clear()
+        losses = trained(step, schedule, torch.float64)
+        assert not torch._dynamo.utils.counters["stats"], "compiled again while LR and momentum moved"
+        return losses, values(of)
+
+    (expected, plain), (losses, fast) = run(SCHEDULE), run(SCHEDULE, compiled=True)
+    assert losses == pytest.approx(expected, rel=1e-9)
+    for a, b in zip(fast, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+    assert run([SCHEDULE[0]] * len(SCHEDULE))[0] != pytest.approx(expected, rel=1e-3)  # it does move
+
+
+@compiler
+def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
+    monkeypatch.setattr(engine, "_FAST", {})
+    made = []
+    monkeypatch.setattr(engine, "Fast", lambda *a, **k: made.append(Fast(*a, **k)) or made[-1])
+
+    def run(*overrides):
+        config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
+        loaded = data.load(config.dataset)
+        of = models.from_config(config.model, loaded.classes, 1, config.seed)
+        state = training.State(config, of, "cpu")
+        rows = [row for row in training.train(config, loaded, state) if row is not None]
+        return [row["test_loss"] for row in rows], values(of), of
+
+    plain = [run("seed=1"), run("seed=2"), run("seed=2", "regularization.weight_decay=0.1")]
+    assert not made
+    fast = [run(f"seed={k}", "engine.compile=true", *o) for k, o in ((1, []), (2, []))]
+    fast.append(run("seed=2", "regularization.weight_decay=0.1", "engine.compile=true"))
+    assert len(made) == 1
+    for a, b in zip(plain, fast, strict=True):
+        assert b[0] == pytest.approx(a[0], rel=1e-2)
+        assert all(torch.equal(x, y) for x, y in zip(b[1], values(b[2]), strict=True)), "a later run changed it"
+
+
+def test_what_is_asked_for_and_does_not_work_is_one_line(resolved, monkeypatch):
+    config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "engine.compile=true")
+    of = network(groups=1)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no compiler\nand much more")
+
+    monkeypatch.setattr(engine, "Fast", broken)
+    monkeypatch.setattr(engine, "_FAST", {})
+    with pytest.raises(ReproError, match=r"engine.compile=true does not work here \(RuntimeError: no compiler\)"):
+        engine.build(config, of, optimizer(of), *batches(1)[0])
+    config.engine.compile, config.engine.cuda_graph = None, True
+    with pytest.raises(ReproError, match="engine.cuda_graph=true: there are none on device=cpu"):
+        engine.build(config, of, optimizer(of), *batches(1)[0])
+
+
+def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkeypatch, caplog):
+    config = resolved("experiment=fig5a/clr_3.0", "scale=smoke")
+    tried = []
+
+    def broken(*args, compiled, graph, **kwargs):
+        tried.append((compiled, graph))
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(engine, "Fast", broken)
+    monkeypatch.setattr(engine, "_FAST", {})
+    monkeypatch.setattr(engine, "choice", lambda settings, device: (True, True))
+    of = network(groups=1)
+    with caplog.at_level(logging.WARNING):
+        step, name = engine.build(config, of, optimizer(of), *batches(1)[0])
+    assert tried == [(True, True), (False, True)]
+    assert (type(step), name) == (Plain, "plain")
+    assert caplog.text.count("the run goes on without") == 2
+
+
+def test_on_a_cpu_the_plain_step_is_the_default(resolved):
+    settings = resolved("experiment=fig5a/clr_3.0").engine
+    assert engine.choice(settings, torch.device("cpu")) == (False, False)
+    assert engine.choice(settings, torch.device("cuda"))[1]
+
+
+def test_full_float32_is_full_float32():
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    with engine.computing_in(Precision.tf32, "cpu"):
+        assert cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+    with engine.computing_in(Precision.float32, "cpu"):
+        assert not cudnn.allow_tf32
+    assert cudnn.allow_tf32 == before
+
+
+def gradients(of, step_loss):
+    step_loss.backward()
+    return torch.cat([p.grad.double().flatten() for p in of.parameters()])
+
+
+# Relative error of one step's gradients against float64, as ``repro.bench --fidelity`` measures at full size.
+@pytest.mark.parametrize(
+    ("precision", "memory", "tolerance"),
+    [
+        (Precision.float32, torch.contiguous_format, 1e-5),
+        (Precision.float32, torch.channels_last, 1e-5),
+        (Precision.bf16, torch.channels_last, 0.1),
+    ],
+)
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_one_steps_gradients_against_float64(name, precision, memory, tolerance):
+    (images, labels), exact = batches(1)[0], network(name, dtype=torch.float64)
+    of = network(name, memory=memory)
+    truth_loss = F.cross_entropy(exact(images.double()), labels)
+    truth = gradients(exact, truth_loss)
+    with engine.computing_in(precision, "cpu"):
+        loss = F.cross_entropy(of(images).float(), labels)
+    found = gradients(of, loss)
+    assert loss.item() == pytest.approx(truth_loss.item(), rel=tolerance)
+    assert (found - truth).norm() / truth.norm() < tolerance
+
+
+def test_precision_is_part_of_the_run_and_float32_is_what_runs_always_were(resolved):
+    run = resolved("experiment=fig5a/clr_3.0", "scale=smoke")
+    other = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "engine.precision=bf16")
+    same = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "engine.compile=true", "engine.cuda_graph=false")
+    assert fingerprint(other) != fingerprint(run) == fingerprint(same)
+    earlier = to_dict(run)
+    del earlier["engine"]
+    assert fingerprint(from_dict(earlier)) == fingerprint(run)
+
+
+def test_a_copy_of_a_network_is_free_of_its_optimizer():
+    of = network()
+    rule = optimizer(of)
+    other = copy.deepcopy(of)
+    rule.weights[0].zero_()
+    assert any((p != 0).any() for p in other.parameters() if isinstance(p, nn.Parameter))
