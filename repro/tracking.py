@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 PROJECT = "disciplined-repro"
 FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's own are 15
 LATER = "the record on disk is whole; python -m repro.tracking upload sends it later"
-_silent = threading.Event()  # W&B online did not answer this process: later runs are mirrored offline at once
+silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not answer; later runs are mirrored offline at once
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,11 @@ class Mirror:
         self.rows.put(None)
         self.thread.join(self.patience)
         if self.thread.is_alive():
-            _silent.set()
+            silent.value = 1
             self._report(f"has not answered for {self.patience:.0f} s")
 
     def _work(self, info: dict[str, Any], folder: Path, tracking: Tracking) -> None:
-        online = tracking.mode is Mode.online and not _silent.is_set()
+        online = tracking.mode is Mode.online and not silent.value
         try:
             with started(info, folder, _place(tracking), online) as run:
                 while (row := self.rows.get()) is not None:
@@ -125,7 +126,7 @@ class Mirror:
                 _check(Path(run.settings.sync_file), self.end)
         except Exception as error:
             if online:
-                _silent.set()
+                silent.value = 1
             self._report(f"failed ({type(error).__name__}: {first_line(error)})")
 
     def _report(self, what: str) -> None:

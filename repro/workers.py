@@ -26,7 +26,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro import machine
+from repro import machine, tracking
 from repro.config import Mode, ReproError
 from repro.interrupts import Interrupted, interruptible
 from repro.machine import Plan
@@ -51,13 +51,14 @@ def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn
     running: dict[int, _Run] = {}  # by sentinel
     context = multiprocessing.get_context("forkserver")
     start_server(jobs[0][0])
+    silent = context.RawValue("b", 0)  # what one run learns of W&B, the later ones need not wait for
     with interruptible() as stop:
         try:
             told = False
             while running or (waiting and not stop):
                 while waiting and slots and not stop:
                     number, slot = waiting.pop(0), slots.pop(0)
-                    run = _Run(context, number, slot, *jobs[number], planned)
+                    run = _Run(context, number, slot, *jobs[number], planned, silent)
                     running[run.process.sentinel] = run
                 if stop and not told:
                     told = True
@@ -84,13 +85,15 @@ def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn
 class _Run:
     """One job in its process."""
 
-    def __init__(self, context: Any, number: int, slot: int, composed: DictConfig, folder: Path, planned: Plan):
+    def __init__(
+        self, context: Any, number: int, slot: int, composed: DictConfig, folder: Path, planned: Plan, silent: Any
+    ):
         self.number, self.slot, self.folder = number, slot, folder
         with read_write(composed), read_write(composed.hydra), open_dict(composed.hydra):
             composed.hydra.job.id = composed.hydra.job.num = number
         self.result, theirs = context.Pipe(duplex=False)
         gpu = planned.gpus[slot % len(planned.gpus)] if planned.gpus else ""
-        arguments = (composed, folder, planned.threads, gpu, version.getbase(), theirs)
+        arguments = (composed, folder, planned.threads, gpu, version.getbase(), silent, theirs)
         self.process = context.Process(target=_job, args=arguments)
         with _without_main():
             self.process.start()
@@ -167,7 +170,9 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _job(composed: DictConfig, folder: Path, threads: int, gpu: str, base: Any, result: Connection) -> None:
+def _job(
+    composed: DictConfig, folder: Path, threads: int, gpu: str, base: Any, silent: Any, result: Connection
+) -> None:
     """In its own process: train one run as Hydra's own launcher does, and tell what went wrong, or None."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
@@ -175,6 +180,7 @@ def _job(composed: DictConfig, folder: Path, threads: int, gpu: str, base: Any, 
     signal.signal(AT_ONCE, signal.default_int_handler)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    tracking.silent = silent
     try:
         result.send(_train(composed, folder, threads, base))
     except KeyboardInterrupt as interrupt:

@@ -376,7 +376,7 @@ def test_bad_input_is_one_line(run_app, server, tmp_path, arguments, environment
 def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
     """Reported once; the record is whole; what is missing there can be uploaded."""
     environment = {"bad key": {"WANDB_API_KEY": "x" * 40}, "no server": {"WANDB_BASE_URL": "http://127.0.0.1:9"}}
-    options = ["-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=online"]
+    options = ["-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=online", "workers=1"]
     folder = tmp_path / f"multirun_outputs/smoke/{CURVE}"
     with wandb_server.running() as dying:
         ours = {"dies": {"WANDB_BASE_URL": dying.url}}
