@@ -1,0 +1,112 @@
+"""The loops that people use, to measure ours against: as popular CIFAR repositories write them.
+
+Each is a generator that trains one iteration a ``next``, without end. They train the same network and batch as
+ours, in one normalisation group, with torch's own SGD and OneCycleLR.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+STEPS = 1_000_000  # of the schedule: more than are ever measured
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """uint8 arrays as PIL images, cropped, mirrored and normalised one by one."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray):
+        from torchvision import transforms
+
+        size, channels = pixels.shape[1], pixels.shape[3]
+        self.pixels, self.labels = pixels, labels
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(size, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.5,) * channels, (0.25,) * channels),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pixels[i].squeeze())), int(self.labels[i])
+
+
+def from_files(
+    network: nn.Module, pixels: np.ndarray, labels: np.ndarray, batch_size: int, device: str, workers: int
+) -> Iterator[None]:
+    """PIL images through a DataLoader with ``workers`` processes, float32, NCHW, ``.item()`` every step."""
+    loader: Any = DataLoader(
+        Images(pixels, labels),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=device != "cpu",
+        persistent_workers=workers > 0,
+    )
+    step = _stepper(network.to(device))
+    while True:
+        for images, targets in loader:
+            step(images.to(device, non_blocking=True), targets.to(device, non_blocking=True))
+            yield
+
+
+def from_memory(
+    network: nn.Module, images: Tensor, labels: Tensor, batch_size: int, test: tuple[Tensor, Tensor, int]
+) -> Iterator[None]:
+    """The plain loop over tensors that are on the device: float32 NCHW images.
+
+    ``test`` holds test images and labels, and after how many iterations to go through them, 100 at a time.
+    """
+    step = _stepper(network)
+    test_images, test_labels, test_every = test
+    iteration = 0
+    while True:
+        order = torch.randperm(len(labels), device=labels.device)
+        for batch in order.split(batch_size):
+            if len(batch) < batch_size:
+                break
+            step(images[batch], labels[batch])
+            iteration += 1
+            if iteration % test_every == 0:
+                accuracy(network.eval(), test_images, test_labels)
+                network.train()
+            yield
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Of a network in testing mode, 100 images at a time."""
+    correct = 0.0
+    for some, targets in zip(images.split(100), labels.split(100), strict=True):
+        correct += (network(some).argmax(1) == targets).sum().item()
+    return correct / len(labels)
+
+
+def _stepper(network: nn.Module) -> Any:
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=STEPS)
+    running = 0.0
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        nonlocal running
+        optimizer.zero_grad()
+        loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        running += loss.item()
+
+    return step

@@ -1,0 +1,144 @@
+"""The benchmark: what it measures and writes. How fast anything is, no test asserts."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from repro import bench, cost, models, peer
+from repro.bench import Loop, Results
+from repro.machine import Plan
+
+TINY = Loop("ours", demo=True, overrides=("model.width=4",))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The rows of bench.json are kept for loops without overrides alone: here for ours too."""
+    return replace(TINY, overrides=())
+
+
+def network():
+    return models.build("resnet56_superconv", 10, blocks=1, width=4, channels=1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_peer_loop_trains_from_images(workers):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (10, 12, 12, 1), dtype=np.uint8)
+    of = network()
+    before = of.stem.weight.detach().clone()
+    steps = peer.from_files(of, pixels, np.arange(10), 4, "cpu", workers)
+    for _ in range(5):  # more than an epoch
+        next(steps)
+    steps.close()
+    assert not torch.equal(before, of.stem.weight)
+
+
+def test_the_plain_loop_trains_and_tests():
+    images, labels = torch.rand(10, 1, 8, 8), torch.arange(10)
+    of = network()
+    before = of.stem.weight.detach().clone()
+    steps = peer.from_memory(of, images, labels, 4, (images, labels, 2))
+    for _ in range(4):
+        next(steps)
+    assert not torch.equal(before, of.stem.weight)
+    assert of.training
+    assert peer.accuracy(of.eval(), images, labels) in {k / 10 for k in range(11)}
+
+
+def test_loops_take_turns_and_ratios_are_to_the_first(tiny):
+    results = Results()
+    loops = [
+        replace(TINY, name="plain", kind="memory"),
+        tiny,
+        replace(TINY, name="broken", kind="ours", device="nowhere"),
+    ]
+    bench.compare(results, "demo", loops, rounds=3, seconds=0.01)
+    assert [line.what for line in results.lines] == ["plain", "ours"]  # the broken one is left out, not made up
+    first, second = results.lines
+    assert first.ratio == 1
+    assert second.ratio == pytest.approx(second.median / first.median)
+    assert all(line.low <= line.median <= line.high and line.unit == "images/s" for line in results.lines)
+    (row,) = results.speeds
+    assert {k: row[k] for k in ("model", "blocks", "width", "resolution", "batch_size", "device", "threads")} == {
+        "model": "resnet56_superconv", "blocks": 1, "width": 16, "resolution": 8, "batch_size": 125, "device": "cpu",
+        "threads": 1,
+    }  # fmt: skip
+    assert row["memory_mb"] > 50
+
+
+def test_a_broken_loop_is_named(tiny, capsys):
+    bench.compare(Results(), "demo", [replace(tiny, overrides=("model.width=none",))], rounds=1, seconds=0.01)
+    assert "note: ours: " in capsys.readouterr().err
+
+
+def test_four_seeds_in_several_ways(tiny):
+    results = Results()
+    ways = {"one": [tiny], "two at once": [tiny, tiny]}
+    bench.compare_sweeps(results, "four seeds", ways, rounds=2, seconds=0.01)
+    assert [(line.what, line.note) for line in results.lines] == [
+        ("one", "1 at once"),
+        ("two at once", "2 at once"),
+    ]
+
+
+def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
+    row = bench._speed(Loop("ours", batch_size=1000, bn_groups=8), 250.0, 5000.0)
+    run = resolved("experiment=fig5a/clr_3.0", "device=cpu")
+    found = cost.estimate(run, Plan(1, 1, [], 1), [row])
+    tests = run.iterations // run.test_every * 10_000
+    assert found.seconds == pytest.approx((10_000_000 + tests / cost.TEST_SPEED) / 250)
+    assert found.basis.startswith("resnet56_superconv, 9 blocks, 32x32 pixels, batch 1000")
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_what_an_image_needs(name):
+    flops, moved = bench.needs(models.build(name, 10, blocks=1), images=2)
+    multiply_adds, outputs = cost.network_size(name, 1, 16, 32)
+    assert 5.5 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
+    assert (
+        2 < moved / (4 * outputs) < 8
+    )  # each convolution's output is kept more than once: as it is, and normalised
+
+
+def test_tables_are_written(tmp_path, capsys):
+    results = Results()
+    results.add("a part", "ours", [3.0, 1.0, 2.0], "images/s", "a note", first=4.0)
+    bench.written(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
+    (row,) = csv.DictReader((tmp_path / "to/bench.csv").open())
+    assert (row["median"], row["low"], row["high"], row["ratio"]) == ("2.0", "1.0", "3.0", "0.5")
+    text = (tmp_path / "to/bench.md").read_text()
+    assert "`a command` on a machine" in text
+    assert "| a part | ours | 2 | 1 | 3 | images/s | 0.50 | a note |" in text
+    assert "a part" in capsys.readouterr().out
+
+
+def test_overheads_and_start_up():
+    results = Results()
+    bench.overheads(results, rounds=3, wandb=False)
+    assert [line.what for line in results.lines] == ["a row of the record", "a checkpoint"]
+    assert all("% of a run" in line.note for line in results.lines)
+
+
+def test_fidelity_judges_every_setting():
+    results = Results()
+    bench.fidelity(results, "cpu", quick=True)
+    told = {(line.part, line.what): line for line in results.lines}
+    for name in models.NETWORKS:
+        part = f"gradient of {name}, relative error"
+        assert told[part, "float32 (reference)"].median < 2e-3
+        assert 2e-3 < told[part, "bf16"].median < 0.5
+    end = told["final test loss of four demo runs", "float32 (reference)"]
+    assert "+0.0000 away, within" in end.note
+
+
+def test_a_child_answers_in_json_alone(capfd):
+    with bench.Child(TINY) as child:
+        child.ask(2)
+        answer = child.answer()
+    assert answer["images"] == 250
+    assert json.dumps(answer)
