@@ -351,6 +351,7 @@ def sweeps(
 def floor(results: Results, device: str, threads: int) -> None:
     """What the machine could do at best: its rates, what an image needs of them, and how much of each is used."""
     import torch
+    from torch.nn import functional as F
 
     from repro import models
 
@@ -366,13 +367,18 @@ def floor(results: Results, device: str, threads: int) -> None:
             found.append(amount / (time.perf_counter() - clock))
         return found[2:]
 
-    n = 8192 if device != "cpu" else 2048
+    n, images = (8192, 512) if device != "cpu" else (2048, 32)
     rates = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        values = rate(lambda a=a, b=b: a @ b, 2 * n**3 / 1e9)  # type: ignore[misc]
-        rates[name] = statistics.median(values)
-        results.add("floor", f"matrix product, {name}", values, "GFLOP/s")
+        product = rate(lambda a=a, b=b: a @ b, 2 * n**3 / 1e9)  # type: ignore[misc]
+        results.add("floor", f"matrix product, {name}", product, "GFLOP/s")
+        x, w = (torch.randn(shape, device=device).to(dtype) for shape in ((images, 256, 16, 16), (256, 256, 3, 3)))
+        x, w = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, w))
+        amount = 2 * images * 256 * 256 * 9 * 16 * 16 / 1e9
+        wide = rate(lambda x=x, w=w: F.conv2d(x, w, padding=1), amount)  # type: ignore[misc]
+        results.add("floor", f"a convolution of 256 channels, {name}", wide, "GFLOP/s")
+        rates[name] = max(statistics.median(product), statistics.median(wide))
     source, target = (torch.ones(2**28 if device != "cpu" else 2**26, device=device) for _ in range(2))
     values = rate(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
     bandwidth = statistics.median(values)
@@ -388,7 +394,7 @@ def floor(results: Results, device: str, threads: int) -> None:
             use = line.median * flops / rates["bfloat16" if bf16 else "float32"]
             traffic = line.median * moved / (2 if bf16 else 1) / bandwidth
             note = f"at least {traffic:.0%} of the memory's rate"
-            results.add("floor", f"{line.part}, {line.what}: of the products' rate", [100 * use], "%", note)
+            results.add("floor", f"{line.part}, {line.what}: of the better rate above", [100 * use], "%", note)
 
 
 def overheads(results: Results, rounds: int, wandb: bool) -> None:
@@ -543,8 +549,8 @@ def fidelity(results: Results, device: str, quick: bool) -> None:
         exact = models.build(name, 10, blocks=blocks).double().to(device)
         loss = F.cross_entropy(exact(images.double()), labels)
         loss.backward()
-        # One update at LR 1 without momentum: what it subtracts from the weights is the gradient.
-        truth = torch.cat([p.grad.flatten() for p in exact.parameters() if p.grad is not None])
+        # One update at LR 1 without momentum: its velocity is the gradient. A bias without gradient is zero.
+        truth = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
         for what, (precision, compiled, graph) in settings.items():
             network = models.build(name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
             network.load_state_dict(start.state_dict())
