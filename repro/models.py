@@ -40,15 +40,18 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance_sum", torch.zeros(channels))
         self.register_buffer("weight_sum", torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape; N a multiple of ``groups`` in training."""
+    def forward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) to the same shape; N a multiple of ``groups`` in training.
+
+        ``offset`` (C,) is what training leaves out of ``x``: only the running mean knows of it.
+        """
         if not self.training:
             mean, variance = self.averages()
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         norm = norm_by_view if torch.compiler.is_compiling() else norm_by_parts
         y, mean, variance = norm(x, self.weight, self.bias, self.groups, self.eps)
         with torch.no_grad():
-            self.mean_sum.mul_(self.fraction).add_(mean)
+            self.mean_sum.mul_(self.fraction).add_(mean if offset is None else mean + offset)
             self.variance_sum.mul_(self.fraction).add_(variance)
             self.weight_sum.mul_(self.fraction).add_(1)
         return y
@@ -83,9 +86,15 @@ def norm_by_view(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: floa
 
 
 def normalised(x: Tensor, convolution: nn.Conv2d, norm: BatchNorm) -> Tensor:
-    """``norm(convolution(x))``; in testing as one convolution, the normalisation folded into its weights."""
+    """``norm(convolution(x))``; in testing as one convolution, the normalisation folded into its weights.
+
+    In training the convolution's bias is left out, but for the running mean: normalisation takes off what the bias
+    adds, so that its gradient is zero but for rounding, and the bias stays the zero that it begins with.
+    """
     if norm.training:
-        y: Tensor = norm(convolution(x))
+        y: Tensor = norm(
+            F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding), convolution.bias
+        )
         return y
     mean, variance = norm.averages()
     scale = norm.weight * torch.rsqrt(variance + norm.eps)

@@ -55,6 +55,7 @@ class SGD:
         self.weights = [flattened(parameters) for parameters in groups.values()]
         self.velocity = [torch.zeros_like(weights) for weights in self.weights]
         self.tensors = [*self.weights, *self.velocity]  # all that an update changes
+        self._zeros: dict[nn.Parameter, Tensor] = {}
         self._orders = [[in_memory(p) for p in parameters] for parameters in groups.values()]
 
     def step(self, lr: float, momentum: float) -> None:
@@ -63,8 +64,8 @@ class SGD:
         self.clear()
 
     def gradients(self) -> list[list[Tensor]]:
-        """The parameters' gradients, by group."""
-        return [[p.grad for p in parameters if p.grad is not None] for parameters in self.groups.values()]
+        """The parameters' gradients, by group; zeros where there is none."""
+        return [[self._gradient(p) for p in parameters] for parameters in self.groups.values()]
 
     @torch.no_grad()
     def apply(self, gradients: list[list[Tensor]], lr: Number, momentum: Number, decay: Number) -> None:
@@ -75,6 +76,11 @@ class SGD:
             if decay_multiple:
                 gradient += self.weights[i] * (decay * decay_multiple)
             self.rule(self.weights[i], gradient, self.velocity[i], lr * lr_multiple, momentum, self.nesterov)
+
+    def _gradient(self, p: nn.Parameter) -> Tensor:
+        if p.grad is None and p not in self._zeros:
+            self._zeros[p] = torch.zeros_like(p, requires_grad=False)
+        return self._zeros[p] if p.grad is None else p.grad
 
     def clear(self) -> None:
         """Drop the gradients."""

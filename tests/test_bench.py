@@ -132,7 +132,7 @@ def test_fidelity_judges_every_setting():
         part = f"gradient of {name}, relative error"
         assert told[part, "float32 (reference)"].median < 2e-3
         assert 2e-3 < told[part, "bf16"].median < 0.5
-    end = told["final test loss of four demo runs", "float32 (reference)"]
+    end = told["final test loss of four demo runs, Figure 8b's tbs512", "float32 (reference)"]
     assert "+0.0000 away, within" in end.note
 
 
