@@ -458,12 +458,12 @@ def start_up(results: Results, rounds: int) -> None:
         results.add("start-up", name, values, "s", first=statistics.median(next(iter(times.values()))))
 
 
-def benchmark(device: str, quick: bool) -> Results:
+def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
     """Everything but fidelity."""
     results = Results()
     cores = machine.cores()
     gpu = device != "cpu"
-    rounds, seconds = (3, 0.6) if quick else (7, 3.0)
+    rounds, seconds = rounds or (3 if quick else 7), 0.6 if quick else 3.0
     base = Loop("", device=device, threads=cores)
     bf16, compiled = ("engine.precision=bf16",), ("engine.compile=true",)
     files = replace(base, name="peer, DataLoader in the process", kind="files", keep=False)
@@ -635,6 +635,7 @@ def main() -> None:
     parser.add_argument(
         "--fidelity", action="store_true", help="compare the fast settings' numbers, not their speed"
     )
+    parser.add_argument("--rounds", type=int, help="turns of each loop (7, or 3 when quick)")
     parser.add_argument("--to", type=Path, default=Path("benchmarks"), help="folder of the tables")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -660,7 +661,7 @@ def main() -> None:
         fidelity(results, device, arguments.quick)
         name, title = "fidelity", "Fast settings against the reference"
     else:
-        results = benchmark(device, arguments.quick)
+        results = benchmark(device, arguments.quick, arguments.rounds)
         name, title = "bench", "Speed"
         cache = cache_folder(None) / "bench.json"
         cache.parent.mkdir(parents=True, exist_ok=True)
