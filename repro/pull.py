@@ -114,6 +114,7 @@ def _api(where: Place) -> Any:
     import wandb
 
     where.sign_in(verify=True)
+    wandb.setup(settings=where.settings(x_graphql_retry_max=4))  # about 30 s of patience, within the 60
     return wandb.Api(overrides={"base_url": where.base_url} if where.base_url else None, timeout=60)
 
 

@@ -54,10 +54,15 @@ class Place:
         return wandb.Settings(console="off", silent=True, **url, **more)
 
     def sign_in(self, verify: bool = False) -> None:
-        """Find the API key, without asking for one on the terminal; ReproError where there is none."""
+        """Find the API key, without asking for one on the terminal; ReproError where there is none.
+
+        If ``verify``, ask the server whether it takes the key.
+        """
         import wandb
 
-        wandb.setup(settings=self.settings())
+        # wandb's core must give up before wandb's 10 s for this question are over: a question that was left
+        # behind can keep the core, and with it the process, from ending.
+        wandb.setup(settings=self.settings(x_graphql_retry_max=2 if verify else None))
         if not wandb.login(prompt=False, verify=verify):
             raise ReproError(f"no W&B API key for {self.server}: `wandb login` or WANDB_API_KEY gives one")
 
