@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from repro import bench, cost, models, peer
-from repro.bench import Loop, Results
+from repro import bench, cost, fidelity, floor, measure, models, peer
 from repro.machine import Plan
+from repro.measure import Loop, Results
 
 TINY = Loop("ours", demo=True, overrides=("model.width=4",))
 
@@ -57,7 +57,7 @@ def test_loops_take_turns_and_ratios_are_to_the_first(tiny):
         tiny,
         replace(TINY, name="broken", kind="ours", device="nowhere"),
     ]
-    bench.compare(results, "demo", loops, rounds=3, seconds=0.01)
+    measure.compare(results, "demo", loops, rounds=3, seconds=0.01)
     assert [line.what for line in results.lines] == ["plain", "ours"]  # the broken one is left out, not made up
     first, second = results.lines
     assert first.ratio == 1
@@ -72,14 +72,14 @@ def test_loops_take_turns_and_ratios_are_to_the_first(tiny):
 
 
 def test_a_broken_loop_is_named(tiny, capsys):
-    bench.compare(Results(), "demo", [replace(tiny, overrides=("model.width=none",))], rounds=1, seconds=0.01)
+    measure.compare(Results(), "demo", [replace(tiny, overrides=("model.width=none",))], rounds=1, seconds=0.01)
     assert "note: ours: " in capsys.readouterr().err
 
 
 def test_four_seeds_in_several_ways(tiny):
     results = Results()
     ways = {"one": [tiny], "two at once": [tiny, tiny]}
-    bench.compare_sweeps(results, "four seeds", ways, rounds=2, seconds=0.01)
+    measure.compare_sweeps(results, "four seeds", ways, rounds=2, seconds=0.01)
     assert [(line.what, line.note) for line in results.lines] == [
         ("one", "1 at once"),
         ("two at once", "2 at once"),
@@ -87,7 +87,7 @@ def test_four_seeds_in_several_ways(tiny):
 
 
 def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
-    row = bench._speed(Loop("ours", batch_size=1000, bn_groups=8), 250.0, 5000.0)
+    row = measure._speed(Loop("ours", batch_size=1000, bn_groups=8), 250.0, 5000.0)
     run = resolved("experiment=fig5a/clr_3.0", "device=cpu")
     found = cost.estimate(run, Plan(1, 1, [], 1), [row])
     tests = run.iterations // run.test_every * 10_000
@@ -97,7 +97,7 @@ def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
 
 @pytest.mark.parametrize("name", models.NETWORKS)
 def test_what_an_image_needs(name):
-    flops, moved = bench.needs(models.build(name, 10, blocks=1), images=2)
+    flops, moved = floor.needs(models.build(name, 10, blocks=1), images=2)
     multiply_adds, outputs = cost.network_size(name, 1, 16, 32)
     assert 5.5 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
     assert (
@@ -108,7 +108,7 @@ def test_what_an_image_needs(name):
 def test_tables_are_written(tmp_path, capsys):
     results = Results()
     results.add("a part", "ours", [3.0, 1.0, 2.0], "images/s", "a note", first=4.0)
-    bench.written(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
+    measure.written(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
     (row,) = csv.DictReader((tmp_path / "to/bench.csv").open())
     assert (row["median"], row["low"], row["high"], row["ratio"]) == ("2.0", "1.0", "3.0", "0.5")
     text = (tmp_path / "to/bench.md").read_text()
@@ -126,7 +126,7 @@ def test_overheads_and_start_up():
 
 def test_fidelity_judges_every_setting():
     results = Results()
-    bench.fidelity(results, "cpu", quick=True)
+    fidelity.compare(results, "cpu", quick=True)
     told = {(line.part, line.what): line for line in results.lines}
     for name in models.NETWORKS:
         part = f"gradient of {name}, relative error"
@@ -137,7 +137,7 @@ def test_fidelity_judges_every_setting():
 
 
 def test_a_child_answers_in_json_alone(capfd):
-    with bench.Child(TINY) as child:
+    with measure.Child(TINY) as child:
         child.ask(2)
         answer = child.answer()
     assert answer["images"] == 250

@@ -1,0 +1,333 @@
+"""Loops by turns: each trains in a process of its own, and all of them wait for their turn.
+
+What else the machine does strikes them all alike, so that the ratio of two loops is steadier than either speed.
+"""
+
+import contextlib
+import csv
+import itertools
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from repro import machine
+from repro.config import CONF, Config, ReproError
+
+COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One way to train: a line of the table, and a process while it is measured."""
+
+    name: str
+    kind: str = "ours"  # or "files", "memory": repro.peer's; "testing" and "plain testing" of a network
+    experiment: str = "fig5a/clr_3.0"
+    batch_size: int = 128
+    bn_groups: int = 1
+    demo: bool = False  # the demo's network on digits, testing included; otherwise the paper's on 32x32 noise
+    threads: int = 1
+    workers: int = 0  # of the DataLoader
+    device: str = "cpu"
+    keep: bool = True  # machine.keep_freed_memory
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass
+class Line:
+    """One measurement: the median of its rounds, their range, the ratio to the first of its part."""
+
+    part: str
+    what: str
+    median: float
+    low: float
+    high: float
+    unit: str
+    ratio: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Results:
+    """What a benchmark found; ``speeds`` are the rows of ``bench.json``."""
+
+    lines: list[Line] = field(default_factory=list)
+    speeds: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, part: str, what: str, values: list[float], unit: str, note: str = "", first: float = 0) -> None:
+        """A line from the values of its rounds; ``first`` is the median that its ratio is to."""
+        median = statistics.median(values)
+        self.lines.append(
+            Line(part, what, median, min(values), max(values), unit, median / first if first else None, note)
+        )
+
+
+def written(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
+    """The table on the terminal, and as ``<name>.csv`` and ``<name>.md`` in ``folder``."""
+    table = Table(title=title, caption=setting)
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in ("median", "low", "high", "ratio") else "left")
+    cells = []
+    part = None
+    for line in results.lines:
+        numbers = [_number(v) for v in (line.median, line.low, line.high)]
+        ratio = f"{line.ratio:.2f}" if line.ratio else ""
+        if part not in (None, line.part):
+            table.add_section()
+        table.add_row("" if line.part == part else line.part, line.what, *numbers, line.unit, ratio, line.note)
+        cells.append([line.part, line.what, *numbers, line.unit, ratio, line.note])
+        part = line.part
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{name}.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([[getattr(line, c) for c in COLUMNS] for line in results.lines])
+    text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    text += [f"| {' | '.join(row)} |" for row in cells]
+    (folder / f"{name}.md").write_text("\n".join(text) + "\n")
+
+
+def _number(value: float) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+class Child:
+    """A loop in a process of its own, which waits until it is told how many iterations to do."""
+
+    def __init__(self, loop: Loop):
+        self.loop = loop
+        env = {**os.environ, "OMP_NUM_THREADS": str(loop.threads), "PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, "-m", "repro.measure", json.dumps(asdict(loop))]
+        self.process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def ask(self, iterations: int) -> None:
+        """Begin; ``answer`` waits for the end."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # answer says why
+            print(iterations, file=self.process.stdin, flush=True)
+
+    def answer(self) -> dict[str, float]:
+        """Seconds, images and peak megabytes. Raises ReproError with the last line of a child that died."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            last = self.process.stderr.read().strip().splitlines()[-1:]
+            raise ReproError(f"{self.loop.name}: {''.join(last) or 'ended early'}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def warmed_up(self) -> float:
+        """Seconds of an iteration, once the first ones are done."""
+        for _ in range(3):
+            self.ask(1)
+            seconds = self.answer()["seconds"]
+        return seconds
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds: float = 1.0) -> None:
+    """Measure loops by turns, each turn about ``seconds`` long; the first is what the others' ratios are to.
+
+    A loop that fails is named and left out.
+    """
+    print(f"measuring {part}: {', '.join(loop.name for loop in loops)}", file=sys.stderr)
+    speeds: dict[str, list[float]] = {}
+    memory: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(Child(loop)) for loop in loops]
+        warm: list[tuple[Child, int]] = []  # those that work, and their iterations a turn
+        for this in children:  # one after the other: warming up is not to disturb the next
+            try:
+                warm.append((this, max(1, round(seconds / this.warmed_up()))))
+            except ReproError as error:
+                print(f"note: {error}", file=sys.stderr)
+        for _ in range(rounds):
+            for this, count in warm:
+                this.ask(count)
+                answer = this.answer()
+                speeds.setdefault(this.loop.name, []).append(answer["images"] / answer["seconds"])
+                memory[this.loop.name] = answer["megabytes"]
+    first = statistics.median(speeds[loops[0].name]) if loops[0].name in speeds else 0.0
+    for loop in loops:
+        if loop.name in speeds:
+            where = f"{loop.threads} thread{'s' * (loop.threads > 1)}" if loop.device == "cpu" else loop.device
+            note = f"{where}, {memory[loop.name]:,.0f} MB"
+            results.add(part, loop.name, speeds[loop.name], "images/s", note, first)
+            if loop.kind == "ours" and not loop.overrides and loop.keep:
+                results.speeds.append(_speed(loop, statistics.median(speeds[loop.name]), memory[loop.name]))
+
+
+def _speed(loop: Loop, speed: float, megabytes: float) -> dict[str, Any]:
+    config = configured(loop)
+    return {
+        "model": config.model.name,
+        "blocks": config.model.blocks,
+        "width": config.model.width,
+        "resolution": 8 if loop.demo else 32,
+        "batch_size": config.batch_size,
+        "device": loop.device,
+        "threads": loop.threads,
+        "images_per_second": round(speed, 1),
+        "memory_mb": round(megabytes, 1),
+    }
+
+
+def compare_sweeps(results: Results, part: str, ways: dict[str, list[Loop]], rounds: int, seconds: float) -> None:
+    """Four equal runs in several ways: loops that run at once and share them."""
+    print(f"measuring {part}: {', '.join(ways)}", file=sys.stderr)
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    with contextlib.ExitStack() as stack:
+        children = {name: [stack.enter_context(Child(loop)) for loop in loops] for name, loops in ways.items()}
+        slowest = max(this.warmed_up() for this in itertools.chain(*children.values()))
+        count = 4 * max(1, round(seconds / slowest / 4))
+        for _ in range(rounds):
+            for name, these in children.items():
+                clock = time.perf_counter()
+                for this in these:
+                    this.ask(count // len(these))
+                images = sum(this.answer()["images"] for this in these)
+                speeds[name].append(images / (time.perf_counter() - clock))
+    first = statistics.median(speeds[next(iter(ways))])
+    for name, values in speeds.items():
+        results.add(part, name, values, "images/s", f"{len(ways[name])} at once", first)
+
+
+def child(loop: Loop) -> None:
+    """The process of ``Child``: for each number on standard input, so many iterations and their time."""
+    if loop.keep:
+        machine.keep_freed_memory()
+    import torch
+
+    torch.set_num_threads(loop.threads)
+    steps, images = _steps(loop)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for line in sys.stdin:
+        clock = time.perf_counter()
+        for _ in range(int(line)):
+            next(steps)
+        if loop.device != "cpu":
+            torch.cuda.synchronize(loop.device)
+        seconds = time.perf_counter() - clock
+        peak = torch.cuda.max_memory_allocated(loop.device) / 2**20 if loop.device != "cpu" else peak_memory()
+        print(json.dumps({"seconds": seconds, "images": int(line) * images, "megabytes": peak}), file=answers)
+        answers.flush()
+
+
+def _steps(loop: Loop) -> tuple[Iterator[Any], int]:
+    """A generator that trains (or tests) an iteration a ``next``, and its images an iteration."""
+    import torch
+
+    from repro import data, models, peer, training
+
+    config = configured(loop)
+    loaded = data.load(config.dataset, loop.device) if loop.demo else noise(loop.device)
+    network = models.from_config(config.model, loaded.classes, loaded.mean.shape[2], 0).to(loop.device)
+    batch = config.batch_size
+    if loop.kind == "files":
+        images, labels = loaded.train_images.cpu().numpy(), loaded.train_labels.cpu().numpy()
+        plain = network.to(memory_format=torch.contiguous_format)
+        return peer.from_files(plain, images, labels, batch, loop.device, loop.workers), batch
+    if loop.kind in ("memory", "plain testing"):
+        network = network.to(memory_format=torch.contiguous_format)
+        train, test = (
+            loaded.network_input(images).contiguous() for images in (loaded.train_images, loaded.test_images)
+        )
+        if loop.kind == "memory":
+            tested = (test, loaded.test_labels, config.test_every)
+            return peer.from_memory(network, train, loaded.train_labels, batch, tested), batch
+        return _testing(lambda: peer.accuracy(network.eval(), test, loaded.test_labels)), len(test)
+    if loop.kind == "testing":
+        precision = config.engine.precision
+        return _testing(lambda: training.test(network, loaded, precision)), len(loaded.test_labels)
+
+    def forever() -> Iterator[None]:
+        while True:
+            state = training.State(config, network, loop.device)
+            for _ in training.train(config, loaded, state):
+                yield
+
+    return forever(), batch
+
+
+def _testing(test: Callable[[], object]) -> Iterator[None]:
+    while True:
+        test()
+        yield
+
+
+def noise(device: str, train: int = 5000, test: int = 1000, classes: int = 10, size: int = 32) -> Any:
+    """Random images of CIFAR's shape: speed does not depend on what they show."""
+    import torch
+
+    from repro.data import Data
+
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (train + test, size, size, 3), dtype=torch.uint8, generator=rng)
+    labels = torch.randint(0, classes, (train + test,), generator=rng)
+    images, labels = images.to(device), labels.to(device)
+    mean = images[:train].float().mean(0)
+    return Data(images[:train], labels[:train], images[train:], labels[train:], mean, classes)
+
+
+def configured(loop: Loop) -> Config:
+    """The run that a loop trains, long enough never to end."""
+    if loop.demo:  # at the demo's pace of testing, every 16 iterations
+        size = ["scale=demo", "iterations=40_000"]
+    else:
+        size = [f"batch_size={loop.batch_size}", f"model.bn_groups={loop.bn_groups}"]
+        size += ["iterations=1_000_000", "test_every=1_000_000"]
+    return run_of(f"experiment={loop.experiment}", *size, "test_at_start=false", *loop.overrides)
+
+
+def run_of(*overrides: str) -> Config:
+    """The run that a command line of ``repro.train`` describes."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from repro import sweeper
+    from repro.config import resolve
+
+    sweeper.register()
+    begun = GlobalHydra.instance().is_initialized()
+    with contextlib.nullcontext() if begun else initialize_config_dir(str(CONF), version_base="1.3"):
+        composed: Any = compose("train", [*overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+        del composed._content["hydra"]
+        return resolve(composed)
+
+
+def peak_memory() -> float:
+    """Megabytes that this process has held at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    child(Loop(**{**told, "overrides": tuple(told["overrides"])}))
