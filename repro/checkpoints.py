@@ -4,13 +4,15 @@ A checkpoint is one file: the SHA-256 of the rest, then what ``torch.save`` make
 and renamed, and the last two are kept: a kill, a full disk or a cut file costs the work since the one before.
 """
 
+import copy
 import fcntl
 import hashlib
 import io
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,35 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
     for old in found(folder)[KEPT:]:
         old.unlink()
+
+
+@contextmanager
+def writer(folder: Path, before: Callable[[], None]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that copies a state where it is, and lets a thread ``save`` the copy while training goes on.
+
+    The thread calls ``before`` first. One checkpoint is written at a time, and leaving waits for the last. One
+    that cannot be written costs nothing but itself: the run goes on, and says so.
+    """
+
+    def write(state: dict[str, Any]) -> None:
+        try:
+            before()
+            save(folder, state)
+        except OSError as error:
+            log.warning("no checkpoint at iteration %d: %s; make room, the run goes on", state["iteration"], error)
+
+    pending: Future[None] | None = None
+
+    def begin(state: dict[str, Any]) -> None:
+        nonlocal pending
+        if pending is not None:
+            pending.result()  # raises what was no OSError
+        pending = pool.submit(write, copy.deepcopy(state))
+
+    with ThreadPoolExecutor(1, "checkpoint") as pool:
+        yield begin
+        if pending is not None:
+            pending.result()
 
 
 def load(folder: Path, device: str) -> dict[str, Any] | None:

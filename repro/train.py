@@ -81,21 +81,21 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
         mirror.row(earlier)
     try:
         saved_at, saved_when = state.iteration, time.monotonic()
-        for row in training.train(config, dataset, state):
-            if row is not None:
-                record.append(row)
-                mirror.row(record.rows[-1])
-                log.info(_line(row, config.iterations))
-            every = config.checkpoint_iterations or config.iterations
-            due = time.monotonic() - saved_when >= config.checkpoint_seconds
-            due = due or state.iteration - saved_at >= every
-            if state.over(config):
-                break
-            if stop or due:
-                _save(folder, record, state.state_dict())
-                saved_at, saved_when = state.iteration, time.monotonic()
-            if stop:
-                raise Interrupted(stop[0])
+        every = config.checkpoint_iterations or config.iterations
+        with checkpoints.writer(folder, record.sync) as save:
+            for row in training.train(config, dataset, state):
+                if row is not None:
+                    record.append(row)
+                    mirror.row(record.rows[-1])
+                    log.info(_line(row, config.iterations))
+                if state.over(config):
+                    break
+                due = time.monotonic() - saved_when >= config.checkpoint_seconds
+                if stop or due or state.iteration - saved_at >= every:
+                    save(state.state_dict())
+                    saved_at, saved_when = state.iteration, time.monotonic()
+                if stop:
+                    raise Interrupted(stop[0])
         last = record.rows[-1]
         partial = folder / f".weights.{os.getpid()}"
         torch.save(network.state_dict(), partial)
@@ -134,15 +134,6 @@ def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | N
         checkpoints.clear(folder)
         return None
     return checkpoints.load(folder, device)
-
-
-def _save(folder: Path, record: Record, state: dict[str, Any]) -> None:
-    """A checkpoint that cannot be written costs nothing but itself: the run goes on, and says so."""
-    try:
-        record.sync()
-        checkpoints.save(folder, state)
-    except OSError as error:
-        log.warning("no checkpoint at iteration %d: %s; make room, the run goes on", state["iteration"], error)
 
 
 def _line(row: dict[str, float | int | None], iterations: int) -> str:

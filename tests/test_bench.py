@@ -120,7 +120,11 @@ def test_tables_are_written(tmp_path, capsys):
 def test_overheads_and_start_up():
     results = Results()
     bench.overheads(results, rounds=3, wandb=False)
-    assert [line.what for line in results.lines] == ["a row of the record", "a checkpoint"]
+    assert [line.what for line in results.lines] == [
+        "a row of the record",
+        "a checkpoint: the copy",
+        "a checkpoint: writing it, in its thread",
+    ]
     assert all("% of a run" in line.note for line in results.lines)
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -137,6 +138,45 @@ def test_what_a_kill_left_half_written_goes(run, tmp_path):
         (tmp_path / name).write_text("half")
     train.run(run, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["history.jsonl", "run.json", "weights.pt"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, monkeypatch):
+    """The disk is held up until two tests later: what is written then is still the state of iteration 4."""
+    from repro import training
+
+    original, save, folder = training.train, checkpoints.save, tmp_path / "slow"
+    may_write, written = threading.Event(), threading.Event()
+
+    def held_up(folder, state):
+        assert may_write.wait(60)
+        save(folder, state)
+        written.set()
+
+    def dying(config, data, state):
+        for row in original(config, data, state):
+            if state.iteration == 7:
+                may_write.set()  # the loop is three iterations on
+                assert written.wait(60)
+                raise Killed
+            yield row
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoints, "save", held_up)
+        patch.setattr(training, "train", dying)
+        train.run(run, folder)
+    assert [p.name for p in checkpoints.found(folder)] == ["checkpoint-000000004.pt"]
+    train.run(run, folder)
+    assert same(folder, whole)
+
+
+def test_what_goes_wrong_in_writing_is_not_lost(run, tmp_path, monkeypatch):
+    def wrong(folder, state):
+        raise ValueError("no number")
+
+    monkeypatch.setattr(checkpoints, "save", wrong)
+    with pytest.raises(ValueError, match="no number"):
+        train.run(run, tmp_path)
+    assert read_info(tmp_path)["reason"] == "ValueError: no number"
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkeypatch, caplog):
