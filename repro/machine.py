@@ -10,6 +10,9 @@ from pathlib import Path
 
 from repro.config import Config
 
+DEVICES = Path("/dev")
+DRIVERS = ["nvidia[0-9]*", "nvidiactl", "dxg", "kfd"]  # what NVIDIA's, Windows' and AMD's leave there
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -56,7 +59,7 @@ def gpus(device: str) -> list[str]:
     """
     if device not in ("auto", "cuda"):
         return [] if device == "cpu" else [""]
-    if not any(Path("/dev").glob(pattern) for pattern in ("nvidia[0-9]*", "nvidiactl", "dxg", "kfd")):
+    if not any(list(DEVICES.glob(pattern)) for pattern in DRIVERS):
         return []
     code = "import torch; print(torch.cuda.device_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

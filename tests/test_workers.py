@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from hydra.core.utils import JobStatus
@@ -181,13 +180,16 @@ def test_no_more_runs_at_once_than_memory_holds(monkeypatch):
     assert Plan(8, 1, []).within(100_000).workers == 8
 
 
-def test_the_gpus_of_a_device(monkeypatch):
+def test_the_gpus_of_a_device(monkeypatch, tmp_path):
+    """Asking torch takes seconds: it is not asked where no driver has left a device."""
     assert machine.gpus("cpu") == []
     assert machine.gpus("cuda:1") == machine.gpus("mps") == [""]
-    monkeypatch.setattr(Path, "glob", lambda path, pattern: iter([path / "nvidia0"]))
     done = subprocess.CompletedProcess([], 0, stdout="2\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    assert machine.gpus("auto") == []
+    (tmp_path / "nvidia0").touch()
     assert machine.gpus("auto") == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
     assert machine.gpus("cuda") == ["3", "GPU-8f"]
