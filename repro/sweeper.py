@@ -25,7 +25,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
 from repro import cost, images, status
 from repro.config import Config, Dataset, ReproError, fingerprint, resolve
@@ -55,6 +55,7 @@ class Sweeper(HydraSweeper):
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
         self.show = show  # instead of launching: "cost", or how repro.status shows the runs
+        self.compositions: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's hook: keep what ``sweep`` needs."""
@@ -125,8 +126,25 @@ class Sweeper(HydraSweeper):
         for combination in itertools.product(*values.values()):
             yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
 
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        """As Hydra composes it; that takes tens of milliseconds, which jobs that differ by seed alone share."""
+        seeds = [o for o in overrides if o.startswith("seed=")]
+        others = tuple(o for o in overrides if o not in seeds)
+        if others not in self.compositions:
+            composed: DictConfig = self.loader.load_sweep_config(self.composed, [*overrides, QUIET])
+            if seeds and "seed" in composed.hydra.job.config.override_dirname.exclude_keys:
+                self.compositions[others] = seeds, composed
+            return composed
+        those, composed = self.compositions[others]
+        composed = copy.deepcopy(composed)
+        composed.seed = OverridesParser.create().parse_override(seeds[0]).value()
+        task = [o for o in composed.hydra.overrides.task if o not in those]
+        with read_write(composed.hydra):
+            composed.hydra.overrides.task = sorted([*task, *seeds], key=[*overrides, QUIET].index)
+        return composed
+
     def _job(self, overrides: list[str]) -> Job:
-        composed = self.loader.load_sweep_config(self.composed, [*overrides, QUIET])
+        composed = self._composed(overrides)
         HydraConfig.instance().set_config(composed)
         folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
         task = copy.copy(composed)

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from repro import train
+from repro import sweeper, train
 from repro.config import CONF, Mode, ReproError
 from repro.records import read_history, read_info
 
@@ -132,6 +136,24 @@ def test_an_interrupted_sweep_says_so_and_goes_on_when_launched_again(tmp_path, 
     assert errors.splitlines()[-1] == "interrupted; the same command goes on with what is not finished"
     assert "Traceback" not in errors
     assert read_info(folder)["status"] == "interrupted"
+
+
+def test_seeds_share_what_composing_takes(composed):
+    """And get what Hydra composes for each."""
+    composed("experiment=fig5a/clr_3.0")  # Hydra is set up
+    loader = GlobalHydra.instance().config_loader()
+    asked, load = [], loader.load_sweep_config
+    theirs = sweeper.Sweeper()
+    theirs.composed = loader.load_configuration("train", [], RunMode.MULTIRUN)
+    theirs.loader = SimpleNamespace(load_sweep_config=lambda *a: asked.append(a) or load(*a))
+    jobs = [["experiment=fig8b/tbs512", f"seed={k}", *rest] for rest in ([], ["batch_size=64"]) for k in (0, 7)]
+    for overrides in jobs:
+        job = theirs._job(overrides)
+        expected = load(theirs.composed, [*overrides, sweeper.QUIET])
+        assert OmegaConf.to_container(job.composed) == OmegaConf.to_container(expected)
+        assert job.config.seed == int(overrides[1].removeprefix("seed="))
+        assert job.folder.name == f"seed{job.config.seed}"
+    assert len(asked) == 2
 
 
 def test_ordinary_multirun_over_any_value(run_app, tmp_path):
