@@ -23,7 +23,8 @@ from typing import Any
 
 from repro import machine
 from repro.config import cache_folder
-from repro.measure import Loop, Results, compare, compare_sweeps, configured, written
+from repro.measure import Child, Loop, compare, configured
+from repro.table import Results, write
 
 GOAL = 167_000.0  # images/s: at that speed what a test or a checkpoint costs is the largest share of a run
 
@@ -73,9 +74,14 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
         measure("resnet56_hyperparam", "fig8b/tbs512", batch, groups)
     demo = [replace(loop, demo=True) for loop in (memory, *variants(False)) if "bf16" not in loop.name]
     compare(results, "demo network, with its tests", demo, rounds + 2, seconds / 2)
-    if not gpu:
-        sweeps(results, replace(base, name="ours"), {"peer": files}, rounds, 4 * seconds, quick)
-        sweeps(results, replace(base, name="ours", demo=True), {"plain": memory}, rounds + 2, 2 * seconds, quick)
+    four = sweeps(base, files, quick)
+    if gpu:
+        four = [replace(loop, batch_size=1000, bn_groups=8 if loop.kind == "ours" else 1) for loop in four]
+    compare(results, f"four seeds, resnet56_superconv, batch {four[0].batch_size}", four, rounds, 2 * seconds)
+    demo = [replace(loop, demo=True) for loop in sweeps(base, memory, quick) if "bf16" not in loop.name]
+    compare(results, "four seeds, demo network, with its tests", demo, rounds + 2, seconds)
+    if not quick:
+        commands(results, replace(memory, demo=True), rounds)
     if not quick:
         loops = [replace(memory, name="plain, 100 images at once", kind="plain testing")]
         loops += [replace(base, name="ours", kind="testing")]
@@ -88,33 +94,61 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
     return results
 
 
-def sweeps(
-    results: Results, ours: Loop, others: dict[str, Loop], rounds: int, seconds: float, quick: bool
-) -> None:
-    """Four seeds as other loops train them, and as ours do."""
-    ways = {f"{name} loops, one after the other": [replace(loop, demo=ours.demo)] for name, loop in others.items()}
+def sweeps(base: Loop, other: Loop, quick: bool) -> list[Loop]:
+    """Four seeds as another loop trains them, and as ours does: one after the other and several at once."""
+    loops = [replace(other, name=f"{other.name}, one after the other")]
     if not quick:
-        ways["ours, one after the other"] = [ours]
-    ways[f"ours, {ours.threads} at once, a thread each"] = [replace(ours, threads=1)] * ours.threads
-    if not (quick or ours.demo):
-        bf16 = replace(ours, threads=1, overrides=("engine.precision=bf16",))
-        ways[f"ours, bf16, {ours.threads} at once"] = [bf16] * ours.threads
-    network = "demo network, with its tests" if ours.demo else f"resnet56_superconv, batch {ours.batch_size}"
-    compare_sweeps(results, f"four seeds, {network}", ways, rounds, seconds)
+        loops.append(replace(base, name="ours, one after the other"))
+    at_once = [base.threads] if base.device == "cpu" else [2, 4]
+    for count in at_once:
+        ours = replace(base, threads=max(1, base.threads // count), at_once=count)
+        loops.append(replace(ours, name=f"ours, {count} at once"))
+        if not quick:
+            loops.append(replace(ours, name=f"ours, bf16, {count} at once", overrides=("engine.precision=bf16",)))
+    return loops
+
+
+def commands(results: Results, plain: Loop, rounds: int) -> None:
+    """A sweep of the demo as a user launches it, start and end included, beside a loop that has neither."""
+    seeds, part = 8, "eight seeds, demo network, as a command"
+    config = configured(plain)
+    images = seeds * config.iterations * config.batch_size
+    sweep = ["-m", "repro.train", "-m", f"experiment={config.curve}", "scale=demo", f"seed=range({seeds})"]
+    sweep += ["test_at_start=false", "tracking=disabled", f"device={plain.device}"]
+    print(f"measuring {part}", file=sys.stderr)
+    counts = sorted({1, 2, machine.cores()})
+    speeds: dict[str, list[float]] = {plain.name: [], **{f"ours, workers={count}": [] for count in counts}}
+    with Child(plain) as child:
+        child.warmed_up()
+        for _ in range(rounds):
+            child.ask(seeds * config.iterations)
+            speeds[plain.name].append(images / child.answer()["seconds"])
+            for count in counts:
+                speeds[f"ours, workers={count}"].append(images / lasting([*sweep, f"workers={count}"]))
+    for name, values in speeds.items():
+        results.add(part, name, values, "images/s", first=statistics.median(speeds[plain.name]))
+
+
+def lasting(arguments: list[str]) -> float:
+    """Seconds of ``python`` with these arguments; a ``repro.train`` leaves its runs in a folder that goes away."""
+    with tempfile.TemporaryDirectory() as place:
+        more = [f"output={place}"] if "repro.train" in arguments else []
+        clock = time.perf_counter()
+        subprocess.run([sys.executable, *arguments, *more], check=True, capture_output=True)
+        return time.perf_counter() - clock
 
 
 def overheads(results: Results, rounds: int, wandb: bool) -> None:
-    """Seconds of a row, of its mirror, of a checkpoint; their share of a run at the goal's speed."""
+    """Of a row, of W&B, of a checkpoint: what it takes, and its share of a run at the goal's speed."""
     from repro import checkpoints, models, training
     from repro.records import Record
-    from repro.tracking import Mirror
 
     quiet = () if wandb else ("tracking=disabled",)
-    config = configured(Loop("", overrides=quiet))
+    config = configured(Loop("", experiment="fig5a/clr_3.0", overrides=quiet))
     state = training.State(config, models.from_config(config.model, 10, 3, 0), "cpu")
     saved = state.state_dict()
     row = {"iteration": 1, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.0, "test_accuracy": 0.5}
-    between = 100 * 1000 / GOAL  # seconds from test to test in Figure 5
+    between = 100 * 1000 / GOAL  # seconds from test to test in Figure 5, whose short runs have a hundred of them
 
     def timed(action: Callable[[], object]) -> list[float]:
         found = []
@@ -133,34 +167,46 @@ def overheads(results: Results, rounds: int, wandb: bool) -> None:
         record = Record(folder, config, training.environment("cpu"))
         told("a row of the record", timed(lambda: record.append(row)), between)
         if wandb:
-            clock = time.process_time()
-            mirror = Mirror(record.info, folder)
-            for i in range(rounds):
-                mirror.row({**row, "iteration": i})
-            mirror.finish({**record.info, "status": "finished"})
-            each = 1e3 * (time.process_time() - clock) / rounds
-            told(f"a row of W&B, offline, in its thread; its start and end over {rounds} rows", [each], between)
+            ends = [mirrored(record.info, []) for _ in range(3)]
+            rows = [mirrored(record.info, [row] * 1000) for _ in range(3)]
+            told("W&B, offline, processor time: start and end of a run", ends, 100 * between)
+            each = [(value - statistics.median(ends)) / 1000 for value in rows]
+            told("W&B, offline, processor time: a row", each, between)
         every = config.checkpoint_seconds
         told("a checkpoint: the copy", timed(lambda: copy.deepcopy(state.state_dict())), every)
         told("a checkpoint: writing it, in its thread", timed(lambda: checkpoints.save(folder, saved)), every)
         record.finish("finished")
 
 
+def mirrored(info: dict[str, Any], rows: list[dict[str, float]]) -> float:
+    """Milliseconds of processor time that a W&B run of these rows takes, here and in wandb's own processes."""
+    import wandb
+    import wandb.sdk.launch  # as a sweep does, before its runs begin
+
+    from repro.tracking import Mirror
+
+    before = sum(os.times()[:4])
+    with tempfile.TemporaryDirectory() as place:
+        mirror = Mirror(info, Path(place))
+        for i, row in enumerate(rows):
+            mirror.row({**row, "iteration": i})
+        mirror.finish({**info, "status": "finished"})
+        wandb.teardown()  # its process ends, and is counted
+    return 1e3 * (sum(os.times()[:4]) - before)
+
+
 def start_up(results: Results, rounds: int) -> None:
     """Seconds from a command to the end of a run of one iteration, or to torch alone."""
-    run = ["experiment=fig5a/clr_3.0", "scale=smoke", "iterations=1", "tracking=disabled", "device=cpu"]
+    run = ["-m", "repro.train", "experiment=fig5a/clr_3.0", "scale=smoke", "iterations=1", "device=cpu"]
     ways = {
         "python -c 'import torch'": ["-c", "import torch"],
-        "python -m repro.train, a run of one iteration": ["-m", "repro.train", *run],
+        "python -m repro.train, a run of one iteration": [*run, "tracking=disabled"],
+        "the same with W&B, offline": [*run, "tracking=offline"],
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, arguments in ways.items():
-            with tempfile.TemporaryDirectory() as place:
-                more = [f"output={place}"] if "repro.train" in arguments else []
-                clock = time.perf_counter()
-                subprocess.run([sys.executable, *arguments, *more], check=True, capture_output=True)
-                times[name].append(time.perf_counter() - clock)
+            times[name].append(lasting(arguments))
     for name, values in times.items():
         results.add("start-up", name, values, "s", first=statistics.median(next(iter(times.values()))))
 
@@ -215,7 +261,7 @@ def main() -> None:
     setting = (
         f"`{command}` on {where}; Python {platform.python_version()}, torch {torch.__version__}; {minutes:.1f} min"
     )
-    written(results, title, name, arguments.to, setting)
+    write(results, title, name, arguments.to, setting)
 
 
 if __name__ == "__main__":

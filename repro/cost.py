@@ -73,13 +73,20 @@ def network_size(model: str, blocks: int, width: int, resolution: int, channels:
     )
 
 
+def work(config: Config, start: int = 0) -> float:
+    """Images that a run trains from iteration ``start`` on, those that it tests counted by what they cost."""
+    tests = (config.iterations - start) // config.test_every
+    tested = config.dataset.test_images or images.SIZES[config.dataset.name][1]
+    return (config.iterations - start) * config.batch_size + tests * tested / TEST_SPEED
+
+
 def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: int = 0) -> Estimate:
     """What one run costs from iteration ``start`` on, by the row of the benchmark that is closest to it.
 
     A row of another size is scaled by the multiply-adds (time) and the values put out (memory).
     """
     wanted = _shape(config)
-    work, outputs = network_size(**wanted, channels=1 if config.dataset.name == "digits" else 3)
+    needed, outputs = network_size(**wanted, channels=1 if config.dataset.name == "digits" else 3)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     rows = [row for row in rows if row["device"].split(":")[0] == device]
     if not rows:
@@ -87,8 +94,7 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
 
     def distance(row: dict[str, Any]) -> tuple[float, ...]:
         return (
-            row["model"] != config.model.name,
-            abs(math.log(network_size(**_row_shape(row))[0] / work)) if _row_shape(row) != wanted else 0,
+            abs(math.log(network_size(**_row_shape(row))[0] / needed)) + 0.1 * (row["model"] != wanted["model"]),
             device == "cpu" and row["threads"] != planned.threads,
             abs(math.log(row["batch_size"] / config.batch_size)),
         )
@@ -97,15 +103,13 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     speed, notes = float(row["images_per_second"]), []
     row_work, row_outputs = network_size(**_row_shape(row))
     if _row_shape(row) != wanted:
-        speed *= row_work / work
+        speed *= row_work / needed
         notes.append("scaled by multiply-adds")
     if device == "cpu" and row["threads"] != planned.threads:
         speed *= planned.threads / row["threads"]
-        notes.append(f"scaled from {row['threads']} threads to {planned.threads}")
-    tests = (config.iterations - start) // config.test_every
-    tested = config.dataset.test_images or images.SIZES[config.dataset.name][1]
-    trained = (config.iterations - start) * config.batch_size
-    seconds = (trained + tests * tested / TEST_SPEED) / speed * _sharing(planned)
+        threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+        notes.append(f"scaled from {threads} to {planned.threads}")
+    seconds = work(config, start) / speed * _sharing(planned)
     same = row["batch_size"] * row_outputs
     kept = max(0.0, (row.get("memory_mb") or 0.0) - PROCESS) or same * PER_OUTPUT / 2**20
     megabytes = PROCESS + kept * config.batch_size * outputs / same

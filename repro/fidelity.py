@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from repro import data, engine, models, training
 from repro.config import Precision
-from repro.measure import Results, noise, run_of
+from repro.measure import noise, run_of
+from repro.table import Results
 
 Setting = tuple[Precision, bool, bool]  # compiled, captured as a CUDA graph
 

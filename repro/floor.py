@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro import models
-from repro.measure import Results
+from repro.table import Results
 
 
 def measure(results: Results, device: str, threads: int) -> None:

@@ -4,10 +4,7 @@ What else the machine does strikes them all alike, so that the ratio of two loop
 """
 
 import contextlib
-import csv
-import itertools
 import json
-import math
 import os
 import resource
 import statistics
@@ -15,22 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from repro import machine
+from repro import cost, machine
 from repro.config import CONF, Config, ReproError
-
-COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
+from repro.table import Results
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One way to train: a line of the table, and a process while it is measured."""
+    """One way to train: a line of the table, and ``at_once`` processes while it is measured."""
 
     name: str
     kind: str = "ours"  # or "files", "memory": repro.peer's; "testing" and "plain testing" of a network
@@ -39,71 +31,11 @@ class Loop:
     bn_groups: int = 1
     demo: bool = False  # the demo's network on digits, testing included; otherwise the paper's on 32x32 noise
     threads: int = 1
+    at_once: int = 1  # so many of it, each in a process of its own
     workers: int = 0  # of the DataLoader
     device: str = "cpu"
     keep: bool = True  # machine.keep_freed_memory
     overrides: tuple[str, ...] = ()
-
-
-@dataclass
-class Line:
-    """One measurement: the median of its rounds, their range, the ratio to the first of its part."""
-
-    part: str
-    what: str
-    median: float
-    low: float
-    high: float
-    unit: str
-    ratio: float | None = None
-    note: str = ""
-
-
-@dataclass
-class Results:
-    """What a benchmark found; ``speeds`` are the rows of ``bench.json``."""
-
-    lines: list[Line] = field(default_factory=list)
-    speeds: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, part: str, what: str, values: list[float], unit: str, note: str = "", first: float = 0) -> None:
-        """A line from the values of its rounds; ``first`` is the median that its ratio is to."""
-        median = statistics.median(values)
-        self.lines.append(
-            Line(part, what, median, min(values), max(values), unit, median / first if first else None, note)
-        )
-
-
-def written(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
-    """The table on the terminal, and as ``<name>.csv`` and ``<name>.md`` in ``folder``."""
-    table = Table(title=title, caption=setting)
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in ("median", "low", "high", "ratio") else "left")
-    cells = []
-    part = None
-    for line in results.lines:
-        numbers = [_number(v) for v in (line.median, line.low, line.high)]
-        ratio = f"{line.ratio:.2f}" if line.ratio else ""
-        if part not in (None, line.part):
-            table.add_section()
-        table.add_row("" if line.part == part else line.part, line.what, *numbers, line.unit, ratio, line.note)
-        cells.append([line.part, line.what, *numbers, line.unit, ratio, line.note])
-        part = line.part
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{name}.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([[getattr(line, c) for c in COLUMNS] for line in results.lines])
-    text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
-    text += [f"| {' | '.join(row)} |" for row in cells]
-    (folder / f"{name}.md").write_text("\n".join(text) + "\n")
-
-
-def _number(value: float) -> str:
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 class Child:
@@ -158,26 +90,30 @@ def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds
     speeds: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(Child(loop)) for loop in loops]
-        warm: list[tuple[Child, int]] = []  # those that work, and their iterations a turn
-        for this in children:  # one after the other: warming up is not to disturb the next
+        started = [(loop, [stack.enter_context(Child(loop)) for _ in range(loop.at_once)]) for loop in loops]
+        warm: list[tuple[Loop, list[Child], int]] = []  # those that work, and their iterations a turn
+        for loop, children in started:  # one after the other: warming up is not to disturb the next
             try:
-                warm.append((this, max(1, round(seconds / this.warmed_up()))))
+                slowest = max([this.warmed_up() for this in children])
+                warm.append((loop, children, max(1, round(seconds / slowest))))
             except ReproError as error:
                 print(f"note: {error}", file=sys.stderr)
         for _ in range(rounds):
-            for this, count in warm:
-                this.ask(count)
-                answer = this.answer()
-                speeds.setdefault(this.loop.name, []).append(answer["images"] / answer["seconds"])
-                memory[this.loop.name] = answer["megabytes"]
+            for loop, children, count in warm:
+                clock = time.perf_counter()
+                for this in children:
+                    this.ask(count)
+                answers = [this.answer() for this in children]
+                taken = time.perf_counter() - clock
+                speeds.setdefault(loop.name, []).append(sum(answer["images"] for answer in answers) / taken)
+                memory[loop.name] = max(answer["megabytes"] for answer in answers)
     first = statistics.median(speeds[loops[0].name]) if loops[0].name in speeds else 0.0
     for loop in loops:
         if loop.name in speeds:
             where = f"{loop.threads} thread{'s' * (loop.threads > 1)}" if loop.device == "cpu" else loop.device
-            note = f"{where}, {memory[loop.name]:,.0f} MB"
+            note = f"{where}, {memory[loop.name]:,.0f} MB{' each' * (loop.at_once > 1)}"
             results.add(part, loop.name, speeds[loop.name], "images/s", note, first)
-            if loop.kind == "ours" and not loop.overrides and loop.keep:
+            if loop.kind == "ours" and not loop.overrides and loop.keep and loop.at_once == 1:
                 results.speeds.append(_speed(loop, statistics.median(speeds[loop.name]), memory[loop.name]))
 
 
@@ -191,29 +127,9 @@ def _speed(loop: Loop, speed: float, megabytes: float) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "device": loop.device,
         "threads": loop.threads,
-        "images_per_second": round(speed, 1),
+        "images_per_second": round(speed * cost.work(config) / config.iterations / config.batch_size, 1),
         "memory_mb": round(megabytes, 1),
     }
-
-
-def compare_sweeps(results: Results, part: str, ways: dict[str, list[Loop]], rounds: int, seconds: float) -> None:
-    """Four equal runs in several ways: loops that run at once and share them."""
-    print(f"measuring {part}: {', '.join(ways)}", file=sys.stderr)
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    with contextlib.ExitStack() as stack:
-        children = {name: [stack.enter_context(Child(loop)) for loop in loops] for name, loops in ways.items()}
-        slowest = max(this.warmed_up() for this in itertools.chain(*children.values()))
-        count = 4 * max(1, round(seconds / slowest / 4))
-        for _ in range(rounds):
-            for name, these in children.items():
-                clock = time.perf_counter()
-                for this in these:
-                    this.ask(count // len(these))
-                images = sum(this.answer()["images"] for this in these)
-                speeds[name].append(images / (time.perf_counter() - clock))
-    first = statistics.median(speeds[next(iter(ways))])
-    for name, values in speeds.items():
-        results.add(part, name, values, "images/s", f"{len(ways[name])} at once", first)
 
 
 def child(loop: Loop) -> None:
@@ -295,12 +211,11 @@ def noise(device: str, train: int = 5000, test: int = 1000, classes: int = 10, s
 
 
 def configured(loop: Loop) -> Config:
-    """The run that a loop trains, long enough never to end."""
-    if loop.demo:  # at the demo's pace of testing, every 16 iterations
-        size = ["scale=demo", "iterations=40_000"]
-    else:
-        size = [f"batch_size={loop.batch_size}", f"model.bn_groups={loop.bn_groups}"]
-        size += ["iterations=1_000_000", "test_every=1_000_000"]
+    """The run that a loop trains: as good as endless, or the demo's, again and again."""
+    size = [f"batch_size={loop.batch_size}", f"model.bn_groups={loop.bn_groups}"]
+    size += ["iterations=1_000_000", "test_every=1_000_000"]
+    if loop.demo:
+        size = ["scale=demo"]
     return run_of(f"experiment={loop.experiment}", *size, "test_at_start=false", *loop.overrides)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from repro import bench, cost, fidelity, floor, measure, models, peer
+from repro import bench, cost, fidelity, floor, measure, models, peer, table
 from repro.machine import Plan
-from repro.measure import Loop, Results
+from repro.measure import Loop
+from repro.table import Results
 
 TINY = Loop("ours", demo=True, overrides=("model.width=4",))
 
@@ -76,14 +77,40 @@ def test_a_broken_loop_is_named(tiny, capsys):
     assert "note: ours: " in capsys.readouterr().err
 
 
-def test_four_seeds_in_several_ways(tiny):
+def test_several_of_a_loop_at_once(tiny):
     results = Results()
-    ways = {"one": [tiny], "two at once": [tiny, tiny]}
-    measure.compare_sweeps(results, "four seeds", ways, rounds=2, seconds=0.01)
-    assert [(line.what, line.note) for line in results.lines] == [
-        ("one", "1 at once"),
-        ("two at once", "2 at once"),
+    measure.compare(results, "four seeds", [tiny, replace(tiny, name="two at once", at_once=2)], 2, 0.01)
+    assert [(line.what, " each" in line.note) for line in results.lines] == [
+        ("ours", False),
+        ("two at once", True),
     ]
+    assert len(results.speeds) == 1  # what several share says nothing of one alone
+
+
+def test_four_seeds_in_the_ways_of_a_device():
+    plain = Loop("plain", kind="memory", threads=4)
+    ways = {loop.name: loop for loop in bench.sweeps(Loop("", threads=4), plain, quick=False)}
+    assert list(ways) == ["plain, one after the other", "ours, one after the other", "ours, 4 at once",
+                          "ours, bf16, 4 at once"]  # fmt: skip
+    assert (ways["ours, 4 at once"].threads, ways["ours, 4 at once"].at_once) == (1, 4)
+    on_gpu = bench.sweeps(Loop("", threads=4, device="cuda"), plain, quick=True)
+    assert [loop.at_once for loop in on_gpu] == [1, 2, 4]
+
+
+def test_a_sweep_as_a_command(monkeypatch):
+    monkeypatch.setattr(bench.machine, "cores", lambda: 2)
+    results = Results()
+    bench.commands(results, Loop("plain", kind="memory", demo=True), rounds=1)
+    assert [line.what for line in results.lines] == ["plain", "ours, workers=1", "ours, workers=2"]
+    assert all(line.median > 0 and line.ratio for line in results.lines)
+
+
+def test_the_demos_speed_does_not_count_its_tests_twice(tiny, resolved):
+    """A demo loop tests as it trains: its row says how fast it would train without."""
+    run = resolved("experiment=fig5a/clr_3.0", "scale=demo", "test_at_start=false", "device=cpu")
+    row = measure._speed(tiny, 1000.0, 100.0)
+    seconds = cost.estimate(run, Plan(1, 1, [], 1), [row]).seconds
+    assert seconds == pytest.approx(run.iterations * run.batch_size / 1000, rel=1e-3)
 
 
 def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
@@ -108,7 +135,7 @@ def test_what_an_image_needs(name):
 def test_tables_are_written(tmp_path, capsys):
     results = Results()
     results.add("a part", "ours", [3.0, 1.0, 2.0], "images/s", "a note", first=4.0)
-    measure.written(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
+    table.write(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
     (row,) = csv.DictReader((tmp_path / "to/bench.csv").open())
     assert (row["median"], row["low"], row["high"], row["ratio"]) == ("2.0", "1.0", "3.0", "0.5")
     text = (tmp_path / "to/bench.md").read_text()

@@ -52,7 +52,7 @@ def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):
     assert cost.estimate(run, Plan(4, 1, [], 2), [ROW]).seconds == 2 * one.seconds  # four share two cores
     two = cost.estimate(run, Plan(1, 2, [], 2), [ROW])
     assert two.seconds == one.seconds / 2
-    assert two.basis.endswith("scaled from 1 threads to 2")
+    assert two.basis.endswith("scaled from 1 thread to 2")
 
 
 def test_the_closest_row_counts(resolved):
@@ -71,6 +71,14 @@ def test_the_closest_row_counts(resolved):
     assert other.basis.endswith("scaled by multiply-adds")
     assert other.seconds > 2 * alone.seconds
     assert cost.estimate(resolved(*DEMO), planned, rows[3:4]).seconds is None
+    large = {
+        **ROW,
+        "model": "resnet56_hyperparam",
+        "blocks": 9,
+        "resolution": 32,
+    }  # its size is further than its name
+    basis = cost.estimate(resolved("experiment=fig8b/tbs512", "scale=demo"), planned, [large, ROW]).basis
+    assert basis.startswith("resnet56_superconv, 1 blocks, 8x8 pixels")
 
 
 def test_a_broken_benchmark_is_none(benchmark):

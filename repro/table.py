@@ -1,0 +1,75 @@
+"""What was measured: a line each, and the table that the lines make."""
+
+import csv
+import math
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
+
+
+@dataclass
+class Line:
+    """One measurement: the median of its rounds, their range, the ratio to the first of its part."""
+
+    part: str
+    what: str
+    median: float
+    low: float
+    high: float
+    unit: str
+    ratio: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Results:
+    """What a benchmark found; ``speeds`` are the rows of ``bench.json``."""
+
+    lines: list[Line] = field(default_factory=list)
+    speeds: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, part: str, what: str, values: list[float], unit: str, note: str = "", first: float = 0) -> None:
+        """A line from the values of its rounds; ``first`` is the median that its ratio is to."""
+        median = statistics.median(values)
+        self.lines.append(
+            Line(part, what, median, min(values), max(values), unit, median / first if first else None, note)
+        )
+
+
+def write(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
+    """The table on the terminal, and as ``<name>.csv`` and ``<name>.md`` in ``folder``."""
+    table = Table(title=title, caption=setting)
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in ("median", "low", "high", "ratio") else "left")
+    cells = []
+    part = None
+    for line in results.lines:
+        numbers = [_number(v) for v in (line.median, line.low, line.high)]
+        ratio = f"{line.ratio:.2f}" if line.ratio else ""
+        if part not in (None, line.part):
+            table.add_section()
+        table.add_row("" if line.part == part else line.part, line.what, *numbers, line.unit, ratio, line.note)
+        cells.append([line.part, line.what, *numbers, line.unit, ratio, line.note])
+        part = line.part
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{name}.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([[getattr(line, c) for c in COLUMNS] for line in results.lines])
+    text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    text += [f"| {' | '.join(row)} |" for row in cells]
+    (folder / f"{name}.md").write_text("\n".join(text) + "\n")
+
+
+def _number(value: float) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
