@@ -119,12 +119,12 @@ class SuperconvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape, or at stride 2 to (N, 2C, ceil(H/2), ceil(W/2))."""
-        y = normalised(F.relu(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        y = normalised(F.relu_(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
         if self.stride == 1:
-            return F.relu(x + y)
+            return F.relu_(y.add_(x))
         # Caffe rounds the pooled size up; a window that is cut averages over what is there. With
         # count_include_pad, though nothing is padded, inductor gets the gradient wrong: pytorch/pytorch#198119.
-        y = F.relu(F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False) + y)
+        y = F.relu_(y.add_(F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False)))
         return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
 
 
@@ -146,8 +146,8 @@ class HyperparamBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape, or when widening to (N, width, H/2, W/2)."""
-        y = normalised(F.relu(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
-        return (x if self.shortcut is None else normalised(x, *self.shortcut)) + y
+        y = normalised(F.relu_(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        return y.add_(x if self.shortcut is None else normalised(x, *self.shortcut))
 
 
 class ResNet(nn.Module):
@@ -162,7 +162,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes)."""
-        x = self.blocks(F.relu(normalised(x, self.stem, self.bn)))
+        x = self.blocks(F.relu_(normalised(x, self.stem, self.bn)))
         logits: Tensor = self.classifier(x.mean((2, 3)))
         return logits
 
