@@ -69,9 +69,11 @@ def writer(folder: Path, before: Callable[[], None]) -> Iterator[Callable[[dict[
         pending = pool.submit(write, copy.deepcopy(state))
 
     with ThreadPoolExecutor(1, "checkpoint") as pool:
-        yield begin
-        if pending is not None:
-            pending.result()
+        try:
+            yield begin
+        finally:
+            if pending is not None:
+                pending.result()
 
 
 def load(folder: Path, device: str) -> dict[str, Any] | None:

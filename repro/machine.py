@@ -1,5 +1,6 @@
 """What this machine has for training, how a sweep shares it, how a process uses its memory. No torch here."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 from repro.config import Config
 
 DEVICES = Path("/dev")
+ON_A_GPU = 2  # runs of a sweep, where both have room: one starts, compiles or tests while the other trains
 DRIVERS = ["nvidia[0-9]*", "nvidiactl", "dxg", "kfd"]  # what NVIDIA's, Windows' and AMD's leave there
 
 
@@ -22,26 +24,30 @@ class Plan:
     threads: int
     gpus: list[str]
     cores: int = field(default_factory=lambda: cores())
+    room: float | None = None  # megabytes that are free on each GPU
 
     def within(self, megabytes: float) -> "Plan":
-        """With no more runs of that size than the free memory holds, but one. On GPUs it stays as it is."""
-        free = free_memory()
-        if self.gpus or free is None:
+        """With no more runs of that size than the free memory holds, but one, or one a GPU."""
+        free, places = (self.room, len(self.gpus)) if self.gpus else (free_memory(), 1)
+        if free is None:
             return self
-        return replace(self, workers=max(1, min(self.workers, int(free // megabytes))))
+        return replace(self, workers=min(self.workers, places * max(1, int(free // megabytes))))
 
 
 def plan(config: Config, jobs: int) -> Plan:
     """What ``workers``, ``threads`` and ``device`` mean for a sweep of so many jobs on this machine.
 
-    By default a run on a CPU has one thread and every core a run; every GPU has one.
+    By default a run on a CPU has one thread and every core a run; every GPU has two, where it tells its memory.
     """
     found = gpus(config.device)
+    frees = list(found.values())
+    room = None if None in frees else min(frees, default=None)  # type: ignore[type-var]
     threads = config.threads or 1
-    workers = min(config.workers or (len(found) if found else cores() // threads) or 1, jobs)
+    by_itself = len(found) * (1 if room is None else ON_A_GPU) if found else cores() // threads
+    workers = min(config.workers or by_itself or 1, jobs)
     if found and config.threads is None:
         threads = max(1, cores() // workers)  # they only feed the GPU
-    return Plan(workers, threads, found)
+    return Plan(workers, threads, list(found), room=room)
 
 
 def cores() -> int:
@@ -51,21 +57,37 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def gpus(device: str) -> list[str]:
-    """The GPUs that runs on ``device`` (a configuration's) may use, by the names that CUDA_VISIBLE_DEVICES knows.
+def gpus(device: str) -> dict[str, float | None]:
+    """The GPUs that runs on ``device`` (a configuration's) may use, and the megabytes that are free on each.
 
-    None on a CPU; for one that is named (``cuda:1``, ``mps``) a single "". Another process asks torch, and only
-    where there is a driver: CUDA must not be started in a process that forks, and torch takes seconds.
+    They go by the names that CUDA_VISIBLE_DEVICES knows. None on a CPU; one that is named (``cuda:1``, ``mps``) is
+    "", and its memory nobody asks for. Another process asks torch, and only where there is a driver: CUDA must
+    not be started in a process that forks, and torch takes seconds.
     """
     if device not in ("auto", "cuda"):
-        return [] if device == "cpu" else [""]
+        return {} if device == "cpu" else {"": None}
     if not any(list(DEVICES.glob(pattern)) for pattern in DRIVERS):
-        return []
-    code = "import torch; print(torch.cuda.device_count())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    count = int(done.stdout) if done.returncode == 0 else 0
+        return {}
+    command = [sys.executable, "-c", "from repro import machine; machine.tell()"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = done.stdout.split() if done.returncode == 0 else []
+    room = [None if free == "alone" else float(free) for free in told]
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return (names or [str(k) for k in range(count)])[:count]
+    return dict(zip(names or map(str, range(len(room))), room, strict=False))
+
+
+def tell() -> None:
+    """Print the free megabytes of every GPU, or "alone": some clusters let one process alone use it."""
+    import torch
+
+    compute_mode = 20  # cuda.h, CUdevice_attribute
+    for k in range(torch.cuda.device_count()):
+        mode = ctypes.c_int(0)
+        with contextlib.suppress(OSError):  # AMD's have no such library, and no such mode
+            driver = ctypes.CDLL("libcuda.so.1")
+            driver.cuInit(0)
+            driver.cuDeviceGetAttribute(ctypes.byref(mode), compute_mode, k)
+        print("alone" if mode.value else torch.cuda.mem_get_info(k)[0] / 2**20)
 
 
 def free_memory() -> float | None:

@@ -177,6 +177,9 @@ def test_what_goes_wrong_in_writing_is_not_lost(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no number"):
         train.run(run, tmp_path)
     assert read_info(tmp_path)["reason"] == "ValueError: no number"
+    with pytest.raises(ValueError, match="no number"), checkpoints.writer(tmp_path, lambda: None) as write:
+        write({"iteration": 1})
+        raise KeyboardInterrupt  # an interrupt must not promise a checkpoint that there is not
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkeypatch, caplog):

@@ -148,14 +148,20 @@ def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
     assert read_info(folder.with_name("seed1"))["status"] == "finished"
 
 
-def test_every_run_has_its_own_gpu(resolved, monkeypatch):
+def test_two_runs_share_a_gpu_where_both_have_room(resolved, monkeypatch):
     run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.setattr(machine, "gpus", lambda device: ["0", "1"])
+    monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": None})  # it takes one process alone
     assert plan(run, 16) == Plan(2, 4, ["0", "1"], 8)
+    monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": 30_000.0})
+    assert plan(run, 16) == Plan(4, 2, ["0", "1"], 8, 30_000.0)
+    assert plan(run, 16).within(10_000).workers == 4
+    assert plan(run, 16).within(16_000).workers == plan(run, 16).within(1e6).workers == 2
+    assert plan(run, 3).workers == 3
+    monkeypatch.setattr(machine, "gpus", lambda device: {"": None})
+    assert plan(run, 16) == Plan(1, 8, [""], 8)
     run.workers = 6
     assert plan(run, 16).workers == 6
-    assert plan(run, 3).workers == 3
 
 
 def test_every_core_has_its_run(resolved, monkeypatch):
@@ -175,24 +181,24 @@ def test_no_more_runs_at_once_than_memory_holds(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 10_000.0)
     assert Plan(8, 1, []).within(3_000).workers == 3
     assert Plan(8, 1, []).within(100_000).workers == 1
-    assert Plan(8, 1, ["0"]).within(100_000).workers == 8
+    assert Plan(8, 1, ["0"]).within(100_000).workers == 8  # a GPU that does not tell its memory
     monkeypatch.setattr(machine, "free_memory", lambda: None)
     assert Plan(8, 1, []).within(100_000).workers == 8
 
 
 def test_the_gpus_of_a_device(monkeypatch, tmp_path):
     """Asking torch takes seconds: it is not asked where no driver has left a device."""
-    assert machine.gpus("cpu") == []
-    assert machine.gpus("cuda:1") == machine.gpus("mps") == [""]
-    done = subprocess.CompletedProcess([], 0, stdout="2\n")
+    assert machine.gpus("cpu") == {}
+    assert machine.gpus("cuda:1") == machine.gpus("mps") == {"": None}
+    done = subprocess.CompletedProcess([], 0, stdout="80000.5\nalone\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
-    assert machine.gpus("auto") == []
+    assert machine.gpus("auto") == {}
     (tmp_path / "nvidia0").touch()
-    assert machine.gpus("auto") == ["0", "1"]
+    assert machine.gpus("auto") == {"0": 80000.5, "1": None}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
-    assert machine.gpus("cuda") == ["3", "GPU-8f"]
+    assert machine.gpus("cuda") == {"3": 80000.5, "GPU-8f": None}
 
 
 def test_a_run_sees_the_gpu_of_its_worker_alone(composed, tmp_path):
