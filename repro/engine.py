@@ -174,6 +174,8 @@ class Fast:
             self.graph = graph
 
 
+FAR = 0.9  # of the plain step's change: not what rounding makes, bf16's included, but what a lost update does
+ROUNDING = 1e-5  # of a tensor: all that is left to compare where it hardly changes any more
 _FAST: dict[str, Fast] = {}  # of this process; what they are made for is the key
 
 
@@ -237,7 +239,35 @@ def _fast(
     if key not in _FAST:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # inductor's hints to developers
-            _FAST[key] = Fast(
+            fast = Fast(
                 network, optimizer, images, labels, config.engine.precision, compiled=compiled, graph=graph
             )
+        check(fast, network, optimizer, images, labels)
+        _FAST[key] = fast
     return _FAST[key]
+
+
+def check(fast: Fast, network: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor) -> None:
+    """ArithmeticError if an iteration does not change what the plain step changes: compilers make mistakes.
+
+    That finds what is lost or wild; how far rounding takes the rest is ``repro.fidelity``'s.
+    """
+
+    def after(step: Step, of: nn.Module, rule: Optimizer) -> tuple[list[Tensor], list[Tensor]]:
+        watched = [*rule.tensors, *of.buffers()]
+        before = [tensor.clone() for tensor in watched]
+        step(images, labels, 1.0, 0.9)
+        return before, [tensor.clone() for tensor in watched]
+
+    def copied() -> tuple[nn.Module, Optimizer]:
+        of = copy.deepcopy(network).train()
+        return of, optimizer.twin(dict(zip(network.parameters(), of.parameters(), strict=True)))
+
+    fast.adopt(*(own := copied()))
+    _, found = after(fast, *own)
+    other = copied()
+    before, expected = after(Plain(*other, fast.precision), *other)
+    for was, want, have in zip(before, expected, found, strict=True):
+        allowed = FAR * (want - was).norm() + ROUNDING * want.norm()
+        if want.isfinite().all() and not (have - want).norm() <= allowed:
+            raise ArithmeticError("it does not compute what the plain step does")

@@ -53,7 +53,8 @@ class BatchNorm(nn.Module):
         with torch.no_grad():
             self.mean_sum.mul_(self.fraction).add_(mean if offset is None else mean + offset)
             self.variance_sum.mul_(self.fraction).add_(variance)
-            self.weight_sum.mul_(self.fraction).add_(1)
+            # As one element: in float64, torch 2.11's inductor leaves several 0-dim tensors as they were.
+            self.weight_sum.view(1).mul_(self.fraction).add_(1)
         return y
 
     def averages(self) -> tuple[Tensor, Tensor]:

@@ -166,6 +166,33 @@ def test_a_compiled_step_follows_a_moving_schedule(name):
     assert run([SCHEDULE[0]] * len(SCHEDULE))[0] != pytest.approx(expected, rel=1e-3)  # it does move
 
 
+def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch, caplog):
+    """Without a word, torch 2.11 in float64 left the weight of the running averages at zero."""
+
+    class Losing(Fast):
+        def _iterate(self):
+            loss = super()._iterate()
+            self.tensors[-1].data.zero_()
+            return loss
+
+    monkeypatch.setattr(engine, "_FAST", {})
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    monkeypatch.setattr(engine, "choice", lambda settings, device: (True, False))
+    config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke")
+    of = network()
+    rule = optimizer(of)
+    _, name = engine.build(config, of, rule, *batches(1)[0])
+    assert name == "compiled"
+    monkeypatch.setattr(engine, "_FAST", {})
+    monkeypatch.setattr(engine, "Fast", Losing)
+    _, name = engine.build(config, of, rule, *batches(1)[0])
+    assert name == "plain"
+    assert "engine.compile does not work here (ArithmeticError: it does not compute what the plain" in caplog.text
+    config.engine.compile = True
+    with pytest.raises(ReproError, match="leave it out"):
+        engine.build(config, of, rule, *batches(1)[0])
+
+
 @compiler
 def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
     monkeypatch.setattr(engine, "_FAST", {})
