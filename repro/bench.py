@@ -55,6 +55,9 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
                 loops.append(replace(base, name="ours, default allocator", keep=False))
         return loops
 
+    def demo(loops: list[Loop]) -> list[Loop]:
+        return [replace(loop, demo=True) for loop in loops if "bf16" not in loop.name]
+
     def measure(name: str, experiment: str, batch: int, groups: int) -> None:
         """Large batches on a CPU in fewer ways, for the memory, and in fewer rounds, for the time."""
         large = batch > 128 and not gpu
@@ -72,17 +75,15 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
         measure("resnet56_superconv", "fig5a/clr_3.0", batch, groups)
     for batch, groups in small if quick and small else [*small, (512, 4), (1024, 4)]:
         measure("resnet56_hyperparam", "fig8b/tbs512", batch, groups)
-    demo = [replace(loop, demo=True) for loop in (memory, *variants(False)) if "bf16" not in loop.name]
-    compare(results, "demo network, with its tests", demo, rounds + 2, seconds / 2)
+    compare(results, "demo network, with its tests", demo([memory, *variants(False)]), rounds + 2, seconds / 2)
     four = sweeps(base, files, quick)
     if gpu:
         four = [replace(loop, batch_size=1000, bn_groups=8 if loop.kind == "ours" else 1) for loop in four]
     compare(results, f"four seeds, resnet56_superconv, batch {four[0].batch_size}", four, rounds, 2 * seconds)
-    demo = [replace(loop, demo=True) for loop in sweeps(base, memory, quick) if "bf16" not in loop.name]
-    compare(results, "four seeds, demo network, with its tests", demo, rounds + 2, seconds)
+    part = "four seeds, demo network, with its tests"
+    compare(results, part, demo(sweeps(base, memory, quick)), rounds + 2, seconds)
     if not quick:
         commands(results, replace(memory, demo=True), rounds)
-    if not quick:
         loops = [replace(memory, name="plain, 100 images at once", kind="plain testing")]
         loops += [replace(base, name="ours", kind="testing")]
         loops += [replace(base, name="ours, bf16", kind="testing", overrides=bf16)]
@@ -144,7 +145,7 @@ def overheads(results: Results, rounds: int, wandb: bool) -> None:
     from repro.records import Record
 
     quiet = () if wandb else ("tracking=disabled",)
-    config = configured(Loop("", experiment="fig5a/clr_3.0", overrides=quiet))
+    config = configured(Loop("", overrides=quiet))
     state = training.State(config, models.from_config(config.model, 10, 3, 0), "cpu")
     saved = state.state_dict()
     row = {"iteration": 1, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.0, "test_accuracy": 0.5}

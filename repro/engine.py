@@ -105,8 +105,7 @@ class Fast:
         compiled: bool = False,
         graph: bool = False,
     ):
-        own = copy.deepcopy(network).train()
-        self.optimizer = optimizer.twin(dict(zip(network.parameters(), own.parameters(), strict=True)))
+        own, self.optimizer = copied(network, optimizer)
         self.precision = precision
         self.images, self.labels = images.clone(), labels.clone()
         like = optimizer.tensors[0]
@@ -222,6 +221,12 @@ def tensors(network: nn.Module, optimizer: Optimizer) -> list[Tensor]:
     return [*optimizer.tensors, *network.parameters(), *network.buffers()]
 
 
+def copied(network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """Copies of both, to train beside them."""
+    own = copy.deepcopy(network).train()
+    return own, optimizer.twin(dict(zip(network.parameters(), own.parameters(), strict=True)))
+
+
 def _fast(
     config: Config,
     network: nn.Module,
@@ -259,13 +264,9 @@ def check(fast: Fast, network: nn.Module, optimizer: Optimizer, images: Tensor, 
         step(images, labels, 1.0, 0.9)
         return before, [tensor.clone() for tensor in watched]
 
-    def copied() -> tuple[nn.Module, Optimizer]:
-        of = copy.deepcopy(network).train()
-        return of, optimizer.twin(dict(zip(network.parameters(), of.parameters(), strict=True)))
-
-    fast.adopt(*(own := copied()))
+    own, other = copied(network, optimizer), copied(network, optimizer)
+    fast.adopt(*own)
     _, found = after(fast, *own)
-    other = copied()
     before, expected = after(Plain(*other, fast.precision), *other)
     for was, want, have in zip(before, expected, found, strict=True):
         allowed = FAR * (want - was).norm() + ROUNDING * want.norm()

@@ -12,8 +12,8 @@ from pathlib import Path
 from repro.config import Config
 
 DEVICES = Path("/dev")
-ON_A_GPU = 2  # runs of a sweep, where both have room: one starts, compiles or tests while the other trains
 DRIVERS = ["nvidia[0-9]*", "nvidiactl", "dxg", "kfd"]  # what NVIDIA's, Windows' and AMD's leave there
+ON_A_GPU = 2  # runs of a sweep, where both have room: one starts, compiles or tests while the other trains
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def plan(config: Config, jobs: int) -> Plan:
     By default a run on a CPU has one thread and every core a run; every GPU has two, where it tells its memory.
     """
     found = gpus(config.device)
-    frees = list(found.values())
-    room = None if None in frees else min(frees, default=None)  # type: ignore[type-var]
+    told = [free for free in found.values() if free is not None]
+    room = min(told) if told and len(told) == len(found) else None
     threads = config.threads or 1
     by_itself = len(found) * (1 if room is None else ON_A_GPU) if found else cores() // threads
     workers = min(config.workers or by_itself or 1, jobs)

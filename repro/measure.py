@@ -212,10 +212,11 @@ def noise(device: str, train: int = 5000, test: int = 1000, classes: int = 10, s
 
 def configured(loop: Loop) -> Config:
     """The run that a loop trains: as good as endless, or the demo's, again and again."""
-    size = [f"batch_size={loop.batch_size}", f"model.bn_groups={loop.bn_groups}"]
-    size += ["iterations=1_000_000", "test_every=1_000_000"]
     if loop.demo:
         size = ["scale=demo"]
+    else:
+        size = [f"batch_size={loop.batch_size}", f"model.bn_groups={loop.bn_groups}"]
+        size += ["iterations=1_000_000", "test_every=1_000_000"]
     return run_of(f"experiment={loop.experiment}", *size, "test_at_start=false", *loop.overrides)
 
 

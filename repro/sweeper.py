@@ -55,7 +55,7 @@ class Sweeper(HydraSweeper):
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
         self.show = show  # instead of launching: "cost", or how repro.status shows the runs
-        self.compositions: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
+        self.compositions: dict[tuple[str, ...], tuple[str, DictConfig]] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's hook: keep what ``sweep`` needs."""
@@ -128,19 +128,18 @@ class Sweeper(HydraSweeper):
 
     def _composed(self, overrides: list[str]) -> DictConfig:
         """As Hydra composes it; that takes tens of milliseconds, which jobs that differ by seed alone share."""
-        seeds = [o for o in overrides if o.startswith("seed=")]
-        others = tuple(o for o in overrides if o not in seeds)
-        if others not in self.compositions:
+        seed = next((o for o in overrides if o.startswith("seed=")), None)
+        others = tuple(o for o in overrides if o != seed)
+        if seed is None or others not in self.compositions:
             composed: DictConfig = self.loader.load_sweep_config(self.composed, [*overrides, QUIET])
-            if seeds and "seed" in composed.hydra.job.config.override_dirname.exclude_keys:
-                self.compositions[others] = seeds, composed
+            if seed and "seed" in composed.hydra.job.config.override_dirname.exclude_keys:
+                self.compositions[others] = seed, composed
             return composed
-        those, composed = self.compositions[others]
+        other, composed = self.compositions[others]
         composed = copy.deepcopy(composed)
-        composed.seed = OverridesParser.create().parse_override(seeds[0]).value()
-        task = [o for o in composed.hydra.overrides.task if o not in those]
+        composed.seed = OverridesParser.create().parse_override(seed).value()
         with read_write(composed.hydra):
-            composed.hydra.overrides.task = sorted([*task, *seeds], key=[*overrides, QUIET].index)
+            composed.hydra.overrides.task = [seed if o == other else o for o in composed.hydra.overrides.task]
         return composed
 
     def _job(self, overrides: list[str]) -> Job:

@@ -140,7 +140,8 @@ def start_server(composed: DictConfig) -> None:
     would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
     """
     modules = ["torch", "repro.train", "repro.training", "repro.data", "repro.tracking"]
-    modules += ["wandb", "wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
+    modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
+    # (wandb.init itself imports wandb.sdk.launch, and all of wandb with it)
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     # No thread may run where processes are forked from; and where more threads than cores are asked for, none may
     # spin while it waits.

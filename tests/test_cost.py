@@ -71,12 +71,8 @@ def test_the_closest_row_counts(resolved):
     assert other.basis.endswith("scaled by multiply-adds")
     assert other.seconds > 2 * alone.seconds
     assert cost.estimate(resolved(*DEMO), planned, rows[3:4]).seconds is None
-    large = {
-        **ROW,
-        "model": "resnet56_hyperparam",
-        "blocks": 9,
-        "resolution": 32,
-    }  # its size is further than its name
+    # Of the same name, but further in size.
+    large = {**ROW, "model": "resnet56_hyperparam", "blocks": 9, "resolution": 32}
     basis = cost.estimate(resolved("experiment=fig8b/tbs512", "scale=demo"), planned, [large, ROW]).basis
     assert basis.startswith("resnet56_superconv, 1 blocks, 8x8 pixels")
 

@@ -162,6 +162,7 @@ def test_two_runs_share_a_gpu_where_both_have_room(resolved, monkeypatch):
     assert plan(run, 16) == Plan(1, 8, [""], 8)
     run.workers = 6
     assert plan(run, 16).workers == 6
+    assert plan(run, 3).workers == 3
 
 
 def test_every_core_has_its_run(resolved, monkeypatch):
