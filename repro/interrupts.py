@@ -16,7 +16,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """A list that SIGINT, SIGTERM or SIGUSR2 put their number into; a second SIGINT interrupts at once."""
+    """A list that SIGINT, SIGTERM or SIGUSR2 put their number into; a second SIGINT interrupts at once.
+
+    Who waited for SIGUSR2 before hears of it in the end: submitit's handler queues the job again.
+    """
     stop: list[int] = []
 
     def note(number: int, frame: object) -> None:
@@ -32,3 +35,5 @@ def interruptible() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if signal.SIGUSR2 in stop and callable(before[signal.SIGUSR2]):
+            signal.raise_signal(signal.SIGUSR2)

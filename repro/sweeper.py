@@ -95,8 +95,15 @@ class Sweeper(HydraSweeper):
         """By our own processes, unless another launcher was chosen."""
         runs = [(job.folder, job.config) for job in jobs]
         if not self.local:
-            with Progress(runs):
-                return list(self.launch([[*job.overrides, QUIET] for job in jobs], initial_job_idx=0))
+            try:
+                with Progress(runs):
+                    return list(self.launch([[*job.overrides, QUIET] for job in jobs], initial_job_idx=0))
+            except Exception as error:
+                reason = (str(error).strip() or "no reason given").splitlines()[0]
+                raise ReproError(
+                    f"the launcher gave up ({type(error).__name__}: {reason}); what it started may still run. "
+                    "Launch again when they have ended: finished runs are kept, the others go on"
+                ) from error
         from repro import workers
 
         Path(self.composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,119 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from repro.interrupts import Interrupted, interruptible
+
+# Enough of Slurm for an array of two jobs: what submitit calls, and a way to preempt a job and to queue it again.
+TOOLS = {
+    "sbatch": """
+cp "${!#}" $SLURM_STAND_IN/script
+for k in 0 1; do start $k; done
+echo Submitted batch job 7
+""",
+    "start": """
+export SLURM_JOB_ID=$((8 + $1)) SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$1 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1
+export SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_JOB_NODELIST=here
+setsid bash -c "bash $SLURM_STAND_IN/script && touch $SLURM_STAND_IN/done$1" </dev/null >>$SLURM_STAND_IN/log$1 2>&1 &
+""",
+    "srun": """
+echo $$ > $SLURM_STAND_IN/pid$SLURM_ARRAY_TASK_ID
+while [[ "$(basename "$1")" != python* ]]; do shift; done
+exec "$@"
+""",
+    "scontrol": """
+echo "$@" >> $SLURM_STAND_IN/requeued
+setsid bash -c "sleep 1; start ${2#*_}" </dev/null >/dev/null 2>&1 &
+""",
+    "sacct": """
+echo 'JobID|State|NodeList'
+for k in 0 1; do [ -e $SLURM_STAND_IN/done$k ] && echo "7_$k|COMPLETED|here" || echo "7_$k|RUNNING|here"; done
+""",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """The folder of a stand-in for Slurm, and the environment in which it is found."""
+    pytest.importorskip("submitit")
+    folder = tmp_path / "slurm"
+    (folder / "bin").mkdir(parents=True)
+    for name, script in TOOLS.items():
+        (folder / "bin" / name).write_text("#!/bin/bash" + script)
+        (folder / "bin" / name).chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "SLURM_", "SUBMITIT_"))}
+    return folder, {
+        **kept,
+        "SLURM_STAND_IN": str(folder),
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def sweep(tmp_path, *arguments):
+    command = [sys.executable, "-m", "repro.train", "-m", "hydra/launcher=slurm", "experiment=fig8b/tbs512"]
+    return [*command, "seed=0,1", "threads=1", "tracking=disabled", f"output={tmp_path / 'runs'}", *arguments]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-in for Slurm is made of bash and setsid")
+def test_a_job_of_slurm_that_is_preempted_is_queued_again_and_goes_on(slurm, tmp_path):
+    folder, environment = slurm
+    command = sweep(tmp_path, "scale=demo", "iterations=60_000", "hydra.launcher.partition=short")
+    launched = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        rows, deadline = 0, time.monotonic() + 120
+        while rows < 3 and time.monotonic() < deadline and launched.poll() is None:
+            rows = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("runs/**/seed0/history.jsonl"))
+            time.sleep(0.05)
+        assert rows >= 3
+        os.kill(int((folder / "pid0").read_text()), signal.SIGUSR2)
+        told, _ = launched.communicate(timeout=240)
+    finally:
+        launched.kill()
+    assert launched.returncode == 0, told + "".join(path.read_text() for path in folder.glob("log*"))
+    assert (folder / "requeued").read_text() == "requeue 7_0\n"
+    runs = sorted(path.parent for path in tmp_path.glob("runs/demo/**/run.json"))
+    assert [run.name for run in runs] == ["seed0", "seed1"]
+    for run in runs:
+        info = json.loads((run / "run.json").read_text())
+        iterations = [json.loads(line)["iteration"] for line in (run / "history.jsonl").read_text().splitlines()]
+        assert info["status"] == "finished"
+        assert iterations == sorted(set(iterations))
+    assert "going on after iteration" in (runs[0] / "train.log").read_text()
+    assert "going on after iteration" not in (runs[1] / "train.log").read_text()
+    script = (folder / "script").read_text()
+    for asked in ("--gpus-per-node=1", "--partition=short", "--signal=USR2@120"):
+        assert f"#SBATCH {asked}" in script
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-in for Slurm is made of bash and setsid")
+def test_a_launcher_that_gives_up_is_one_line(slurm, tmp_path):
+    folder, environment = slurm
+    (folder / "bin" / "sbatch").write_text("#!/bin/bash\necho 'no such partition' >&2\nexit 1\n")
+    done = subprocess.run(
+        sweep(tmp_path, "scale=smoke"), env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "error: the launcher gave up (" in done.stderr
+    assert "finished runs are kept" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_who_waited_for_sigusr2_before_hears_of_it_after_the_run():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(number))
+    try:
+        with pytest.raises(Interrupted), interruptible() as stop:
+            signal.raise_signal(signal.SIGUSR2)
+            assert stop == [signal.SIGUSR2]
+            assert heard == []
+            raise Interrupted(stop[0])
+        assert heard == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
