@@ -277,6 +277,8 @@ def one_line(error: BaseException) -> str:
             p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml")
         )
         return f"experiment={wrong[1]}: no such experiment; there are {', '.join(map(str, names))}"
+    if wrong := re.search(r"In 'hydra/launcher/(\w+)': Could not (load|find) ", message):
+        return no_launcher(wrong[1])
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text, options = "", False
     for line in lines:
@@ -289,6 +291,11 @@ def one_line(error: BaseException) -> str:
         cause = one_line(error.__cause__)
         text = text if cause in text else f"{text.rstrip('.')}: {cause}"
     return text
+
+
+def no_launcher(name: str) -> str:
+    """What to say where Hydra's plug-in for ``hydra/launcher=<name>`` is missing."""
+    return f"hydra/launcher={name}: its plug-in is not installed; pip install -e '.[{name}]'"
 
 
 def run_app(app: Callable[[], Any]) -> None:

@@ -1,16 +1,17 @@
 """One iteration of training, computed plainly or fast: loss, gradients, update.
 
-``Plain`` is the reference, and what runs on a CPU unless ``engine.compile`` asks otherwise. ``Fast`` does the same
-through buffers that stay where they are: forward, backward and update compiled, and on a GPU the whole captured
-once as a CUDA graph and replayed. Learning rate, momentum and weight decay are tensors on the device there, so
-that they move without recompiling and without being frozen. Runs of one process that have the same shapes share
-one ``Fast``: a sweep compiles once.
+``Plain`` is the reference. A CPU runs it, or ``ByGroup`` where normalisation has several groups: the same with one
+after the other. ``Fast`` does it through buffers that stay where they are: forward, backward and update compiled,
+and on a GPU the whole captured once as a CUDA graph and replayed. Learning rate, momentum and weight decay are
+tensors on the device there, so that they move without recompiling and without being frozen. Runs of one process
+that have the same shapes share one ``Fast``: a sweep compiles once.
 """
 
 import copy
 import importlib.util
 import json
 import logging
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro import models
 from repro.config import Config, Engine, Precision, ReproError, to_dict
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,29 @@ class Plain:
         loss.backward()
         self.optimizer.step(lr, momentum)
         return loss.detach()
+
+
+class ByGroup(Plain):
+    """The plain step with one normalisation group after the other, as if each were on its GPU.
+
+    They meet in the gradient alone. It takes the memory of one group, and more of it stays in a CPU's cache.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: Optimizer, precision: Precision, groups: int):
+        super().__init__(network, optimizer, precision)
+        self.groups = groups
+
+    def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
+        """One iteration; the loss before the update, a 0-dim tensor on the device."""
+        losses = []
+        groups = zip(images.chunk(self.groups), labels.chunk(self.groups), strict=True)
+        for number, (some, theirs) in enumerate(groups):
+            with models.one_group(self.network, number), computing_in(self.precision, images.device.type):
+                loss = F.cross_entropy(logits(self.network, some), theirs) / self.groups
+            loss.backward()
+            losses.append(loss.detach())
+        self.optimizer.step(lr, momentum)
+        return torch.stack(losses).sum()
 
 
 class Fast:
@@ -202,7 +227,32 @@ def build(
                 raise ReproError(f"engine.{key}=true does not work here ({reason}); leave it out") from error
             log.warning("engine.%s does not work here (%s); the run goes on without", key, reason)
             compiled, graph = (False, graph) if compiled else (False, False)
+    groups = config.model.bn_groups
+    if groups > 1 and images.device.type == "cpu":
+        return ByGroup(network, optimizer, settings.precision, groups), "plain, by group"
     return Plain(network, optimizer, settings.precision), "plain"
+
+
+def emulated(precision: Precision, device: str) -> bool:
+    """Whether ``device`` has no arithmetic for this precision: products then take many times as long as float32's.
+
+    A GPU says so itself. A CPU's is tried, a tenth of a second long: emulation costs a factor of 30 or more.
+    """
+    if precision is not Precision.bf16:
+        return False
+    if torch.device(device).type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def seconds(dtype: torch.dtype) -> float:
+        a = torch.ones(256, 256, dtype=dtype, device=device)
+        taken = []
+        for _ in range(3):
+            clock = time.perf_counter()
+            a @ a
+            taken.append(time.perf_counter() - clock)
+        return min(taken)
+
+    return torch.device(device).type == "cpu" and seconds(torch.bfloat16) > 8 * seconds(torch.float32)
 
 
 def choice(settings: Engine, device: torch.device) -> tuple[bool, bool]:

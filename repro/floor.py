@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro import models
+from repro import engine, models
+from repro.config import Precision
 from repro.table import Results
 
 
@@ -29,7 +30,10 @@ def measure(results: Results, device: str, threads: int) -> None:
 
     n, images = (8192, 512) if device != "cpu" else (2048, 32)
     rates = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if engine.emulated(Precision.bf16, device):
+        del types["bfloat16"]
+    for name, dtype in types.items():
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
         product = rate(lambda a=a, b=b: a @ b, 2 * n**3 / 1e9)  # type: ignore[misc]
         results.add("floor", f"matrix product, {name}", product, "GFLOP/s")
@@ -47,9 +51,8 @@ def measure(results: Results, device: str, threads: int) -> None:
         flops, moved = (amount / 1e9 for amount in needs(models.build(name, 10)))
         results.add("floor", f"{name}: arithmetic of an image", [flops], "GFLOP")
         results.add("floor", f"{name}: values kept for backward, written and read", [moved * 1e3], "MB an image")
-        for line in [
-            line for line in results.lines if line.part.startswith(name) and line.what in ("ours", "ours, bf16")
-        ]:
+        of_this = [line for line in results.lines if line.part.startswith(name)]
+        for line in [line for line in of_this if line.what in ("ours", "ours, bf16")]:
             bf16 = "bf16" in line.what
             use = line.median * flops / rates["bfloat16" if bf16 else "float32"]
             traffic = line.median * moved / (2 if bf16 else 1) / bandwidth

@@ -6,6 +6,8 @@ Facts: the network definitions published with arXiv 1708.07120 and 1803.09820. I
 
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ class BatchNorm(nn.Module):
     the sum of their weights. Before the first iteration that is 0/0, and the output NaN.
 
     Three ways to the same numbers: one ``batch_norm`` where there is one group, ``norm_by_parts`` (the plain
-    reference), and under torch.compile ``norm_by_view``, whose passes inductor fuses with their neighbours.
+    reference), and under torch.compile ``norm_by_view``, whose passes inductor fuses with their neighbours. A step
+    may also show it one group after the other, as ``one_group`` says.
     """
 
     mean_sum: Tensor
@@ -36,6 +39,7 @@ class BatchNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.groups, self.fraction, self.eps = groups, fraction, eps
+        self.follows = True  # the running averages follow the batch that is seen
         self.register_buffer("mean_sum", torch.zeros(channels))
         self.register_buffer("variance_sum", torch.zeros(channels))
         self.register_buffer("weight_sum", torch.zeros(()))
@@ -50,6 +54,8 @@ class BatchNorm(nn.Module):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         norm = norm_by_view if torch.compiler.is_compiling() else norm_by_parts
         y, mean, variance = norm(x, self.weight, self.bias, self.groups, self.eps)
+        if not self.follows:
+            return y
         with torch.no_grad():
             self.mean_sum.mul_(self.fraction).add_(mean if offset is None else mean + offset)
             self.variance_sum.mul_(self.fraction).add_(variance)
@@ -60,6 +66,20 @@ class BatchNorm(nn.Module):
     def averages(self) -> tuple[Tensor, Tensor]:
         """The running mean and variance of each channel, NaN before the first iteration."""
         return self.mean_sum / self.weight_sum, self.variance_sum / self.weight_sum
+
+
+@contextmanager
+def one_group(network: nn.Module, number: int) -> Iterator[None]:
+    """Group ``number`` (from 0) is all that the network sees of a batch; the running averages follow the first."""
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    groups = [norm.groups for norm in norms]
+    for norm in norms:
+        norm.groups, norm.follows = 1, number == 0
+    try:
+        yield
+    finally:
+        for norm, before in zip(norms, groups, strict=True):
+            norm.groups, norm.follows = before, True
 
 
 Normed = tuple[Tensor, Tensor, Tensor]  # the output, and mean and unbiased variance of the first group

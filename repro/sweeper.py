@@ -28,7 +28,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from repro import cost, images, status
-from repro.config import Config, Dataset, ReproError, fingerprint, resolve
+from repro.config import Config, Dataset, ReproError, fingerprint, no_launcher, resolve
 from repro.progress import Progress
 from repro.records import already_finished
 
@@ -62,11 +62,13 @@ class Sweeper(HydraSweeper):
         self.loader = hydra_context.config_loader
         self.composed = config
         self.local = config.hydra.launcher._target_ == BASIC
-        self.launch = (
-            Plugins.instance()
-            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
-            .launch
-        )
+        try:
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=hydra_context, task_function=task_function, config=config
+            )
+        except RuntimeError as error:  # Hydra knows no such class
+            raise ReproError(no_launcher(config.hydra.runtime.choices["hydra/launcher"])) from error
+        self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every job that is not finished; ReproError names those that failed."""

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from repro.records import Record, already_finished, differences, read_info
 
 log = logging.getLogger(__name__)
 sweeper.register()
+# Ours is meant to complete the plug-in's own file of that name.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -50,7 +53,7 @@ def run(config: Config, folder: Path) -> None:
 def _train(config: Config, folder: Path, stop: list[int]) -> None:
     import torch
 
-    from repro import data, models, training
+    from repro import data, engine, models, training
     from repro.tracking import Mirror
 
     machine.keep_freed_memory()
@@ -67,6 +70,9 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
         images.identify(config.dataset)
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error
+    if engine.emulated(config.engine.precision, device):
+        slow = "%s has no arithmetic for it; at the paper's size float32 (leave it out) is many times as fast"
+        log.warning(f"engine.precision=%s: {slow}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
     state = training.State(config, network, device)
     saved = _checkpoint(folder, config, device)

@@ -1,8 +1,10 @@
 """Every fast path beside its plain reference: the same step, the same moving schedule, stated tolerances."""
 
 import copy
+import itertools
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 
 from repro import data, engine, models, training
 from repro.config import Precision, ReproError, fingerprint, from_dict, to_dict
-from repro.engine import Fast, Plain
+from repro.engine import ByGroup, Fast, Plain
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up
@@ -127,6 +129,50 @@ def test_a_bias_that_is_there_reaches_the_running_mean():
     models.normalised(x, convolution, norm)
     mean, _ = norm.averages()
     torch.testing.assert_close(mean, convolution(x).mean((0, 2, 3)).detach())
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_one_group_after_the_other_is_the_plain_step(name):
+    ends = []
+    for make in (lambda of, rule: Plain(of, rule), lambda of, rule: ByGroup(of, rule, Precision.float32, 3)):
+        of = network(name, groups=3, dtype=torch.float64)
+        rule = optimizer(of)
+        ends.append((trained(make(of, rule), dtype=torch.float64), values(of), rule.velocity))
+    (losses, state, velocity), (expected, *others) = ends
+    assert losses == pytest.approx(expected, rel=1e-9)
+    for a, b in zip([*state, *velocity], itertools.chain(*others), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_the_running_averages_follow_the_first_group_alone():
+    of, (images, _) = network(groups=3, dtype=torch.float64), batches(1, torch.float64)[0]
+    for number, part in enumerate(images.chunk(3)):
+        with models.one_group(of, number):
+            of(part)
+    alone = network(groups=1, dtype=torch.float64)
+    alone(images[:4])
+    assert all(torch.equal(a, b) for a, b in zip(of.buffers(), alone.buffers(), strict=True))
+    of(images)  # and afterwards it sees whole batches again
+    assert of.bn.groups == 3
+    assert of.bn.weight_sum == pytest.approx(1 + of.bn.fraction)
+
+
+def test_a_cpu_takes_one_group_after_the_other(resolved):
+    config, of = resolved("experiment=fig8b/tbs512", "scale=smoke"), network()
+    config.model.bn_groups = 2
+    step, name = engine.build(config, of, optimizer(of), *batches(1)[0])
+    assert isinstance(step, ByGroup)
+    assert name == "plain, by group"
+
+
+@pytest.mark.parametrize(
+    ("bf16", "float32", "expected"), [(37.0, 1.0, True), (0.5, 1.0, False), (2.0, 1.0, False)]
+)
+def test_bf16_that_a_cpu_only_emulates_is_found_out(bf16, float32, expected, monkeypatch):
+    clock = itertools.chain(*([0.0, took] * 3 for took in (bf16, float32)))
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert engine.emulated(Precision.bf16, "cpu") is expected
+    assert not engine.emulated(Precision.float32, "cpu")
 
 
 @pytest.mark.parametrize("update", ["caffe", "torch"])

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import signal
@@ -6,7 +7,9 @@ import sys
 import time
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
+from repro.config import one_line
 from repro.interrupts import Interrupted, interruptible
 
 # Enough of Slurm for an array of two jobs: what submitit calls, and a way to preempt a job and to queue it again.
@@ -103,6 +106,41 @@ def test_a_launcher_that_gives_up_is_one_line(slurm, tmp_path):
     assert "error: the launcher gave up (" in done.stderr
     assert "finished runs are kept" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def ray_sweep(tmp_path, *arguments):
+    command = [sys.executable, "-m", "repro.train", "-m", "hydra/launcher=ray", "experiment=fig8b/tbs512"]
+    command += ["seed=0,1", "scale=smoke", "threads=1", "tracking=disabled", f"output={tmp_path}", *arguments]
+    return subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=240)
+
+
+def test_every_run_is_a_task_of_ray(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install -e '.[ray]'")
+    done = ray_sweep(tmp_path, "hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1")
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
+    runs = [json.loads(path.read_text()) for path in tmp_path.glob("smoke/**/run.json")]
+    assert [run["status"] for run in runs] == ["finished", "finished"]
+
+
+def test_a_run_on_ray_asks_for_a_gpu_and_is_tried_again(composed):
+    remote = composed("hydra/launcher=ray").hydra.launcher.ray.remote
+    assert remote.num_gpus == 1
+    assert remote.max_retries > 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_a_launcher_that_is_not_installed_is_one_line(tmp_path):
+    done = ray_sweep(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: hydra/launcher=ray: its plug-in is not installed; pip install -e '.[ray]'\n"
+
+
+def test_a_launcher_whose_own_file_is_missing_is_one_line():
+    error = ConfigCompositionException(
+        "In 'hydra/launcher/slurm': Could not load 'hydra/launcher/submitit_slurm'."
+    )
+    assert one_line(error) == "hydra/launcher=slurm: its plug-in is not installed; pip install -e '.[slurm]'"
 
 
 def test_who_waited_for_sigusr2_before_hears_of_it_after_the_run():
