@@ -120,9 +120,9 @@ def sweeps(base: Loop, other: Loop, quick: bool) -> list[Loop]:
     return loops
 
 
-def commands(results: Results, plain: Loop, rounds: int) -> None:
+def commands(results: Results, plain: Loop, rounds: int, seeds: int = 8) -> None:
     """A sweep of the demo as a user launches it, start and end included, beside a loop that has neither."""
-    seeds, part = 8, "eight seeds, demo network, as a command"
+    part = f"{seeds} seeds, demo network, as a command"
     config = configured(plain)
     images = seeds * config.iterations * config.batch_size
     sweep = ["-m", "repro.train", "-m", f"experiment={config.curve}", "scale=demo", f"seed=range({seeds})"]

@@ -100,7 +100,7 @@ def test_four_seeds_in_the_ways_of_a_device():
 def test_a_sweep_as_a_command(monkeypatch):
     monkeypatch.setattr(bench.machine, "cores", lambda: 2)
     results = Results()
-    bench.commands(results, Loop("plain", kind="memory", demo=True), rounds=1)
+    bench.commands(results, Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
     assert [line.what for line in results.lines] == ["plain", "ours, workers=1", "ours, workers=2"]
     assert all(line.median > 0 and line.ratio for line in results.lines)
 
