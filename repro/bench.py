@@ -100,7 +100,7 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
         loops += [replace(base, name="ours, bf16", kind="testing", overrides=bf16)]
         compare("testing, resnet56_superconv", loops, rounds, seconds)
     print("measuring floor, overheads, start-up", file=sys.stderr)
-    floor.measure(results, device, cores)
+    floor.measure(results, device, cores, bf16=not no_bf16)
     overheads(results, 20 if quick else 100, wandb=not quick)
     start_up(results, 2 if quick else 5)
     return results

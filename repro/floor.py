@@ -9,12 +9,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro import engine, models
-from repro.config import Precision
+from repro import models
 from repro.table import Results
 
 
-def measure(results: Results, device: str, threads: int) -> None:
+def measure(results: Results, device: str, threads: int, *, bf16: bool = True) -> None:
     """What the machine could do at best: its rates, what an image needs of them, and how much of each is used."""
     torch.set_num_threads(threads)
 
@@ -30,10 +29,7 @@ def measure(results: Results, device: str, threads: int) -> None:
 
     n, images = (8192, 512) if device != "cpu" else (2048, 32)
     rates = {}
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if engine.emulated(Precision.bf16, device):
-        del types["bfloat16"]
-    for name, dtype in types.items():
+    for name, dtype in (("float32", torch.float32), *([("bfloat16", torch.bfloat16)] if bf16 else [])):
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
         product = rate(lambda a=a, b=b: a @ b, 2 * n**3 / 1e9)  # type: ignore[misc]
         results.add("floor", f"matrix product, {name}", product, "GFLOP/s")
@@ -53,9 +49,9 @@ def measure(results: Results, device: str, threads: int) -> None:
         results.add("floor", f"{name}: values kept for backward, written and read", [moved * 1e3], "MB an image")
         of_this = [line for line in results.lines if line.part.startswith(name)]
         for line in [line for line in of_this if line.what in ("ours", "ours, bf16")]:
-            bf16 = "bf16" in line.what
-            use = line.median * flops / rates["bfloat16" if bf16 else "float32"]
-            traffic = line.median * moved / (2 if bf16 else 1) / bandwidth
+            in_bf16 = "bf16" in line.what
+            use = line.median * flops / rates["bfloat16" if in_bf16 else "float32"]
+            traffic = line.median * moved / (2 if in_bf16 else 1) / bandwidth
             note = f"at least {traffic:.0%} of the memory's rate"
             results.add("floor", f"{line.part}, {line.what}: of the better rate above", [100 * use], "%", note)
 

@@ -39,7 +39,7 @@ class BatchNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.groups, self.fraction, self.eps = groups, fraction, eps
-        self.follows = True  # the running averages follow the batch that is seen
+        self.alone: int | None = None  # the number of the group that is all it sees of a batch, for one_group
         self.register_buffer("mean_sum", torch.zeros(channels))
         self.register_buffer("variance_sum", torch.zeros(channels))
         self.register_buffer("weight_sum", torch.zeros(()))
@@ -53,8 +53,9 @@ class BatchNorm(nn.Module):
             mean, variance = self.averages()
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         norm = norm_by_view if torch.compiler.is_compiling() else norm_by_parts
-        y, mean, variance = norm(x, self.weight, self.bias, self.groups, self.eps)
-        if not self.follows:
+        groups = self.groups if self.alone is None else 1
+        y, mean, variance = norm(x, self.weight, self.bias, groups, self.eps)
+        if self.alone:  # not the first
             return y
         with torch.no_grad():
             self.mean_sum.mul_(self.fraction).add_(mean if offset is None else mean + offset)
@@ -72,14 +73,13 @@ class BatchNorm(nn.Module):
 def one_group(network: nn.Module, number: int) -> Iterator[None]:
     """Group ``number`` (from 0) is all that the network sees of a batch; the running averages follow the first."""
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
-    groups = [norm.groups for norm in norms]
     for norm in norms:
-        norm.groups, norm.follows = 1, number == 0
+        norm.alone = number
     try:
         yield
     finally:
-        for norm, before in zip(norms, groups, strict=True):
-            norm.groups, norm.follows = before, True
+        for norm in norms:
+            norm.alone = None
 
 
 Normed = tuple[Tensor, Tensor, Tensor]  # the output, and mean and unbiased variance of the first group

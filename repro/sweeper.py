@@ -66,7 +66,9 @@ class Sweeper(HydraSweeper):
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
-        except RuntimeError as error:  # Hydra knows no such class
+        except RuntimeError as error:
+            if not str(error).startswith("Unknown plugin class"):
+                raise
             raise ReproError(no_launcher(config.hydra.runtime.choices["hydra/launcher"])) from error
         self.launch = launcher.launch
 
