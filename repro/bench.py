@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from repro import machine, measure
-from repro.config import Precision, cache_folder
+from repro.config import Precision
+from repro.folders import cache_folder
 from repro.measure import Child, Loop, configured
 from repro.table import Results, write
 
@@ -56,10 +57,9 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
             loops.append(replace(base, name="ours, plain", overrides=plain))
             loops.append(replace(base, name="ours, plain bf16", overrides=(*plain, *bf16)))
             loops.append(replace(base, name="ours, tf32", overrides=("engine.precision=tf32",)))
-        elif not large:
+        elif not (large or quick):
             loops.append(replace(base, name="ours, one thread", threads=1))
-            if not quick:
-                loops.append(replace(base, name="ours, default allocator", keep=False))
+            loops.append(replace(base, name="ours, default allocator", keep=False))
         return loops
 
     def demo(loops: list[Loop]) -> list[Loop]:
@@ -100,9 +100,9 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
         loops += [replace(base, name="ours, bf16", kind="testing", overrides=bf16)]
         compare("testing, resnet56_superconv", loops, rounds, seconds)
     print("measuring floor, overheads, start-up", file=sys.stderr)
-    floor.measure(results, device, cores, bf16=not no_bf16)
+    floor.measure(results, device, cores, rounds=3 if quick else 7, bf16=not no_bf16)
     overheads(results, 20 if quick else 100, wandb=not quick)
-    start_up(results, 2 if quick else 5)
+    start_up(results, 1 if quick else 5)
     return results
 
 
@@ -131,7 +131,7 @@ def commands(results: Results, plain: Loop, rounds: int, seeds: int = 8) -> None
     counts = sorted({1, 2, machine.cores()})
     speeds: dict[str, list[float]] = {plain.name: [], **{f"ours, workers={count}": [] for count in counts}}
     with Child(plain) as child:
-        child.warmed_up()
+        measure.warmed_up([child])
         for _ in range(rounds):
             child.ask(seeds * config.iterations)
             speeds[plain.name].append(images / child.answer()["seconds"])

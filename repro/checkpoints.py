@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from repro.config import ReproError
+from repro.errors import ReproError
 
 log = logging.getLogger(__name__)
 KEPT = 2

@@ -7,29 +7,18 @@ what is trained, recorded and hashed. No torch here.
 import dataclasses
 import hashlib
 import json
-import os
-import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from repro import schedules
+from repro.errors import ReproError, one_line
 
 PROTOCOL = 1  # raise it when the same configuration no longer trains the same run
-_PACKAGED = Path(__file__).parent / "conf"
-CONF = _PACKAGED if _PACKAGED.exists() else Path(__file__).parent.parent / "conf"
-
-
-class ReproError(Exception):
-    """What the user can mend: its one line says what is wrong, where, and what to do."""
 
 
 class Update(Enum):
@@ -261,60 +250,6 @@ def fingerprint(config: Config) -> str:
     told = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
     text = json.dumps({"protocol": PROTOCOL, **told}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def cache_folder(configured: str | None = None) -> Path:
-    """What can be made or pulled again lies there: in ``configured``, or in the user's cache folder."""
-    cache = Path(configured or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache.expanduser() / "disciplined-repro"
-
-
-def one_line(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf as one line: what is wrong, and the choices there are."""
-    message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
-    if wrong := re.search(r"Could not find 'experiment/(.*?)'", message):
-        names = sorted(
-            p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml")
-        )
-        return f"experiment={wrong[1]}: no such experiment; there are {', '.join(map(str, names))}"
-    if wrong := re.search(r"In 'hydra/launcher/(\w+)': Could not (load|find) ", message):
-        return no_launcher(wrong[1])
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text, options = "", False
-    for line in lines:
-        if line.startswith(("full_key:", "object_type=", "reference_type=")):
-            continue
-        text += ("" if not text else ", " if options else " ") + line
-        options = options or line.startswith("Available options")
-    text = text.replace(":, ", ": ")
-    if error.__cause__ is not None and isinstance(error.__cause__, OmegaConfBaseException):
-        cause = one_line(error.__cause__)
-        text = text if cause in text else f"{text.rstrip('.')}: {cause}"
-    return text
-
-
-def no_launcher(name: str) -> str:
-    """What to say where Hydra's plug-in for ``hydra/launcher=<name>`` is missing."""
-    return f"hydra/launcher={name}: its plug-in is not installed; pip install -e '.[{name}]'"
-
-
-def run_app(app: Callable[[], Any]) -> None:
-    """Run a Hydra app; an error that the user can mend is one line and exit code 1, a bug its traceback."""
-    debugging = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
-    try:
-        app()
-    except KeyboardInterrupt as interrupt:
-        print("interrupted; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(128 + getattr(interrupt, "signal", 2))
-    except (ReproError, HydraException, OmegaConfBaseException) as error:
-        if debugging:
-            raise
-        sys.exit(f"error: {error if isinstance(error, ReproError) else one_line(error)}")
-    except OSError as error:
-        if debugging or error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}; make it writable or make room, then launch again")
 
 
 def _as_author(config: Config) -> None:

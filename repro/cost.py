@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from repro import checkpoints, images
-from repro.config import Config, cache_folder
+from repro.config import Config
+from repro.folders import cache_folder
 from repro.machine import Plan, plan
 from repro.records import already_finished
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro import models
-from repro.config import Config, Engine, Precision, ReproError, to_dict
+from repro.config import Config, Engine, Precision, to_dict
+from repro.errors import ReproError
 
 log = logging.getLogger(__name__)
 Step = Callable[[Tensor, Tensor, float, float], Tensor]  # images, labels, lr, momentum -> the loss, detached

@@ -5,7 +5,8 @@ import pickle
 import sys
 from pathlib import Path
 
-from repro.config import ReproError, from_dict
+from repro.config import from_dict
+from repro.errors import ReproError
 from repro.records import read_history, read_info
 
 

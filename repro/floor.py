@@ -13,11 +13,11 @@ from repro import models
 from repro.table import Results
 
 
-def measure(results: Results, device: str, threads: int, *, bf16: bool = True) -> None:
+def measure(results: Results, device: str, threads: int, rounds: int = 7, *, bf16: bool = True) -> None:
     """What the machine could do at best: its rates, what an image needs of them, and how much of each is used."""
     torch.set_num_threads(threads)
 
-    def rate(action: Callable[[], object], amount: float, rounds: int = 7) -> list[float]:
+    def rate(action: Callable[[], object], amount: float) -> list[float]:
         found = []
         for _ in range(rounds + 2):
             clock = time.perf_counter()

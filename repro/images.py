@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.config import Dataset, ReproError, cache_folder
+from repro.config import Dataset
+from repro.errors import ReproError
+from repro.folders import cache_folder
 
 SIZES = {  # train and test images, classes
     "digits": (300, 1497, 10),

@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from repro import cost, machine
-from repro.config import CONF, Config, ReproError
+from repro.config import Config
+from repro.errors import ReproError
+from repro.folders import CONF
 from repro.table import Results
 
 
@@ -66,13 +68,6 @@ class Child:
         answer: dict[str, float] = json.loads(line)
         return answer
 
-    def warmed_up(self) -> float:
-        """Seconds of an iteration, once the first ones are done."""
-        for _ in range(3):
-            self.ask(1)
-            seconds = self.answer()["seconds"]
-        return seconds
-
     def __enter__(self) -> "Child":
         return self
 
@@ -94,16 +89,13 @@ def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds
         warm: list[tuple[Loop, list[Child], int]] = []  # those that work, and their iterations a turn
         for loop, children in started:  # one after the other: warming up is not to disturb the next
             try:
-                slowest = max([this.warmed_up() for this in children])
-                warm.append((loop, children, max(1, round(seconds / slowest))))
+                warm.append((loop, children, max(1, round(seconds / warmed_up(children)))))
             except ReproError as error:
                 print(f"note: {error}", file=sys.stderr)
         for _ in range(rounds):
             for loop, children, count in warm:
                 clock = time.perf_counter()
-                for this in children:
-                    this.ask(count)
-                answers = [this.answer() for this in children]
+                answers = together(children, count)
                 taken = time.perf_counter() - clock
                 speeds.setdefault(loop.name, []).append(sum(answer["images"] for answer in answers) / taken)
                 memory[loop.name] = max(answer["megabytes"] for answer in answers)
@@ -113,8 +105,24 @@ def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds
             where = f"{loop.threads} thread{'s' * (loop.threads > 1)}" if loop.device == "cpu" else loop.device
             note = f"{where}, {memory[loop.name]:,.0f} MB{' each' * (loop.at_once > 1)}"
             results.add(part, loop.name, speeds[loop.name], "images/s", note, first)
-            if loop.kind == "ours" and not loop.overrides and loop.keep and loop.at_once == 1:
-                results.speeds.append(_speed(loop, statistics.median(speeds[loop.name]), memory[loop.name]))
+            fits = loop.device == "cpu" and loop.at_once * loop.threads <= machine.cores()
+            if loop.kind == "ours" and not loop.overrides and loop.keep and (loop.at_once == 1 or fits):
+                each = statistics.median(speeds[loop.name]) / loop.at_once
+                results.speeds.append(_speed(loop, each, memory[loop.name]))
+
+
+def together(children: list[Child], iterations: int) -> list[dict[str, float]]:
+    """The answers of children that train at the same time."""
+    for child in children:
+        child.ask(iterations)
+    return [child.answer() for child in children]
+
+
+def warmed_up(children: list[Child]) -> float:
+    """Seconds of an iteration of the slowest of several at once, after their first ones."""
+    for _ in range(2):
+        seconds = max(answer["seconds"] for answer in together(children, 1))
+    return seconds
 
 
 def _speed(loop: Loop, speed: float, megabytes: float) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def _speed(loop: Loop, speed: float, megabytes: float) -> dict[str, Any]:
     }
 
 
-def child(loop: Loop) -> None:
+def train(loop: Loop) -> None:
     """The process of ``Child``: for each number on standard input, so many iterations and their time."""
     if loop.keep:
         machine.keep_freed_memory()
@@ -246,4 +254,4 @@ def peak_memory() -> float:
 
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
-    child(Loop(**{**told, "overrides": tuple(told["overrides"])}))
+    train(Loop(**{**told, "overrides": tuple(told["overrides"])}))

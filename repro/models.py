@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.config import Model, ReproError
+from repro.config import Model
+from repro.errors import ReproError
 
 
 class BatchNorm(nn.Module):

@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from repro.config import Config, ReproError
+from repro.config import Config
+from repro.errors import ReproError
 from repro.records import last_row, read_info
 
 SECONDS = 0.3  # between two looks at the records

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from repro.config import Config, ReproError
+from repro.config import Config
+from repro.errors import ReproError
 from repro.records import ENDING, FINISHED, broken
 from repro.tracking import Place, first_line
 

@@ -22,7 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from repro.config import PROTOCOL, Config, ReproError, fingerprint, flat, from_dict, to_dict
+from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
+from repro.errors import ReproError
 
 FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
 ENDING = (  # keys of run.json that the end writes; the rest is known at the start

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from repro.config import ReproError
+from repro.errors import ReproError
 
 COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
 NUMBER = r"([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))"

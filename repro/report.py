@@ -13,9 +13,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from repro import figures
-from repro.config import CONF, ReproError, run_app
-from repro.figures import BAND, FINAL, Drawn, Table
+from repro import captions, figures
+from repro.captions import BAND, FINAL, Drawn, Table
+from repro.errors import ReproError, run_app
+from repro.folders import CONF
 from repro.records import FINISHED
 
 SETTINGS = {  # what the configuration table shows, and under which heading
@@ -72,7 +73,7 @@ def app(composed: DictConfig) -> None:
     target = Path(composed.to) / composed.scale.name / "index.html"
     target.write_text(page(drawn, composed.scale.name, errors))
     summary = verdict_table(drawn)
-    print("\n".join(figures.markdown(summary)))
+    print("\n".join(captions.markdown(summary)))
     for figure in drawn:
         print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {counts(figure)}")
     print(f"the report: {target}")
@@ -215,7 +216,7 @@ def differences() -> Table:
 
 def note(drawn: list[Drawn]) -> str:
     """What the scale changed, in the words of the runs."""
-    return " / ".join(dict.fromkeys(figures.note(d.found) for d in drawn))
+    return " / ".join(dict.fromkeys(captions.note(d.found) for d in drawn))
 
 
 def rendered(table: Table) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from repro.config import PROTOCOL, ReproError
+from repro.config import PROTOCOL
+from repro.errors import ReproError
 from repro.records import FINISHED, broken, read_history, read_info
 
 if TYPE_CHECKING:

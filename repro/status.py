@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.checkpoints import holder
-from repro.config import ReproError
+from repro.errors import ReproError
 from repro.records import FINISHED, last_row, read_info
 
 SECONDS = 5.0  # between two looks of --watch

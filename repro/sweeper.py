@@ -28,7 +28,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from repro import cost, images, status
-from repro.config import Config, Dataset, ReproError, fingerprint, no_launcher, resolve
+from repro.config import Config, Dataset, fingerprint, resolve
+from repro.errors import ReproError, no_launcher
 from repro.progress import Progress
 from repro.records import already_finished
 

@@ -25,7 +25,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from repro.config import CONF, Mode, ReproError, Tracking, from_dict
+from repro.config import Mode, Tracking, from_dict
+from repro.errors import ReproError
+from repro.folders import CONF
 from repro.records import ENDING, FINISHED, read_history, read_info
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from repro import checkpoints, images, machine, sweeper
-from repro.config import CONF, Config, ReproError, resolve, run_app
+from repro.config import Config, resolve
+from repro.errors import ReproError, run_app
+from repro.folders import CONF
 from repro.interrupts import Interrupted, interruptible
 from repro.records import Record, already_finished, differences, read_info
 

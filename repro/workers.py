@@ -27,7 +27,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from repro import machine, tracking
-from repro.config import Mode, ReproError
+from repro.config import Mode
+from repro.errors import ReproError
 from repro.interrupts import Interrupted, interruptible
 from repro.machine import Plan
 from repro.records import mark_failed

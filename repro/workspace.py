@@ -5,8 +5,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from repro.config import CONF, ReproError
+from repro.errors import ReproError
 from repro.figures import curves
+from repro.folders import CONF
 from repro.tracking import Place, first_line, x_axis
 
 NEEDS = (

@@ -11,14 +11,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
-from repro import config, sweeper
+from repro import config, folders, sweeper
 
 
 @pytest.fixture(scope="session")
 def composed():
     """A function: command-line overrides -> the composed configuration, with Hydra's own part."""
     sweeper.register()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with initialize_config_dir(str(folders.CONF), version_base="1.3"):
 
         def make(*overrides):
             cfg = compose("train", [*overrides], return_hydra_config=True)

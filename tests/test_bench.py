@@ -77,14 +77,27 @@ def test_a_broken_loop_is_named(tiny, capsys):
     assert "note: ours: " in capsys.readouterr().err
 
 
-def test_several_of_a_loop_at_once(tiny):
+def test_several_of_a_loop_at_once(tiny, monkeypatch):
+    monkeypatch.setattr(measure.machine, "cores", lambda: 2)
     results = Results()
     measure.compare(results, "four seeds", [tiny, replace(tiny, name="two at once", at_once=2)], 2, 0.01)
     assert [(line.what, " each" in line.note) for line in results.lines] == [
         ("ours", False),
         ("two at once", True),
     ]
-    assert len(results.speeds) == 1  # what several share says nothing of one alone
+    alone, shared = results.speeds  # of a run that has a core of its own, while another has the other
+    one, two = results.lines
+    assert alone["images_per_second"] / one.median == pytest.approx(
+        shared["images_per_second"] / (two.median / 2), rel=1e-3
+    )
+    assert shared["threads"] == 1
+
+
+def test_what_several_share_says_nothing_of_one_alone(tiny, monkeypatch):
+    monkeypatch.setattr(measure.machine, "cores", lambda: 1)
+    results = Results()
+    measure.compare(results, "four seeds", [replace(tiny, name="two at once", at_once=2)], 1, 0.01)
+    assert results.speeds == []
 
 
 def test_four_seeds_in_the_ways_of_a_device():

@@ -10,8 +10,8 @@ from scipy import stats
 
 from repro import claims, runs
 from repro.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
-from repro.config import CONF
 from repro.drawing import Figure
+from repro.folders import CONF
 
 
 def frame(measure="test_accuracy", status="finished", **curves):

@@ -6,7 +6,8 @@ import torch
 from conftest import image_tree
 
 from repro import data, images
-from repro.config import Dataset, ReproError
+from repro.config import Dataset
+from repro.errors import ReproError
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from repro import data, engine, models, training
-from repro.config import Precision, ReproError, fingerprint, from_dict, to_dict
+from repro.config import Precision, fingerprint, from_dict, to_dict
 from repro.engine import ByGroup, Fast, Plain
+from repro.errors import ReproError
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from repro import figures, runs
-from repro.config import CONF
+from repro.folders import CONF
 
 
 def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):

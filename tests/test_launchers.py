@@ -9,7 +9,7 @@ import time
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from repro.config import one_line
+from repro.errors import one_line
 from repro.interrupts import Interrupted, interruptible
 
 # Enough of Slurm for an array of two jobs: what submitit calls, and a way to preempt a job and to queue it again.
@@ -141,6 +141,11 @@ def test_a_launcher_whose_own_file_is_missing_is_one_line():
         "In 'hydra/launcher/slurm': Could not load 'hydra/launcher/submitit_slurm'."
     )
     assert one_line(error) == "hydra/launcher=slurm: its plug-in is not installed; pip install -e '.[slurm]'"
+    own = ConfigCompositionException("In 'hydra/launcher/ours': Could not load 'hydra/launcher/submitit_slurm'.")
+    assert one_line(own) == (
+        "hydra/launcher=ours: hydra/launcher/submitit_slurm is not there; "
+        "install the launcher plug-in of Hydra that brings it"
+    )
 
 
 def test_who_waited_for_sigusr2_before_hears_of_it_after_the_run():

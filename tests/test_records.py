@@ -5,7 +5,7 @@ import json
 import pytest
 
 from repro import records
-from repro.config import ReproError
+from repro.errors import ReproError
 
 ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
 

@@ -7,7 +7,7 @@ import pytest
 from test_figures import write_run
 
 from repro import reference
-from repro.config import ReproError
+from repro.errors import ReproError
 
 HEADER = ",".join(reference.COLUMNS)
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from test_figures import fig5b  # noqa: F401
 
 from repro import report
-from repro.config import CONF
+from repro.folders import CONF
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

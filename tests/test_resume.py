@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from repro import checkpoints, train
-from repro.config import ReproError
+from repro.errors import ReproError
 from repro.records import Record, read_history, read_info
 
 SMOKE = ("experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled", "scale.iterations=0.005", "scale.tests=7")

@@ -14,7 +14,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from repro import sweeper, train
-from repro.config import CONF, Mode, ReproError
+from repro.config import Mode
+from repro.errors import ReproError
+from repro.folders import CONF
 from repro.records import read_history, read_info
 
 SMOKE = ("scale=smoke", "tracking=disabled")

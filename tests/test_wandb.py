@@ -19,7 +19,7 @@ import wandb_server
 from wandb_server import changing, cutting, failing
 
 from repro import pull, records, runs, tracking
-from repro.config import ReproError
+from repro.errors import ReproError
 from repro.records import Record, read_history, read_info
 
 CURVE = "fig5a/clr_3.0"

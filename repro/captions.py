@@ -1,0 +1,154 @@
+"""What is said of a figure: labels, notes, tables and caption, for the terminal, a file and the report alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from repro.drawing import Figure
+    from repro.runs import Runs
+
+FINAL = "final: mean over the last 3 tests of a run; ± is the standard deviation over seeds"
+BAND = "Mean over seeds, band of one sample standard deviation; below, the learning rate and momentum recorded."
+
+
+@dataclass
+class Table:
+    """Rows of text under a header, for the terminal, a caption and the report alike."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass
+class Drawn:
+    """One figure as drawn and judged, and all that is said about it."""
+
+    name: str
+    figure: "Figure"
+    found: "Runs"
+    target: Path  # its files, without suffix
+    subtitle: str
+    commands: list[str]
+    results: Table
+    published: Table
+    claims: Table
+    notes: list[str]  # what is missing, unfinished or diverged
+    errors: list[str]  # what could not be read
+
+
+def describe(
+    found: "Runs", expected: Mapping[str, list[int]], names: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Legend labels that count the seeds, and a line for everything that is missing, unfinished or diverged.
+
+    ``expected`` has each curve's seeds, in the legend's order; ``names`` what the legend calls a curve.
+    """
+    from repro.records import FINISHED
+
+    labels, missing = {}, []
+    for curve, seeds in expected.items():
+        status = {seed: info["status"] for (c, seed), info in found.info.items() if c == curve}
+        finished = [s for s, state in status.items() if state in FINISHED]
+        diverged = sorted(s for s, state in status.items() if state == "diverged")
+        wanted = sorted({*seeds, *status})
+        absent = [s for s in wanted if s not in finished]
+        count = f"{len(finished)} of {len(wanted)} seeds" if absent else _plural(len(finished), "seed")
+        extra = f", {len(diverged)} diverged" if diverged else ""
+        if status and not finished:
+            extra = ", unfinished"
+        labels[curve] = f"{names.get(curve, curve)} ({count}{extra})"
+        for state in dict.fromkeys(status.get(seed, "missing") for seed in absent):
+            missing.append(_note(curve, [s for s in absent if status.get(s, "missing") == state], state))
+        if diverged:
+            missing.append(_note(curve, diverged, "diverged, the last test is kept to the end"))
+    return labels, missing
+
+
+def note(found: "Runs") -> str:
+    """What the scale changed, as the runs themselves recorded it."""
+    return " / ".join(sorted({info["config"]["scale"]["note"] for info in found.info.values()}))
+
+
+def results(found: "Runs", labels: Mapping[str, str]) -> Table:
+    """Each curve's final accuracy and loss: mean and standard deviation over its seeds."""
+    from repro.runs import averaged, final
+
+    frame = averaged(found)
+    accuracy, loss = (final(frame, y) for y in ("test_accuracy", "test_loss"))
+    rows = [
+        [
+            label,
+            *(_mean(values[values.index.get_level_values("curve") == curve]) for values in (100 * accuracy, loss)),
+        ]
+        for curve, label in labels.items()
+    ]
+    return Table(["curve", "final test accuracy (%)", "final test loss"], rows)
+
+
+def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
+    """The published values, with ours at the same share of the run beside them."""
+    from repro.runs import at_share, averaged
+
+    rows = []
+    frame = averaged(found)
+    for value in figure.published:
+        unit, digits = (100.0, 2) if value.y.endswith("accuracy") else (1.0, 3)
+        error = "" if value.error is None else f" ± {value.error:g}"
+        end = "the end" if value.iteration is None else f"{value.iteration:,} iterations"
+        ours = _mean(unit * at_share(frame, found, value.curve, value.y, value.iteration), digits)
+        rows.append([value.curve, end, f"{value.value:g}{error}", ours, value.tested, value.source])
+    return Table(["curve", "at", "published", f"ours, {scale} scale", "published on", "source"], rows)
+
+
+def verdicts(judged: "pd.DataFrame") -> Table:
+    """The claims: what the text says, and what the runs say to it."""
+    rows = []
+    for claim, part in judged.groupby("claim", sort=False):
+        for number, row in enumerate(part.to_dict("records")):
+            known = row["low"] == row["low"]
+            interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if known else "-"
+            head = [str(claim), row["says"], row["verdict"]] if number == 0 else ["", "", ""]
+            rows.append([*head, row["rule"], interval, row["seeds"], row["finding"]])
+    header = ["claim", "the text says", "verdict", "rule", "ours, with 95 % interval", "runs", "finding"]
+    return Table(header, rows)
+
+
+def described(drawn: Drawn) -> list[str]:
+    """What a figure shows, as lines that read in a terminal and in Markdown alike."""
+    lines = [*markdown(drawn.results), "", FINAL, ""]
+    for table in (drawn.published, drawn.claims):
+        if table.rows:
+            lines += [*markdown(table), ""]
+    return lines + drawn.notes
+
+
+def caption(drawn: Drawn) -> str:
+    """The figure's caption file: what it shows, how it was made, and the commands that make it again."""
+    head = [f"# {drawn.figure.title}", "", drawn.subtitle, "", BAND, "", "```", *drawn.commands, "```", ""]
+    return "\n".join([*head, *described(drawn)]).rstrip() + "\n"
+
+
+def markdown(table: Table) -> list[str]:
+    """The lines of a Markdown table, its columns aligned."""
+    rows = [table.header, *table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
+
+
+def _mean(seeds: "pd.Series", digits: int = 2) -> str:
+    if seeds.empty:
+        return "-"
+    return f"{seeds.mean():.{digits}f}" + (f" ± {seeds.std():.{digits}f}" if len(seeds) > 1 else "")
+
+
+def _note(curve: str, seeds: list[int], state: str) -> str:
+    return f"note: {curve} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}: {state}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
