@@ -77,10 +77,12 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
         loops = [replace(loop, experiment=experiment, batch_size=batch) for loop in loops]
         compare(f"{name}, batch {batch}", loops, 3 if large else rounds, seconds)
 
-    small = [] if gpu else [(128, 1)]
-    for batch, groups in small if quick and small else [*small, (1000, 8)]:
+    superconv = [(1000, 8)] if gpu else [(128, 1), (1000, 8)]  # batch size, normalisation groups
+    hyperparam = [(512, 4), (1024, 4)] if gpu else [(128, 4), (512, 4), (1024, 4)]
+    first = 1 if quick and not gpu else None
+    for batch, groups in superconv[:first]:
         train("resnet56_superconv", "fig5a/clr_3.0", batch, groups)
-    for batch, groups in small if quick and small else [*small, (512, 4), (1024, 4)]:
+    for batch, groups in hyperparam[:first]:
         train("resnet56_hyperparam", "fig8b/tbs512", batch, groups)
     compare("demo network, with its tests", demo([memory, *variants(False)]), rounds + 2, seconds / 2)
     four = sweeps(base, files, quick)
