@@ -197,7 +197,7 @@ def mirrored(info: dict[str, Any], rows: list[dict[str, float]]) -> float:
     import wandb
     import wandb.sdk.launch  # as a sweep does, before its runs begin
 
-    from repro.tracking import Mirror
+    from repro.mirror import Mirror
 
     before = sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as place:

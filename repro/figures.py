@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from repro.drawing import Figure
     from repro.runs import Runs
-    from repro.tracking import Place
+    from repro.server import Place
 
 
 class Source(Enum):
@@ -151,9 +151,9 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     judged.to_csv(f"{target}.claims.csv", index=False)
     Path(f"{target}.md").write_text(captions.caption(drawn))
     if config.wandb.artifact:
-        from repro import tracking
+        from repro import mirror
 
-        url = tracking.log_figure(name, scale, written(drawn), place(config))
+        url = mirror.log_figure(name, scale, written(drawn), place(config))
         drawn.notes.append(f"note: the files are an artifact of {url}")
     return drawn
 
@@ -207,9 +207,9 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
 
 def place(config: App) -> "Place":
     """Where the runs are on W&B."""
-    from repro import tracking
+    from repro import server
 
-    return tracking.place(config.wandb.entity, config.wandb.project, config.wandb.base_url)
+    return server.place(config.wandb.entity, config.wandb.project, config.wandb.base_url)
 
 
 def suffix(config: App) -> str:

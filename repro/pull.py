@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from repro.config import Config
 from repro.errors import ReproError
 from repro.records import ENDING, FINISHED, broken
-from repro.tracking import Place, first_line
+from repro.server import Place, first_line
 
 Row = dict[str, Any]
 Answer = TypeVar("Answer")

@@ -56,7 +56,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     import torch
 
     from repro import data, engine, models, training
-    from repro.tracking import Mirror
+    from repro.mirror import Mirror
 
     machine.keep_freed_memory()
     if config.threads is not None:

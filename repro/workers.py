@@ -26,7 +26,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro import machine, tracking
+from repro import machine, mirror
 from repro.config import Mode
 from repro.errors import ReproError
 from repro.interrupts import Interrupted, interruptible
@@ -140,7 +140,7 @@ def start_server(composed: DictConfig) -> None:
     ``composed`` is the sweep's own configuration. The server hears no signal: those to a whole group of processes
     would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
     """
-    modules = ["torch", "repro.train", "repro.training", "repro.data", "repro.tracking"]
+    modules = ["torch", "repro.train", "repro.training", "repro.data", "repro.mirror"]
     modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
     # (wandb.init itself imports wandb.sdk.launch, and all of wandb with it)
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
@@ -182,7 +182,7 @@ def _job(
     signal.signal(AT_ONCE, signal.default_int_handler)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    tracking.silent = silent
+    mirror.silent = silent
     try:
         result.send(_train(composed, folder, threads, base))
     except KeyboardInterrupt as interrupt:

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from repro.errors import ReproError
 from repro.figures import curves
 from repro.folders import CONF
-from repro.tracking import Place, first_line, x_axis
+from repro.mirror import x_axis
+from repro.server import Place, first_line
 
 NEEDS = (
     "saved views need the package wandb-workspaces (pip install -e '.[workspaces]'), an API key, and a project "

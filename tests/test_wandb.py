@@ -18,9 +18,10 @@ import pytest
 import wandb_server
 from wandb_server import changing, cutting, failing
 
-from repro import pull, records, runs, tracking
+from repro import mirror, pull, records, runs, tracking
 from repro.errors import ReproError
 from repro.records import Record, read_history, read_info
+from repro.server import place
 
 CURVE = "fig5a/clr_3.0"
 HOMES = {"clr_3.0": CURVE}
@@ -56,7 +57,7 @@ def server(stand_in):
 @pytest.fixture
 def where(server, request):
     """A project of the test's own."""
-    return tracking.place(wandb_server.ENTITY, re.sub(r"\W+", "-", request.node.name))
+    return place(wandb_server.ENTITY, re.sub(r"\W+", "-", request.node.name))
 
 
 @pytest.fixture
@@ -79,10 +80,10 @@ def made(resolved):
 def hosted(server, where, folder, name=None, state="finished"):
     """A record as the server would have it."""
     info, rows = read_info(folder), read_history(folder)
-    run = wandb_server.Run(where.entity, where.project, name or tracking.run_id(info))
+    run = wandb_server.Run(where.entity, where.project, name or mirror.run_id(info))
     begun = {k: v for k, v in info.items() if k not in (*records.ENDING, "config")}
     run.config = {k: {"value": v} for k, v in {**begun, **info["config"]}.items()}
-    run.summary = tracking.ending(info) if state == "finished" else {}
+    run.summary = mirror.ending(info) if state == "finished" else {}
     run.history = {
         i: json.dumps({"_step": i, "_timestamp": 1e9 + i, **{k: v for k, v in row.items() if v is not None}})
         for i, row in enumerate(rows)
@@ -146,7 +147,7 @@ def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
     folder = tmp_path / "multirun_outputs/smoke/fig15a/wd_1e-4/seed2"
     info = read_info(folder)
     (run,) = server.runs(where.project).values()
-    assert run.name == tracking.run_id(info)
+    assert run.name == mirror.run_id(info)
     assert run.name.startswith(f"{info['fingerprint']}-1-")
     assert run.state == "finished"
     assert run.attributes["groupName"] == "fig15a/wd_1e-4"
@@ -157,7 +158,7 @@ def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
     assert run.config["figure"]["value"] == "fig15a"
     metrics = run.config["_wandb"]["value"]["m"]
     assert any(metric.get("1") == "lr" for metric in metrics), "the LR is the x of W&B's charts"
-    assert {k: run.summary[k] for k in tracking.ending(info)} == tracking.ending(info)
+    assert {k: run.summary[k] for k in mirror.ending(info)} == mirror.ending(info)
     assert [row["_step"] for row in run.rows()] == list(range(len(read_history(folder))))
     found = runs.pulled(
         pull.server(where, ["fig15a/wd_1e-4"], tmp_path / "c"), {"wd_1e-4": "fig15a/wd_1e-4"}, "smoke"
@@ -172,10 +173,8 @@ def test_uploading_twice_sends_once(server, where, made, tmp_path):
     asked = server.asked["UpsertBucket"]
     assert tracking.upload([tmp_path], lambda _: where) == (0, [])
     assert server.asked["UpsertBucket"] == asked
-    assert {r.name for r in server.runs(where.project).values()} == {
-        tracking.run_id(read_info(f)) for f in folders
-    }
-    del server.runs(where.project)[tracking.run_id(read_info(folders[1]))].history[2]  # a row lost there
+    assert {r.name for r in server.runs(where.project).values()} == {mirror.run_id(read_info(f)) for f in folders}
+    del server.runs(where.project)[mirror.run_id(read_info(folders[1]))].history[2]  # a row lost there
     assert tracking.upload([tmp_path], lambda _: where) == (1, [])
     same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
 
@@ -412,7 +411,7 @@ def test_offline_files_of_a_killed_run_and_a_cut_file(tmp_path):
     deadline = time.monotonic() + 120
     while len(read_history(folder)) < 5 and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(2 * tracking.FLUSH + 1)
+    time.sleep(2 * mirror.FLUSH + 1)
     process.send_signal(signal.SIGKILL)
     process.wait()
     curves = {"a": f"{CURVE}"}
@@ -502,7 +501,7 @@ def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monke
     """A full disk: wandb itself says nothing."""
     from repro import train
 
-    finish = tracking.started
+    finish = mirror.started
 
     @contextlib.contextmanager
     def cut(*arguments):
@@ -510,7 +509,7 @@ def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monke
             yield run
         os.truncate(run.settings.sync_file, os.path.getsize(run.settings.sync_file) // 2)
 
-    monkeypatch.setattr(tracking, "started", cut)
+    monkeypatch.setattr(mirror, "started", cut)
     train.run(resolved(f"experiment={CURVE}", "scale=smoke"), tmp_path)
     assert "is not whole; is the disk full?" in caplog.text
     assert read_info(tmp_path)["status"] == "finished"
