@@ -78,6 +78,12 @@ def test_the_fingerprint_is_the_science(resolved):
         assert fingerprint(resolved("experiment=fig5a/clr_3.0", override)) != fingerprint(base), override
 
 
+def test_a_root_may_name_its_data_set(resolved):
+    for experiment, name in (("fig5a/clr_3.0", "cifar10"), ("fig15a/wd_1e-4", "cifar100")):
+        run = resolved(f"experiment={experiment}", "dataset.root='/x/${dataset.name}'")
+        assert run.dataset.root == f"/x/{name}"
+
+
 def test_a_resolved_run_survives_its_record(resolved):
     run = resolved("experiment=fig5a/piecewise_0.35", "scale=demo")
     assert from_dict(to_dict(run)) == run
