@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from repro import captions
+from repro import captions, server
 from repro.captions import Drawn
 from repro.config import Replicates, Scale
 from repro.errors import ReproError, run_app
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from repro.drawing import Figure
     from repro.runs import Runs
-    from repro.server import Place
 
 
 class Source(Enum):
@@ -205,10 +204,8 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
     return found
 
 
-def place(config: App) -> "Place":
+def place(config: App) -> server.Place:
     """Where the runs are on W&B."""
-    from repro import server
-
     return server.place(config.wandb.entity, config.wandb.project, config.wandb.base_url)
 
 

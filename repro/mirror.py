@@ -71,8 +71,9 @@ class Mirror:
 
     def _work(self, info: dict[str, Any], folder: Path, tracking: Tracking) -> None:
         online = tracking.mode is Mode.online and not silent.value
+        where = place(tracking.entity, tracking.project, tracking.base_url)
         try:
-            with started(info, folder, _place(tracking), online) as run:
+            with started(info, folder, where, online) as run:
                 while (row := self.rows.get()) is not None:
                     run.log(_present(row))
                 run.summary.update(ending(self.end))
@@ -199,10 +200,6 @@ def _check(file: Path, end: Mapping[str, Any]) -> None:
     found = offline_file(file)
     if found is None or found.info["status"] != end["status"]:
         raise OSError(f"{file} is not whole; is the disk full?")
-
-
-def _place(tracking: Tracking) -> Place:
-    return place(tracking.entity, tracking.project, tracking.base_url)
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
