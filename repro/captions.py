@@ -74,10 +74,11 @@ def note(found: "Runs") -> str:
 
 
 def results(found: "Runs", labels: Mapping[str, str]) -> Table:
-    """Each curve's final accuracy and loss: mean and standard deviation over its seeds."""
-    from repro.runs import averaged, final
+    """Each curve's final accuracy and loss: mean and standard deviation over its finished seeds."""
+    from repro.records import FINISHED
+    from repro.runs import final
 
-    frame = averaged(found)
+    frame = found.frame[found.frame["status"].isin(FINISHED)]
     accuracy, loss = (final(frame, y) for y in ("test_accuracy", "test_loss"))
     rows = [
         [
@@ -91,7 +92,7 @@ def results(found: "Runs", labels: Mapping[str, str]) -> Table:
 
 def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
     """The published values, with ours at the same share of the run beside them."""
-    from repro.runs import at_share, averaged
+    from repro.runs import at, averaged
 
     rows = []
     frame = averaged(found)
@@ -99,7 +100,7 @@ def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
         unit, digits = (100.0, 2) if value.y.endswith("accuracy") else (1.0, 3)
         error = "" if value.error is None else f" ± {value.error:g}"
         end = "the end" if value.iteration is None else f"{value.iteration:,} iterations"
-        ours = _mean(unit * at_share(frame, found, value.curve, value.y, value.iteration), digits)
+        ours = _mean(unit * at(frame, found, value.curve, value.y, value.iteration), digits)
         rows.append([value.curve, end, f"{value.value:g}{error}", ours, value.tested, value.source])
     return Table(["curve", "at", "published", f"ours, {scale} scale", "published on", "source"], rows)
 

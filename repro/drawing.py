@@ -1,6 +1,6 @@
 """What a figure looks like: its schema (``conf/figure``), and the drawing of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
@@ -11,7 +11,7 @@ import pandas as pd
 from omegaconf import MISSING
 
 from repro.claims import Claim
-from repro.runs import Runs, averaged, over_seeds
+from repro.runs import Runs, averaged, over_seeds, own_iteration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,9 @@ def draw(
         sns.lineplot(protocol, y="momentum", ax=mass, **lines)
         handles = _handles(main, drawn, labels, palette)
         for curve, reference in references.items():
-            _reference(main, reference, protocol[protocol["curve"] == curve], figure, palette[curve])
+            tested = reference.dropna(subset=figure.y)
+            x = _x(tested["iteration"], found, protocol[protocol["curve"] == curve], figure.x)
+            main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
         if references:
             handles.append(_line("0.4", "the author's log of the same colour", linewidth=0.7))
         if published and _published(main, protocol, found, figure, palette):
@@ -154,28 +156,18 @@ def _line(color: Any, label: str, **style: Any) -> Any:
     return Line2D([], [], color=color, label=label, **{"markersize": 4, **style})
 
 
-def _reference(axes: "Axes", reference: pd.DataFrame, ours: pd.DataFrame, figure: Figure, color: Any) -> None:
-    """An author's curve, thin; his iterations become ours by share of the run (the same at paper scale)."""
-    tested = reference.dropna(subset=figure.y)
-    x = _x(tested["iteration"] / reference["iteration"].max(), ours, figure.x)
-    axes.plot(x, tested[figure.y], color=color, linewidth=0.7, alpha=0.9)
-
-
 def _published(
     axes: "Axes", protocol: pd.DataFrame, found: Runs, figure: Figure, palette: Mapping[str, Any]
 ) -> int:
-    """Published values with their error, at their share of the run; how many there were."""
+    """Published values with their error, where they lie in our runs; how many there were."""
     count = 0
-    factors = {curve: info["config"]["scale"]["iterations"] for (curve, _), info in found.info.items()}
     for value in figure.published:
         ours = protocol[protocol["curve"] == value.curve]
         if value.y != figure.y or ours.empty:
             continue
         unit = 100.0 if value.y.endswith("accuracy") else 1.0
-        end = ours["iteration"].max()
-        share = pd.Series([1.0 if value.iteration is None else value.iteration * factors[value.curve] / end])
         axes.errorbar(
-            _x(share, ours, figure.x),
+            _x([value.iteration], found, ours, figure.x),
             [value.value / unit],
             yerr=None if value.error is None else [value.error / unit],
             fmt="D",
@@ -189,10 +181,19 @@ def _published(
     return count
 
 
-def _x(share: pd.Series, ours: pd.DataFrame, x: str) -> "np.ndarray":
-    """Where a share of the run lies on the axis of ``ours``."""
+def _x(iterations: Iterable[int | None], found: Runs, ours: pd.DataFrame, x: str) -> "np.ndarray":
+    """Where paper-scale iterations (None: the end) lie on the axis of a curve, whose rows are ``ours``.
+
+    Over the LR, one that the curve has not come to lies nowhere: NaN.
+    """
+    curve = ours["curve"].iloc[0]
+    own = np.array([own_iteration(found, curve, iteration) for iteration in iterations])
+    if x == "iteration":
+        return own
+    if x == "share":
+        return own / own_iteration(found, curve, None)
     axis = ours.drop_duplicates("iteration").sort_values("iteration")
-    return np.asarray(np.interp(share, axis["iteration"] / axis["iteration"].max(), axis[x]))
+    return np.asarray(np.interp(own, axis["iteration"], axis[x], left=np.nan, right=np.nan))
 
 
 def _logarithmic(axes: "Axes", means: pd.Series) -> None:
@@ -209,6 +210,8 @@ def _logarithmic(axes: "Axes", means: pd.Series) -> None:
 def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame) -> None:
     """A second axis of iterations, where the LR rises with them in a straight line and alike in every curve."""
     axis = protocol.drop_duplicates("iteration").sort_values("iteration")
+    if len(axis) < 2:
+        return  # no line yet
     slope, start = np.polyfit(axis["lr"], axis["iteration"], 1)
     top = axes.secondary_xaxis("top", functions=(lambda lr: slope * lr + start, lambda i: (i - start) / slope))
     top.set_xlabel("Iteration")

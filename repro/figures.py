@@ -80,7 +80,8 @@ def app(composed: DictConfig) -> None:
         errors += drawn.errors
         print(f"\n{drawn.figure.title}\n{drawn.subtitle}\n")
         print("\n".join(captions.described(drawn)))
-        print(f"wrote {drawn.target}.* ({', '.join(sorted(p.suffix[1:] for p in written(drawn)))})")
+        kinds = sorted(path.name.removeprefix(f"{drawn.name}.") for path in written(drawn))
+        print(f"wrote {drawn.target}.* ({', '.join(kinds)})")
     fail(errors)
 
 

@@ -181,13 +181,20 @@ def final(frame: pd.DataFrame, y: str, tests: int = 3) -> pd.Series:
     return last.groupby(["curve", "seed"])[y].mean()
 
 
-def at_share(frame: pd.DataFrame, found: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
-    """``y`` of each seed of a curve at the test nearest to a paper-scale ``iteration`` (None: the run's end)."""
+def own_iteration(found: Runs, curve: str, iteration: int | None) -> float:
+    """Where a paper-scale ``iteration`` (None: the end) lies in the curve's runs, finished or not."""
+    config = next(info["config"] for (c, _), info in found.info.items() if c == curve)
+    own: float = config["iterations"] if iteration is None else iteration * config["scale"]["iterations"]
+    return own
+
+
+def at(frame: pd.DataFrame, found: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
+    """``y`` at a paper-scale ``iteration`` (None: the end): each seed's nearest test, if it has come that far."""
     rows = frame[frame["curve"] == curve]
     if rows.empty:
         return pd.Series(dtype="float64")
-    scale = next(info["config"]["scale"] for (c, _), info in found.info.items() if c == curve)
-    target = rows["iteration"].max() if iteration is None else iteration * scale["iterations"]
+    target = own_iteration(found, curve, iteration)
+    rows = rows[rows.groupby("seed")["iteration"].transform("max") >= target]
     distance = (rows["iteration"] - target).abs()
     nearest: pd.Series = rows.loc[distance.groupby(rows["seed"]).idxmin()].set_index("seed")[y]
     return nearest

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from repro import figures, runs
+from repro import captions, drawing, figures, runs
+from repro.drawing import Figure, Published
 from repro.folders import CONF
 
 
@@ -30,7 +31,7 @@ def write_run(folder, rows, status="finished", iterations=4, test_every=2, **inf
     }
     (folder / "run.json").write_text(json.dumps({"status": status, "config": config, **made, **info}))
     lines = [
-        json.dumps({"iteration": i, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 2 - a,
+        json.dumps({"iteration": i, "lr": 0.1 + i / 100, "momentum": 0.9, "train_loss": 1.0, "test_loss": 2 - a,
                     "test_accuracy": a, "images_per_second": 5.0})
         for i, a in rows
     ]  # fmt: skip
@@ -97,6 +98,33 @@ def test_final_is_the_mean_of_the_last_three_tests(fig5b):
     assert values.loc["a", 2] == pytest.approx((0.1 + 0.3 + 0.9) / 3)
 
 
+@pytest.mark.parametrize(
+    ("x", "expected"), [("iteration", [0, 2, 10]), ("share", [0, 0.2, 1]), ("lr", [0.1, 0.12, float("nan")])]
+)
+def test_the_author_is_drawn_where_he_was_beside_a_run_that_is_not_there_yet(tmp_path, x, expected):
+    write_run(tmp_path / "seed0", [(0, 0.1), (2, 0.3), (4, 0.5)], status="running", iterations=10)
+    found = runs.local({"a": tmp_path})  # at half the paper's iterations
+    author = pd.DataFrame({"iteration": [0, 4, 20], "test_accuracy": [0.1, 0.2, 0.9]})
+    published = [
+        Published("a", value, iteration=at, source="log") for value, at in ((20, 4), (90, 20), (91, None))
+    ]
+    figure = Figure("Figure", "a", x=x, published=published)
+    main = drawing.draw(found, {"a": "a"}, figure, "", {"a": author}, True).axes[0]
+    theirs = next(line for line in main.lines if list(line.get_ydata()) == [0.1, 0.2, 0.9])
+    assert theirs.get_xdata() == pytest.approx(expected, nan_ok=True)
+    points = [marker.lines[0].get_xdata()[0] for marker in main.containers]
+    assert points == pytest.approx([*expected[1:], expected[2]], nan_ok=True)
+    assert [row[3] for row in captions.beside(found, figure, "demo").rows] == ["30.00", "-", "-"]
+    assert captions.results(found, {"a": "a"}).rows == [["a", "-", "-"]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_figure_over_the_lr_is_drawn_from_its_first_test_on(tmp_path):
+    write_run(tmp_path / "seed0", [(2, 0.1)], status="running")
+    found = runs.local({"a": tmp_path})
+    assert drawing.draw(found, {"a": "a"}, Figure("Figure", "a", x="lr"), "", {}, False)
+
+
 def test_a_figure_names_what_is_missing(fig5b, run_app):
     done = run_app("figures", "figure=fig5b", "scale=demo")
     assert done.returncode == 0, done.stderr
@@ -112,6 +140,7 @@ def test_a_figure_names_what_is_missing(fig5b, run_app):
     assert (target / "fig5b.png").read_bytes().startswith(b"\x89PNG")
     assert (target / "fig5b.pdf").read_bytes().startswith(b"%PDF")
     assert ElementTree.parse(target / "fig5b.svg").getroot().tag.endswith("svg")
+    assert "(claims.csv, csv, md, pdf, png, svg)" in done.stdout
     frame = pd.read_csv(target / "fig5b.csv")
     assert len(frame) == 14
     assert frame[frame["curve"] == "wd_1e-3"]["test_accuracy"].max() == 0.9
