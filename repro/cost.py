@@ -28,7 +28,7 @@ from repro.records import already_finished
 
 BENCHMARK = "bench.json"
 NONE_YET = "no benchmark of this machine yet: python -m repro.bench --quick makes one"
-PROCESS = 300.0  # megabytes of a process that has imported torch
+PROCESS = 600.0  # megabytes of a process that has imported torch and read its data
 PER_OUTPUT = 12  # bytes that training keeps for each value that a convolution puts out: itself, normalised, summed
 TEST_SPEED = 3.0  # times the training speed: forward is a third of forward and backward
 
@@ -84,14 +84,16 @@ def work(config: Config, start: int = 0) -> float:
 def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: int = 0) -> Estimate:
     """What one run costs from iteration ``start`` on, by the row of the benchmark that is closest to it.
 
-    A row of another size is scaled by the multiply-adds (time) and the values put out (memory).
+    A row of another size is scaled by the multiply-adds for time; memory is then what the values put out take.
     """
     wanted = _shape(config)
     needed, outputs = network_size(**wanted, channels=1 if config.dataset.name == "digits" else 3)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     rows = [row for row in rows if row["device"].split(":")[0] == device]
+    at_once = config.batch_size / (config.model.bn_groups if device == "cpu" else 1)  # engine.ByGroup
+    megabytes = PROCESS + at_once * outputs * PER_OUTPUT / 2**20
     if not rows:
-        return Estimate(None, PROCESS + config.batch_size * outputs * PER_OUTPUT / 2**20)
+        return Estimate(None, megabytes)
 
     def distance(row: dict[str, Any]) -> tuple[float, ...]:
         return (
@@ -102,18 +104,16 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
 
     row = min(rows, key=distance)
     speed, notes = float(row["images_per_second"]), []
-    row_work, row_outputs = network_size(**_row_shape(row))
     if _row_shape(row) != wanted:
-        speed *= row_work / needed
+        speed *= network_size(**_row_shape(row))[0] / needed
         notes.append("scaled by multiply-adds")
     if device == "cpu" and row["threads"] != planned.threads:
         speed *= planned.threads / row["threads"]
         threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
         notes.append(f"scaled from {threads} to {planned.threads}")
     seconds = work(config, start) / speed * _sharing(planned)
-    same = row["batch_size"] * row_outputs
-    kept = max(0.0, (row.get("memory_mb") or 0.0) - PROCESS) or same * PER_OUTPUT / 2**20
-    megabytes = PROCESS + kept * config.batch_size * outputs / same
+    if _row_shape(row) == wanted and row["batch_size"] == config.batch_size:
+        megabytes = row.get("memory_mb") or megabytes
     basis = "{model}, {blocks} blocks, {resolution}x{resolution} pixels, batch {batch_size}".format(**row)
     return Estimate(seconds, megabytes, ", ".join([f"{basis}, on {device}", *notes]))
 

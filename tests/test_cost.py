@@ -45,7 +45,7 @@ def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):
     images = run.iterations * run.batch_size
     tests = run.iterations // run.test_every
     assert one.seconds == pytest.approx((images + tests * 1497 / 3) / 10_000)
-    assert one.megabytes == pytest.approx(500, rel=0.1)
+    assert one.megabytes == 500
     assert one.basis.endswith("batch 125, on cpu")
     half = cost.estimate(run, Plan(1, 1, [], 2), [ROW], start=run.iterations // 2)
     assert half.seconds == pytest.approx(one.seconds / 2, rel=0.05)
@@ -75,6 +75,15 @@ def test_the_closest_row_counts(resolved):
     large = {**ROW, "model": "resnet56_hyperparam", "blocks": 9, "resolution": 32}
     basis = cost.estimate(resolved("experiment=fig8b/tbs512", "scale=demo"), planned, [large, ROW]).basis
     assert basis.startswith("resnet56_superconv, 1 blocks, 8x8 pixels")
+
+
+def test_memory_is_that_of_the_groups_that_a_device_takes_at_once(resolved):
+    row = {**ROW, "device": "cuda:0"}
+    run = resolved("experiment=fig5a/clr_3.0")  # not measured: 8 groups of 125 images, 6 MB an image
+    on_cpu = cost.estimate(run, Plan(1, 1, [], 2), [ROW]).megabytes - cost.PROCESS
+    on_gpu = cost.estimate(run, Plan(1, 1, ["0"]), [row]).megabytes - cost.PROCESS
+    assert on_cpu == pytest.approx(125 * 6, rel=0.1)
+    assert on_gpu == pytest.approx(8 * on_cpu)
 
 
 def test_a_broken_benchmark_is_none(benchmark):
