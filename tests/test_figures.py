@@ -118,6 +118,14 @@ def test_the_author_is_drawn_where_he_was_beside_a_run_that_is_not_there_yet(tmp
     assert captions.results(found, {"a": "a"}).rows == [["a", "-", "-"]]
 
 
+def test_runs_that_have_no_test_yet_are_not_called_missing(tmp_path, run_app):
+    write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [], status="running")
+    done = run_app("figures", "figure=fig5b", "scale=demo")
+    assert done.returncode == 1
+    message = "none of the runs at scale demo in multirun_outputs has come to its first test yet"
+    assert done.stderr == f"error: figure fig5b: {message}\n"
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_figure_over_the_lr_is_drawn_from_its_first_test_on(tmp_path):
     write_run(tmp_path / "seed0", [(2, 0.1)], status="running")
