@@ -90,7 +90,8 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     needed, outputs = network_size(**wanted, channels=1 if config.dataset.name == "digits" else 3)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     rows = [row for row in rows if row["device"].split(":")[0] == device]
-    at_once = config.batch_size / (config.model.bn_groups if device == "cpu" else 1)  # engine.ByGroup
+    by_group = device == "cpu" and not config.engine.compile  # repro.engine.ByGroup
+    at_once = config.batch_size / (config.model.bn_groups if by_group else 1)
     megabytes = PROCESS + at_once * outputs * PER_OUTPUT / 2**20
     if not rows:
         return Estimate(None, megabytes)

@@ -84,6 +84,8 @@ def test_memory_is_that_of_the_groups_that_a_device_takes_at_once(resolved):
     on_gpu = cost.estimate(run, Plan(1, 1, ["0"]), [row]).megabytes - cost.PROCESS
     assert on_cpu == pytest.approx(125 * 6, rel=0.1)
     assert on_gpu == pytest.approx(8 * on_cpu)
+    run.engine.compile = True
+    assert cost.estimate(run, Plan(1, 1, [], 2), [ROW]).megabytes - cost.PROCESS == on_gpu
 
 
 def test_a_broken_benchmark_is_none(benchmark):
