@@ -75,23 +75,18 @@ def note(found: "Runs") -> str:
 
 def results(found: "Runs", labels: Mapping[str, str]) -> Table:
     """Each curve's final accuracy and loss: mean and standard deviation over its finished seeds."""
-    from repro.records import FINISHED
-    from repro.runs import final
+    from repro.claims import measured
 
-    frame = found.frame[found.frame["status"].isin(FINISHED)]
-    accuracy, loss = (final(frame, y) for y in ("test_accuracy", "test_loss"))
+    finals = [measured(found.frame, of) for of in ("final_accuracy", "final_loss")]
     rows = [
-        [
-            label,
-            *(_mean(values[values.index.get_level_values("curve") == curve]) for values in (100 * accuracy, loss)),
-        ]
+        [label, *(_mean(values[values.index.get_level_values("curve") == curve]) for values in finals)]
         for curve, label in labels.items()
     ]
     return Table(["curve", "final test accuracy (%)", "final test loss"], rows)
 
 
 def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
-    """The published values, with ours at the same share of the run beside them."""
+    """The published values, with ours at the same iteration of the protocol beside them."""
     from repro.runs import at, averaged
 
     rows = []

@@ -1,7 +1,7 @@
 """What a sweep will cost, before it is launched: runs, images, time, memory. No torch here.
 
-Time and memory follow from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` leaves in the
-user's cache folder:
+Time follows from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` leaves in the user's
+cache folder, and so does memory where a run of that size was measured:
 
     {"machine": {"host": ..., "cpu": ..., "cores": ..., "gpu": ...},
      "rows": [{"model": "resnet56_superconv", "blocks": 9, "width": 16, "resolution": 32, "batch_size": 1000,

@@ -114,12 +114,11 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     errors += found.broken
     exact = commands(name, config)
     if found.frame.empty:
-        none = f"figure {name}: no runs at scale {scale} in {found.place}; {exact[0]} trains them"
+        where = f"at scale {scale} in {found.place}"
+        none = f"no runs {where}; {exact[0]} trains them"
         if found.info:
-            none = (
-                f"figure {name}: none of the runs at scale {scale} in {found.place} has come to its first test yet"
-            )
-        raise ReproError("\n".join([*errors, none]))
+            none = f"none of the runs {where} has come to its first test yet"
+        raise ReproError("\n".join([*errors, f"figure {name}: {none}"]))
     order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
     order += sorted(set(found.frame["curve"]) - set(order))
     expected = {curve: config.seeds if curve in homes else [] for curve in order}
