@@ -53,21 +53,27 @@ class Optimizer(Protocol):
 
 
 @contextmanager
-def computing_in(precision: Precision, device: str) -> Iterator[None]:
-    """What convolutions and matrix products compute in, on a kind of device: "cpu", "cuda".
+def tf32(precision: Precision) -> Iterator[None]:
+    """Allow convolutions and matrix products TF32 if ``precision`` is tf32, and forbid it otherwise.
 
-    float32 is full float32, also where torch by itself would take TF32. Sums, normalisation statistics, loss,
-    weights and update stay in float32 whatever it is.
+    Held around a whole step: torch reads the flags when a kernel is launched, in the backward pass again.
     """
     cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, cublas.allow_tf32
     cudnn.allow_tf32 = cublas.allow_tf32 = precision is Precision.tf32
     try:
-        bf16 = precision is Precision.bf16
-        with torch.autocast(device, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            yield
+        yield
     finally:
         cudnn.allow_tf32, cublas.allow_tf32 = before
+
+
+def autocast(precision: Precision, device: str) -> torch.autocast:
+    """bfloat16 where ``precision`` asks for it, on a kind of device ("cpu", "cuda").
+
+    Around the forward pass alone: the backward pass computes in the types of the forward pass. Sums, normalisation
+    statistics, loss, weights and update stay in float32.
+    """
+    return torch.autocast(device, torch.bfloat16, enabled=precision is Precision.bf16, cache_enabled=False)
 
 
 def logits(network: nn.Module, images: Tensor) -> Tensor:
@@ -84,10 +90,11 @@ class Plain:
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
         """One iteration; the loss before the update, a 0-dim tensor on the device."""
-        with computing_in(self.precision, images.device.type):
-            loss = F.cross_entropy(logits(self.network, images), labels)
-        loss.backward()
-        self.optimizer.step(lr, momentum)
+        with tf32(self.precision):
+            with autocast(self.precision, images.device.type):
+                loss = F.cross_entropy(logits(self.network, images), labels)
+            loss.backward()
+            self.optimizer.step(lr, momentum)
         return loss.detach()
 
 
@@ -105,12 +112,13 @@ class ByGroup(Plain):
         """One iteration; the loss before the update, a 0-dim tensor on the device."""
         losses = []
         groups = zip(images.chunk(self.groups), labels.chunk(self.groups), strict=True)
-        for number, (some, theirs) in enumerate(groups):
-            with models.one_group(self.network, number), computing_in(self.precision, images.device.type):
-                loss = F.cross_entropy(logits(self.network, some), theirs) / self.groups
-            loss.backward()
-            losses.append(loss.detach())
-        self.optimizer.step(lr, momentum)
+        with tf32(self.precision):
+            for number, (group_images, group_labels) in enumerate(groups):
+                with models.one_group(self.network, number), autocast(self.precision, images.device.type):
+                    loss = F.cross_entropy(logits(self.network, group_images), group_labels) / self.groups
+                loss.backward()
+                losses.append(loss.detach())
+            self.optimizer.step(lr, momentum)
         return torch.stack(losses).sum()
 
 
@@ -176,11 +184,12 @@ class Fast:
         self.decay.fill_(optimizer.weight_decay)
 
     def _iterate(self) -> Tensor:
-        with computing_in(self.precision, self.images.device.type):
-            loss = self.loss_of(self.images, self.labels)
-        loss.backward()
-        with torch.no_grad():
-            self.update(self.optimizer.gradients(), self.lr, self.momentum, self.decay)
+        with tf32(self.precision):
+            with autocast(self.precision, self.images.device.type):
+                loss = self.loss_of(self.images, self.labels)
+            loss.backward()
+            with torch.no_grad():
+                self.update(self.optimizer.gradients(), self.lr, self.momentum, self.decay)
         self.optimizer.clear()
         return loss.detach()
 

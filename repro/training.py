@@ -246,7 +246,7 @@ def test(network: nn.Module, data: Data, precision: Precision) -> tuple[float, f
     device = data.mean.device.type
     sums = torch.zeros(2, device=data.mean.device, dtype=torch.float64)  # of the losses, and of what is right
     size = max(1, TEST_PIXELS.get(device, TEST_PIXELS["cpu"]) // data.mean[..., 0].numel())
-    with engine.computing_in(precision, device):
+    with engine.tf32(precision), engine.autocast(precision, device):
         for images, labels in zip(data.test_images.split(size), data.test_labels.split(size), strict=True):
             logits = network(data.network_input(images)).float()
             losses = F.cross_entropy(logits, labels, reduction="none")

@@ -305,15 +305,56 @@ def test_on_a_cpu_the_plain_step_is_the_default(resolved):
     assert engine.choice(settings, torch.device("cuda"))[1]
 
 
-def test_full_float32_is_full_float32():
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32
-    with engine.computing_in(Precision.tf32, "cpu"):
-        assert cudnn.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32
-    with engine.computing_in(Precision.float32, "cpu"):
-        assert not cudnn.allow_tf32
-    assert cudnn.allow_tf32 == before
+@pytest.fixture
+def tf32_flags():
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [flag.allow_tf32 for flag in flags]
+    yield flags
+    for flag, value in zip(flags, before, strict=True):
+        flag.allow_tf32 = value
+
+
+STEPS = {
+    "plain": lambda of, rule, precision: Plain(of, rule, precision),
+    "by group": lambda of, rule, precision: ByGroup(of, rule, precision, 2),
+    "buffers": lambda of, rule, precision: Fast(of, rule, *batches(1)[0], precision),
+    "compiled": lambda of, rule, precision: Fast(of, rule, *batches(1)[0], precision, compiled=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *itertools.product(["plain", "by group", "buffers"], Precision),
+        pytest.param("compiled", Precision.float32, marks=compiler),
+    ],
+)
+def test_both_passes_compute_in_the_precision_asked_for(kind, precision, monkeypatch, tf32_flags):
+    cudnn, cublas = tf32_flags
+    asked = precision is Precision.tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = not asked
+    of = nn.Sequential(nn.Conv2d(1, 2, 3, stride=8), nn.Flatten(), nn.Linear(2, 10))
+    rule = optimizer(of)
+    step = STEPS[kind](of, rule, precision)
+    weight = next(p for group in step.optimizer.groups.values() for p in group if p.dim() == 4)
+    seen = []
+    forward = F.cross_entropy
+
+    def watched(*args, **kwargs):
+        seen.append((cudnn.allow_tf32, cublas.allow_tf32, torch.is_autocast_enabled("cpu")))
+        return forward(*args, **kwargs)
+
+    def hook(gradient):
+        seen.append((cudnn.allow_tf32, cublas.allow_tf32, torch.is_autocast_enabled("cpu")))
+
+    if kind != "compiled":  # its forward pass is traced already
+        monkeypatch.setattr(F, "cross_entropy", watched)
+    handle = weight.register_hook(hook)
+    step(*batches(1)[0], 0.1, 0.9)
+    handle.remove()
+    passes = [(asked, asked, precision is Precision.bf16), (asked, asked, False)]  # forward, backward
+    assert seen == {"by group": 2 * passes, "compiled": passes[1:]}.get(kind, passes)
+    assert (cudnn.allow_tf32, cublas.allow_tf32) == (not asked, not asked)
 
 
 def gradients(of, step_loss):
@@ -336,9 +377,10 @@ def test_one_steps_gradients_against_float64(name, precision, memory, tolerance)
     of = network(name, memory=memory)
     truth_loss = F.cross_entropy(exact(images.double()), labels)
     truth = gradients(exact, truth_loss)
-    with engine.computing_in(precision, "cpu"):
-        loss = F.cross_entropy(of(images).float(), labels)
-    found = gradients(of, loss)
+    with engine.tf32(precision):
+        with engine.autocast(precision, "cpu"):
+            loss = F.cross_entropy(of(images).float(), labels)
+        found = gradients(of, loss)
     assert loss.item() == pytest.approx(truth_loss.item(), rel=tolerance)
     assert (found - truth).norm() / truth.norm() < tolerance
 
