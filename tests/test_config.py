@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from repro import config
+from repro import config, images
 from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, to_dict
 from repro.errors import ReproError
 from repro.folders import CONF
@@ -29,6 +29,18 @@ def test_a_scale_tests_twenty_to_forty_times(resolved, experiment):
     for scale in ("demo", "quick"):
         run = resolved(f"experiment={experiment}", f"scale={scale}")
         assert 17 <= run.iterations / run.test_every <= 40
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(("scale", "share"), [("quick", 1), ("demo", 0.208)])
+def test_a_scale_keeps_the_share_of_the_papers_epochs_that_it_says(resolved, experiment, scale, share):
+    def epochs(run):
+        return run.iterations * run.batch_size / (run.dataset.train_images or images.SIZES[run.dataset.name][0])
+
+    paper, ours = resolved(f"experiment={experiment}"), resolved(f"experiment={experiment}", f"scale={scale}")
+    assert epochs(ours) / epochs(paper) == pytest.approx(share, rel=0.01)
+    says = "1/20 of the iterations and of the training images" if share == 1 else "a fifth of the epochs"
+    assert says in ours.scale.note
 
 
 @pytest.mark.parametrize("scale", SCALES)
