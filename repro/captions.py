@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from repro.runs import Runs
 
 FINAL = "final: mean over the last 3 tests of a run; ± is the standard deviation over seeds"
+PRINT = (
+    "The thin lines behind ours are the curves as printed in the paper, read off the pixels of its figure "
+    "(conf/published) and drawn at their real iterations, {error}{smoothed}."
+)
 BAND = "Mean over seeds, band of one sample standard deviation; below, the learning rate and momentum recorded."
 
 
@@ -36,6 +40,7 @@ class Drawn:
     results: Table
     published: Table
     claims: Table
+    print: str  # what the thin lines are, if there are any
     notes: list[str]  # what is missing, unfinished or diverged
     errors: list[str]  # what could not be read
 
@@ -79,25 +84,83 @@ def results(found: "Runs", labels: Mapping[str, str]) -> Table:
 
     finals = [measured(found.frame, of) for of in ("final_accuracy", "final_loss")]
     rows = [
-        [label, *(_mean(values[values.index.get_level_values("curve") == curve]) for values in finals)]
+        [
+            label,
+            *(
+                _mean(values[values.index.get_level_values("curve") == curve], digits)
+                for values, digits in zip(finals, (2, 3), strict=True)
+            ),
+        ]
         for curve, label in labels.items()
     ]
     return Table(["curve", "final test accuracy (%)", "final test loss"], rows)
 
 
-def beside(found: "Runs", figure: "Figure", scale: str) -> Table:
-    """The published values, with ours at the same iteration of the protocol beside them."""
+def described_print(figure: "Figure") -> str:
+    """What the printed curves are, and how exact."""
+    error, unit = figure.printed.error, "" if figure.y.endswith("loss") else " points"
+    exact = f"each to within {error if not unit else 100 * error:g}{unit} (one standard error)"
+    tests = figure.printed.smoothed
+    means = f"; the paper prints centred means of {tests} tests, ours are single tests" if tests > 1 else ""
+    return PRINT.format(error=exact, smoothed=means)
+
+
+def beside(found: "Runs", figure: "Figure", scale: str, printed: "pd.DataFrame | None" = None) -> Table:
+    """Ours beside the published: what was read off the print, curve by curve, then single published values.
+
+    A printed curve has the same summary as ours (its final value, or the figure's own), their difference, and the
+    root mean square distance over the tests that both have. A single value has ours at the same iteration of the
+    protocol.
+    """
     from repro.runs import at, averaged
 
-    rows = []
+    rows = [] if printed is None else _beside_print(found, figure, printed)
     frame = averaged(found)
     for value in figure.published:
         unit, digits = (100.0, 2) if value.y.endswith("accuracy") else (1.0, 3)
         error = "" if value.error is None else f" ± {value.error:g}"
         end = "the end" if value.iteration is None else f"{value.iteration:,} iterations"
-        ours = _mean(unit * at(frame, found, value.curve, value.y, value.iteration), digits)
-        rows.append([value.curve, end, f"{value.value:g}{error}", ours, value.tested, value.source])
-    return Table(["curve", "at", "published", f"ours, {scale} scale", "published on", "source"], rows)
+        values = unit * at(frame, found, value.curve, value.y, value.iteration)
+        cells = [f"{value.value:g}{error}", *_compared(values, value.value, digits), ""]
+        rows.append([value.curve, end, *cells, value.tested, value.source])
+    header = ["curve", "at", "published", f"ours, {scale} scale", "difference", "rms distance along the curve"]
+    return Table([*header, "published on", "source"], rows)
+
+
+def _beside_print(found: "Runs", figure: "Figure", printed: "pd.DataFrame") -> list[list[str]]:
+    from repro.claims import measured
+    from repro.printed import distance, smoothed
+    from repro.runs import averaged, over_seeds, own_iteration
+
+    accuracy = figure.y.endswith("accuracy")
+    unit, digits = (100.0, 2) if accuracy else (1.0, 3)
+    summary, lr = "final_accuracy" if accuracy else "final_loss", None
+    what = "the end: mean of the last 3 tests"
+    if figure.summary:
+        summary, lr = figure.summary.of, figure.summary.lr
+        what = summary.replace("_", " ") + (f" of the tests from LR {lr[0]:g} to {lr[1]:g}" if lr else "")
+    theirs = measured(printed.assign(seed=0, status="finished"), summary, lr)
+    ours = measured(found.frame, summary, lr)
+    means = over_seeds(averaged(found), "iteration", figure.y)
+    rows = []
+    for curve in dict.fromkeys([*figure.curves, *printed["curve"]]):
+        part = printed[printed["curve"] == curve]
+        if part.empty:
+            continue
+        index = [own_iteration(found, curve, int(i)) for i in part["iteration"]]
+        mine = means[means["curve"] == curve].set_index("iteration")["mean"]
+        away, tests = distance(smoothed(mine, figure.printed.smoothed), part.set_index([index])[figure.y])
+        along = f"{unit * away:.{digits}f} over {_plural(tests, 'test')}" if tests else "-"
+        value = float(theirs[curve, 0])
+        own = ours[ours.index.get_level_values("curve") == curve]
+        cells = [f"{value:.{digits}f}", *_compared(own, value, digits), along]
+        rows.append([curve, what, *cells, figure.printed.tested, "print"])
+    return rows
+
+
+def _compared(ours: "pd.Series", published: float, digits: int) -> list[str]:
+    """Ours with its spread, and how far its mean lies from the published value."""
+    return [_mean(ours, digits), "-" if ours.empty else f"{ours.mean() - published:+.{digits}f}"]
 
 
 def verdicts(judged: "pd.DataFrame") -> Table:
@@ -116,6 +179,7 @@ def verdicts(judged: "pd.DataFrame") -> Table:
 def described(drawn: Drawn) -> list[str]:
     """What a figure shows, as lines that read in a terminal and in Markdown alike."""
     lines = [*markdown(drawn.results), "", FINAL, ""]
+    lines += [drawn.print, ""] if drawn.print else []
     for table in (drawn.published, drawn.claims):
         if table.rows:
             lines += [*markdown(table), ""]

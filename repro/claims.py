@@ -5,6 +5,7 @@ difference of two curves' means (Welch). The claim holds where the whole interva
 where it is wholly on the other, and is undecided where it crosses or seeds are missing. Accuracies are in points.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from repro.records import FINISHED
 from repro.runs import final
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
-MEASURES = ("final_accuracy", "final_loss", "minimum_loss")
+MEASURES = ("final_accuracy", "final_loss", "minimum_loss", "mean_log_loss")
 
 
 @dataclass
@@ -24,12 +25,21 @@ class Rule:
 
     curve: str = MISSING
     minus: str | None = None
-    of: str = "final_accuracy"  # or final_loss, or minimum_loss: of the test loss smoothed over three tests
+    of: str = "final_accuracy"  # or another of MEASURES, as ``measured`` defines them
+    lr: list[float] | None = None  # for mean_log_loss: the tests from this LR to that one, both included
     above: float | None = None
     below: float | None = None
     within: float | None = None  # of ``around``
     around: float = 0.0
     or_pooled_sd: bool = False  # within that, or the two curves' pooled standard deviation where it is larger
+
+
+@dataclass
+class Summary:
+    """What one number says of a curve; ``of`` and ``lr`` as a rule's."""
+
+    of: str = MISSING
+    lr: list[float] | None = None
 
 
 @dataclass
@@ -81,9 +91,20 @@ def in_words(verdict: str, scale: str) -> str:
     return f"{holds} at {scale} scale"
 
 
-def measured(frame: pd.DataFrame, of: str) -> pd.Series:
-    """The measure of each finished run, indexed by (curve, seed)."""
+def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) -> pd.Series:
+    """The measure of each finished run, indexed by (curve, seed).
+
+    final_accuracy (in points) and final_loss are means over the last three tests, minimum_loss is the minimum of
+    the test loss smoothed over three tests, mean_log_loss the mean of its natural logarithm over the tests between
+    the two LRs ``lr``. Raises ValueError for another measure, and for mean_log_loss without its two LRs.
+    """
     done = frame[frame["status"].isin(FINISHED)]
+    if of == "mean_log_loss":
+        if lr is None or len(lr) != 2:
+            raise ValueError(f"mean_log_loss: lr={lr} are not the two LRs that it lies between")
+        inside = done[done["lr"].between(lr[0], lr[1])]
+        logs: pd.Series = np.log(inside["test_loss"]).groupby([inside["curve"], inside["seed"]]).mean()
+        return logs
     if of == "final_accuracy":
         return 100 * final(done, "test_accuracy")
     if of == "final_loss":
@@ -95,11 +116,12 @@ def measured(frame: pd.DataFrame, of: str) -> pd.Series:
 
 
 def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
-    values = measured(frame, rule.of)
+    values = measured(frame, rule.of, rule.lr)
     samples = [
         values.get(curve, pd.Series(dtype="float64")).to_numpy() for curve in (rule.curve, rule.minus) if curve
     ]
-    words = " - ".join(f"{rule.of}({curve})" for curve in (rule.curve, rule.minus) if curve)
+    span = f", LR {rule.lr[0]:g}-{rule.lr[1]:g}" if rule.lr else ""
+    words = " - ".join(f"{rule.of}({curve}{span})" for curve in (rule.curve, rule.minus) if curve)
     counts = " and ".join(str(len(sample)) for sample in samples)
     sign = [1.0, -1.0][: len(samples)]
     if any(len(sample) == 0 for sample in samples):

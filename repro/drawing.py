@@ -1,5 +1,6 @@
 """What a figure looks like: its schema (``conf/figure``), and the drawing of it."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,18 @@ import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 
-from repro.claims import Claim
-from repro.runs import Runs, averaged, over_seeds, own_iteration
+from repro import schedules
+from repro.claims import Claim, Summary
+from repro.printed import Printed
+from repro.runs import Runs, averaged, config_of, over_seeds, own_iteration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
+
+
+PRINT_WIDTH = 0.8  # of the paper's curves
+DASHES: list[Any] = ["", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1)]
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Figure:
     ylim: list[float] | None = None
     curves: dict[str, str] = field(default_factory=dict)  # name -> label, in the legend's order
     published: list[Published] = field(default_factory=list)
+    printed: Printed = field(default_factory=Printed)  # of the curves in conf/published/<name>.csv
+    summary: Summary | None = None  # what a curve is held against its print by; null: the final value of ``y``
     logs: dict[str, str] = field(default_factory=dict)  # curve -> the author's log, in a clone of his repository
     claims: dict[str, Claim] = field(default_factory=dict)
 
@@ -55,12 +64,14 @@ def draw(
     figure: Figure,
     subtitle: str,
     references: Mapping[str, pd.DataFrame],
-    published: bool,
+    printed: pd.DataFrame | None = None,
+    published: bool = False,
 ) -> "Drawing":
     """Mean over seeds with a band of one standard deviation; LR and momentum in two small panels below.
 
-    ``labels`` are the legend's, in its order, of every curve. ``references`` are the author's curves, thin over
-    ours; ``published`` draws the figure's published values too.
+    ``labels`` are the legend's, in its order, of every curve. ``references`` are the author's logged curves, thin
+    over ours. ``printed`` are the paper's printed curves, thin behind ours in their colour and dashes;
+    ``published`` marks the figure's published values too.
     """
     import matplotlib
 
@@ -75,7 +86,9 @@ def draw(
             3, 1, sharex=True, figsize=(6.4, 5.6), height_ratios=[6, 1, 1], layout="constrained"
         )
         palette = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
-        style = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn, "palette": palette}
+        dashes = dict(zip(labels, itertools.cycle(DASHES), strict=False))
+        style: dict[str, Any] = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn}
+        style |= {"palette": palette, "dashes": dashes}
         lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
         summary = over_seeds(frame, figure.x, figure.y)
         sns.lineplot(summary, y="mean", ax=main, **lines)
@@ -87,18 +100,32 @@ def draw(
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
         sns.lineplot(protocol, y="lr", ax=rate, **lines)
         sns.lineplot(protocol, y="momentum", ax=mass, **lines)
-        handles = _handles(main, drawn, labels, palette)
+        heights = [summary["mean"]]
+        in_print: set[str] = set()
+        for curve in labels:
+            part = frame.iloc[:0] if printed is None else printed[printed["curve"] == curve]
+            if len(part):
+                in_print.add(curve)
+                x = _x(part["iteration"], found, curve, figure.x)
+                main.plot(x, part[figure.y], **_thin(palette[curve], dashes[curve]))
+                heights.append(part[figure.y])
+        handles = [
+            _line(palette[curve], fill(label, 48), **_legend(curve in drawn, curve in in_print, dashes[curve]))
+            for curve, label in labels.items()
+        ]
         for curve, reference in references.items():
             tested = reference.dropna(subset=figure.y)
-            x = _x(tested["iteration"], found, protocol[protocol["curve"] == curve], figure.x)
+            x = _x(tested["iteration"], found, curve, figure.x)
             main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
+        if in_print:
+            handles.append(_line("0.4", "the paper's print, of the same colour", linewidth=PRINT_WIDTH))
         if references:
-            handles.append(_line("0.4", "the author's log of the same colour", linewidth=0.7))
-        if published and _published(main, protocol, found, figure, palette):
+            handles.append(_line("0.4", "the author's log, of the same colour", linewidth=0.7))
+        if published and _published(main, found, figure, palette):
             handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)
         if figure.yscale == "log":
-            _logarithmic(main, summary["mean"])
+            _logarithmic(main, pd.concat(heights))
         if figure.y.endswith("accuracy"):
             main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
         if figure.ylim:
@@ -138,16 +165,17 @@ def placed(frame: pd.DataFrame, found: Runs, x: str) -> pd.DataFrame:
     return frame.assign(share=frame["iteration"] / frame["curve"].map(length))
 
 
-def _handles(axes: "Axes", drawn: list[str], labels: Mapping[str, str], palette: Mapping[str, Any]) -> list[Any]:
-    """Legend entries of every curve by name and seeds, those without a run too."""
-    lines = dict(zip(drawn, axes.get_lines(), strict=False))
-    handles = []
-    for curve, label in labels.items():
-        handle = _line(palette[curve], fill(label, 48), linestyle="-" if curve in lines else "none")
-        if curve in lines and (dashes := lines[curve]._unscaled_dash_pattern[1]):  # type: ignore[attr-defined]
-            handle.set_dashes(dashes)
-        handles.append(handle)
-    return handles
+def _thin(color: Any, dashes: Any) -> dict[str, Any]:
+    """How a printed curve is drawn: behind our line, over our band."""
+    style = {"dashes": dashes} if dashes else {"linestyle": "-"}
+    return {"color": color, "linewidth": PRINT_WIDTH, "alpha": 0.8, "zorder": 1.6, **style}
+
+
+def _legend(drawn: bool, in_print: bool, dashes: Any) -> dict[str, Any]:
+    """The legend's line of a curve: ours, where there is none its print's, where there is neither none."""
+    if not (drawn or in_print):
+        return {"linestyle": "none"}
+    return ({"dashes": dashes} if dashes else {}) | ({} if drawn else {"linewidth": PRINT_WIDTH})
 
 
 def _line(color: Any, label: str, **style: Any) -> Any:
@@ -156,18 +184,15 @@ def _line(color: Any, label: str, **style: Any) -> Any:
     return Line2D([], [], color=color, label=label, **{"markersize": 4, **style})
 
 
-def _published(
-    axes: "Axes", protocol: pd.DataFrame, found: Runs, figure: Figure, palette: Mapping[str, Any]
-) -> int:
+def _published(axes: "Axes", found: Runs, figure: Figure, palette: Mapping[str, Any]) -> int:
     """Published values with their error, where they lie in our runs; how many there were."""
     count = 0
     for value in figure.published:
-        ours = protocol[protocol["curve"] == value.curve]
-        if value.y != figure.y or ours.empty:
+        if value.y != figure.y or config_of(found, value.curve) is None:
             continue
         unit = 100.0 if value.y.endswith("accuracy") else 1.0
         axes.errorbar(
-            _x([value.iteration], found, ours, figure.x),
+            _x([value.iteration], found, value.curve, figure.x),
             [value.value / unit],
             yerr=None if value.error is None else [value.error / unit],
             fmt="D",
@@ -181,19 +206,19 @@ def _published(
     return count
 
 
-def _x(iterations: Iterable[int | None], found: Runs, ours: pd.DataFrame, x: str) -> "np.ndarray":
-    """Where paper-scale iterations (None: the end) lie on the axis of a curve, whose rows are ``ours``.
+def _x(iterations: Iterable[int | None], found: Runs, curve: str, x: str) -> "np.ndarray":
+    """Where paper-scale iterations (None: the end) lie on the axis of a curve; NaN for nowhere.
 
-    Over the LR, one that the curve has not come to lies nowhere: NaN.
+    Over the LR they lie where the schedule of the curve's runs, or without one of another's, has it.
     """
-    curve = ours["curve"].iloc[0]
     own = np.array([own_iteration(found, curve, iteration) for iteration in iterations])
     if x == "iteration":
         return own
     if x == "share":
         return own / own_iteration(found, curve, None)
-    axis = ours.drop_duplicates("iteration").sort_values("iteration")
-    return np.asarray(np.interp(own, axis["iteration"], axis[x], left=np.nan, right=np.nan))
+    config = config_of(found, curve) or next(iter(found.info.values()))["config"]
+    schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
+    return np.array([schedule(round(i))[0] if i <= config["iterations"] else np.nan for i in own])
 
 
 def _logarithmic(axes: "Axes", means: pd.Series) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from repro import data, engine, models, training
+from repro.catalogue import run_of
 from repro.config import Precision
-from repro.measure import noise, run_of
+from repro.measure import noise
 from repro.table import Results
 
 Setting = tuple[Precision, bool, bool]  # compiled, captured as a CUDA graph

@@ -101,7 +101,7 @@ def figures(composed: DictConfig) -> Iterator[Drawn | str]:
 
 def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
     """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
-    from repro import claims, reference
+    from repro import catalogue, claims, printed, reference
     from repro.drawing import draw, save
 
     scale = config.scale.name
@@ -113,6 +113,12 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
     errors += found.broken
     exact = commands(name, config)
+    for (curve, seed), problem in catalogue.outdated(found.info, scale).items():
+        errors.append(
+            f"figure {name}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
+            "is left out; force=true trains it again"
+        )
+        found.drop(curve, seed)
     if found.frame.empty:
         where = f"at scale {scale} in {found.place}"
         none = f"no runs {where}; {exact[0]} trains them"
@@ -125,6 +131,9 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     labels, notes = captions.describe(found, expected, figure.curves)
     notes = found.notes + notes
     overlays = scale == "paper" or config.reference_rescaled
+    print_ = printed.load(name, figure.y, sources) if overlays else None
+    if print_ is not None and print_.empty:
+        print_ = None
     references: dict[str, pd.DataFrame] = {}
     if config.reference and overlays:
         try:
@@ -135,7 +144,7 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
         notes.append("note: the author's curves are drawn at paper scale, or with reference_rescaled=true")
     subtitle = f"{scale} scale: {captions.note(found)}"
     target = Path(config.to) / scale / name
-    save(draw(found, labels, figure, subtitle, references, overlays), target, config.formats)
+    save(draw(found, labels, figure, subtitle, references, print_, overlays), target, config.formats)
     judged = claims.table(figure.claims, found.frame, len(config.seeds), scale)
     drawn = Drawn(
         name,
@@ -145,8 +154,9 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
         subtitle,
         exact,
         captions.results(found, labels),
-        captions.beside(found, figure, scale),
+        captions.beside(found, figure, scale, print_),
         captions.verdicts(judged),
+        "" if print_ is None else captions.described_print(figure),
         notes,
         errors,
     )

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from repro import cost, machine
+from repro.catalogue import run_of
 from repro.config import Config
 from repro.errors import ReproError
-from repro.folders import CONF
 from repro.table import Results
 
 
@@ -226,24 +226,6 @@ def configured(loop: Loop) -> Config:
         size = [f"batch_size={loop.batch_size}", f"model.bn_groups={loop.bn_groups}"]
         size += ["iterations=1_000_000", "test_every=1_000_000"]
     return run_of(f"experiment={loop.experiment}", *size, "test_at_start=false", *loop.overrides)
-
-
-def run_of(*overrides: str) -> Config:
-    """The run that a command line of ``repro.train`` describes."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    from repro import sweeper
-    from repro.config import resolve
-
-    sweeper.register()
-    begun = GlobalHydra.instance().is_initialized()
-    with contextlib.nullcontext() if begun else initialize_config_dir(str(CONF), version_base="1.3"):
-        composed: Any = compose("train", [*overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(composed)
-        del composed._content["hydra"]
-        return resolve(composed)
 
 
 def peak_memory() -> float:

@@ -9,6 +9,7 @@
 leaves out a last line that does not end yet).
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -208,6 +209,18 @@ def differences(info: Mapping[str, Any], config: Config) -> list[str]:
         del old["dataset.digest"], new["dataset.digest"]
     old["protocol"], new["protocol"] = info.get("protocol"), PROTOCOL
     return [f"{key}: {old[key]} there, {new[key]} now" for key in new if old[key] != new[key]]
+
+
+def outdated(info: Mapping[str, Any], config: Config) -> str | None:
+    """In words, what other values a recorded run was trained with than ``config`` has; None where there are none.
+
+    A record without a fingerprint is not of this suite, and nothing is said of it.
+    """
+    now = copy.deepcopy(config)
+    now.dataset.digest = info["config"].get("dataset", {}).get("digest")
+    if info.get("fingerprint") in (None, fingerprint(now)):
+        return None
+    return "; ".join(differences(info, now)) or "another fingerprint"
 
 
 def _move_aside(folder: Path) -> None:

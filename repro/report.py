@@ -133,6 +133,7 @@ def section(drawn: Drawn) -> str:
         "<h3>What it shows</h3>",
         rendered(drawn.results),
         f'<p class="note">{text(FINAL)}</p>',
+        f'<p class="note">{text(drawn.print)}</p>' if drawn.print else "",
         *(f'<p class="missing">{text(line)}</p>' for line in drawn.notes),
     ]
     for title, table in (("Ours beside the published", drawn.published), ("Claims", drawn.claims)):
@@ -140,7 +141,7 @@ def section(drawn: Drawn) -> str:
             parts += [f"<h3>{title}</h3>", rendered(table)]
     parts += ["<h3>Configuration of every curve</h3>", rendered(settings(drawn))]
     parts += ["<h3>Commands</h3>", f"<pre>{text(chr(10).join(drawn.commands))}</pre>", "</section>"]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def inline_svg(drawn: Drawn) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from repro import schedules
 from repro.config import PROTOCOL
 from repro.errors import ReproError
 from repro.records import FINISHED, broken, read_history, read_info
@@ -33,6 +34,11 @@ class Runs:
     notes: list[str] = field(default_factory=list)  # one line each: what was chosen among several
     counts: str = ""  # what each filter left of what the source has
     place: str = ""  # the source, in words
+
+    def drop(self, curve: str, seed: int) -> None:
+        """Leave a run out."""
+        del self.info[curve, seed]
+        self.frame = self.frame[(self.frame["curve"] != curve) | (self.frame["seed"] != seed)]
 
 
 @dataclass(frozen=True)
@@ -181,11 +187,20 @@ def final(frame: pd.DataFrame, y: str, tests: int = 3) -> pd.Series:
     return last.groupby(["curve", "seed"])[y].mean()
 
 
+def config_of(found: Runs, curve: str) -> dict[str, Any] | None:
+    """The configuration of the curve's first run, finished or not; None where it has none."""
+    return next((info["config"] for (c, _), info in found.info.items() if c == curve), None)
+
+
 def own_iteration(found: Runs, curve: str, iteration: int | None) -> float:
-    """Where a paper-scale ``iteration`` (None: the end) lies in the curve's runs, finished or not."""
-    config = next(info["config"] for (c, _), info in found.info.items() if c == curve)
-    own: float = config["iterations"] if iteration is None else iteration * config["scale"]["iterations"]
-    return own
+    """Where a paper-scale ``iteration`` (None: the end) lies in the curve's runs, finished or not.
+
+    Where the curve has no run, another curve's says how long an iteration is; its end is then nowhere (NaN).
+    """
+    config = config_of(found, curve)
+    if iteration is None:
+        return float("nan") if config is None else float(config["iterations"])
+    return float(iteration * (config or next(iter(found.info.values()))["config"])["scale"]["iterations"])
 
 
 def at(frame: pd.DataFrame, found: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
@@ -211,6 +226,9 @@ def _folders(curve: str, folder: Path, variants: bool) -> list[tuple[str, int, P
 
 
 def _held(last: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tests that a diverged run did not come to, with the values of its last one and the schedule's LR."""
     every, end = config["test_every"], config["iterations"]
+    schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
     tests = [*range((last["iteration"] // every + 1) * every, end, every), end]
-    return [{**last, "iteration": i, "lr": None, "momentum": None} for i in tests if i > last["iteration"]]
+    planned = [(i, *schedule(i)) for i in tests if i > last["iteration"]]
+    return [{**last, "iteration": i, "lr": lr, "momentum": momentum} for i, lr, momentum in planned]

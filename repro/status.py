@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from repro.checkpoints import holder
+from repro.config import Config
 from repro.errors import ReproError
-from repro.records import FINISHED, last_row, read_info
+from repro.records import FINISHED, last_row, outdated, read_info
 
 SECONDS = 5.0  # between two looks of --watch
 COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "host", "reason")
 
 
-def look(folder: Path, iterations: int | None = None) -> dict[str, Any]:
+def look(folder: Path, config: Config | None = None) -> dict[str, Any]:
     """One run: its state ("missing", "running", "stopped", or what its record says), progress, host, reason.
 
-    "stopped" is a run that died without saying so; ``iterations`` are those of a run that may not have started.
-    Speed is in images a second, time left in seconds, accuracy a fraction.
+    "stopped" is a run that died without saying so. ``config`` is what the run should be: "outdated" is a record of
+    other values, as its reason says. Speed is in images a second, time left in seconds, accuracy a fraction.
     """
+    iterations = config.iterations if config else None
     nothing = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "host", "reason"))
     found: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **nothing}
     try:
@@ -36,8 +38,11 @@ def look(folder: Path, iterations: int | None = None) -> dict[str, Any]:
     row = last_row(folder) or {"iteration": 0}
     total = info["config"]["iterations"]
     state = info["status"]
+    reason = info.get("reason")
     if state == "running" and holder(folder) is None:
         state = "stopped"
+    if config and (other := outdated(info, config)):
+        state, reason = "outdated", other
     speed = row.get("images_per_second")
     left = None
     if state == "running" and speed:
@@ -51,16 +56,16 @@ def look(folder: Path, iterations: int | None = None) -> dict[str, Any]:
         "images_per_second": speed,
         "seconds_left": left,
         "host": info.get("host"),
-        "reason": info.get("reason"),
+        "reason": reason,
     }
 
 
-def show(runs: Iterable[tuple[Path, int | None]], mode: str) -> None:
-    """Print the runs as a table or as JSON; mode is "table", "watch" or "json"."""
+def show(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:
+    """Print runs, folder and what they should be, as a table or as JSON; mode is "table", "watch" or "json"."""
     wanted = list(runs)
 
     def rows() -> list[dict[str, Any]]:
-        return [look(folder, iterations) for folder, iterations in wanted]
+        return [look(folder, config) for folder, config in wanted]
 
     if mode == "json":
         print(json.dumps(rows(), indent=1))

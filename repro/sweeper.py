@@ -84,7 +84,7 @@ class Sweeper(HydraSweeper):
             cost.show([(job.folder, job.config) for job in jobs], local=self.local)
             return []
         if self.show:
-            status.show([(job.folder, job.config.iterations) for job in jobs], self.show)
+            status.show([(job.folder, job.config) for job in jobs], self.show)
             return []
         todo = [job for job in jobs if not already_finished(job.folder, job.config)]
         if len(todo) < len(jobs):

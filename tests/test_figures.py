@@ -22,6 +22,15 @@ def write_run(folder, rows, status="finished", iterations=4, test_every=2, **inf
         "test_every": test_every,
         "batch_size": 10,
         "scale": {"note": "made up", "iterations": 0.5},
+        "schedule": {
+            "lr": {
+                "shape": "lr_range",
+                "base_lr": 0.1,
+                "max_lr": 0.1 + iterations / 100,
+                "iterations": iterations,
+            },
+            "momentum": {"shape": "constant", "value": 0.9},
+        },
     }
     made = {
         "versions": {"torch": "2"},
@@ -99,7 +108,7 @@ def test_final_is_the_mean_of_the_last_three_tests(fig5b):
 
 
 @pytest.mark.parametrize(
-    ("x", "expected"), [("iteration", [0, 2, 10]), ("share", [0, 0.2, 1]), ("lr", [0.1, 0.12, float("nan")])]
+    ("x", "expected"), [("iteration", [0, 2, 10]), ("share", [0, 0.2, 1]), ("lr", [0.1, 0.12, 0.2])]
 )
 def test_the_author_is_drawn_where_he_was_beside_a_run_that_is_not_there_yet(tmp_path, x, expected):
     write_run(tmp_path / "seed0", [(0, 0.1), (2, 0.3), (4, 0.5)], status="running", iterations=10)
@@ -109,7 +118,7 @@ def test_the_author_is_drawn_where_he_was_beside_a_run_that_is_not_there_yet(tmp
         Published("a", value, iteration=at, source="log") for value, at in ((20, 4), (90, 20), (91, None))
     ]
     figure = Figure("Figure", "a", x=x, published=published)
-    main = drawing.draw(found, {"a": "a"}, figure, "", {"a": author}, True).axes[0]
+    main = drawing.draw(found, {"a": "a"}, figure, "", {"a": author}, published=True).axes[0]
     theirs = next(line for line in main.lines if list(line.get_ydata()) == [0.1, 0.2, 0.9])
     assert theirs.get_xdata() == pytest.approx(expected, nan_ok=True)
     points = [marker.lines[0].get_xdata()[0] for marker in main.containers]
@@ -130,7 +139,7 @@ def test_runs_that_have_no_test_yet_are_not_called_missing(tmp_path, run_app):
 def test_a_figure_over_the_lr_is_drawn_from_its_first_test_on(tmp_path):
     write_run(tmp_path / "seed0", [(2, 0.1)], status="running")
     found = runs.local({"a": tmp_path})
-    assert drawing.draw(found, {"a": "a"}, Figure("Figure", "a", x="lr"), "", {}, False)
+    assert drawing.draw(found, {"a": "a"}, Figure("Figure", "a", x="lr"), "", {})
 
 
 def test_a_figure_names_what_is_missing(fig5b, run_app):

@@ -4,14 +4,16 @@ import json
 
 from test_figures import write_run
 
-from repro import checkpoints, status
+from repro import checkpoints, records, status
 
 
-def test_every_state_has_its_name(tmp_path):
+def test_every_state_has_its_name(tmp_path, resolved):
     rows = [(0, 0.1), (2, 0.2)]
     for name in ("finished", "diverged", "failed", "interrupted", "running"):
         write_run(tmp_path / name / "seed0", rows, status=name, host="node7", reason="no room")
-    assert status.look(tmp_path / "nothing", 40)["state"] == "missing"
+    config = resolved("experiment=fig5b/wd_1e-3", "scale=demo")
+    nothing = status.look(tmp_path / "nothing", config)
+    assert (nothing["state"], nothing["iterations"]) == ("missing", config.iterations)
     for name in ("finished", "diverged", "failed", "interrupted"):
         assert status.look(tmp_path / name / "seed0")["state"] == name
     assert status.look(tmp_path / "failed/seed0")["reason"] == "no room"
@@ -23,6 +25,17 @@ def test_every_state_has_its_name(tmp_path):
     assert now["seconds_left"] == (4 - 2) * 10 / 5.0
     (running / "run.json").write_text("{")
     assert status.look(running)["state"] == "broken"
+
+
+def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
+    then = resolved("experiment=fig8b/tbs256", "scale=demo", "schedule.lr.base_lr=0.04")
+    now = resolved("experiment=fig8b/tbs256", "scale=demo")
+    record = records.Record(tmp_path, then, {})
+    record.finish("finished")
+    row = status.look(tmp_path, now)
+    assert row["state"] == "outdated"
+    assert row["reason"].startswith("schedule.lr: {'shape': 'onecycle', 'base_lr': 0.04,")
+    assert status.look(tmp_path, then)["state"] == status.look(tmp_path)["state"] == "finished"
 
 
 def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):
