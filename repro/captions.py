@@ -35,11 +35,13 @@ class Drawn:
     figure: "Figure"
     found: "Runs"
     target: Path  # its files, without suffix
+    scale: str
     subtitle: str
     commands: list[str]
     results: Table
     published: Table
     claims: Table
+    judged: "pd.DataFrame"  # as claims.table has it
     print: str  # what the thin lines are, if there are any
     notes: list[str]  # what is missing, unfinished or diverged
     errors: list[str]  # what could not be read
@@ -165,13 +167,21 @@ def _compared(ours: "pd.Series", published: float, digits: int) -> list[str]:
 
 def verdicts(judged: "pd.DataFrame") -> Table:
     """The claims: what the text says, and what the runs say to it."""
+    from repro.claims import interval
+
     rows = []
     for claim, part in judged.groupby("claim", sort=False):
         for number, row in enumerate(part.to_dict("records")):
-            known = row["low"] == row["low"]
-            interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if known else "-"
             head = [str(claim), row["says"], row["verdict"]] if number == 0 else ["", "", ""]
-            rows.append([*head, row["rule"], interval, row["seeds"], row["finding"]])
+            rows.append(
+                [
+                    *head,
+                    row["rule"],
+                    interval(row["estimate"], row["low"], row["high"]),
+                    row["seeds"],
+                    row["finding"],
+                ]
+            )
     header = ["claim", "the text says", "verdict", "rule", "ours, with 95 % interval", "runs", "finding"]
     return Table(header, rows)
 

@@ -5,7 +5,7 @@ difference of two curves' means (Welch). The claim holds where the whole interva
 where it is wholly on the other, and is undecided where it crosses or seeds are missing. Accuracies are in points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,6 +81,31 @@ def table(claims: dict[str, Claim], frame: pd.DataFrame, seeds: int, scale: str)
             rows.append({"claim": name, "says": claim.says, "scale": scale, **vars(finding), **words})
     columns = ["claim", "says", "scale", "verdict", "rule", "finding", "estimate", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns)
+
+
+ORDER = (NOT_REPRODUCED, UNDECIDED, REPRODUCED)  # what speaks against the paper, or against us, comes first
+
+
+def overview(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a claim of several figures' ``table``: figure, claim, says, verdict, its rules with their intervals.
+
+    The claims that fail come first, then the undecided ones, each in the figures' order.
+    """
+    rows = []
+    for figure, judged in tables.items():
+        for claim, part in judged.groupby("claim", sort=False):
+            head = part.iloc[0]
+            words = [in_words(verdict, head["scale"]) for verdict in ORDER]
+            rules = zip(part["rule"], part["estimate"], part["low"], part["high"], strict=True)
+            numbers = "; ".join(f"{rule}: {interval(*values)}" for rule, *values in rules)
+            rows.append((words.index(head["verdict"]), figure, claim, head["says"], head["verdict"], numbers))
+    rows.sort(key=lambda row: row[0])
+    return pd.DataFrame([row[1:] for row in rows], columns=["figure", "claim", "says", "verdict", "ours"])
+
+
+def interval(estimate: float, low: float, high: float) -> str:
+    """An estimate with its 95 % interval, in words; "-" where there is no interval."""
+    return "-" if np.isnan(low) else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def in_words(verdict: str, scale: str) -> str:

@@ -118,9 +118,9 @@ def draw(
             x = _x(tested["iteration"], found, curve, figure.x)
             main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
         if in_print:
-            handles.append(_line("0.4", "the paper's print, of the same colour", linewidth=PRINT_WIDTH))
+            handles.append(_line("0.4", "the paper's print: thin, same colour and dashes", linewidth=PRINT_WIDTH))
         if references:
-            handles.append(_line("0.4", "the author's log, of the same colour", linewidth=0.7))
+            handles.append(_line("0.4", "the author's log: thin and solid, same colour", linewidth=0.7))
         if published and _published(main, found, figure, palette):
             handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)

@@ -5,19 +5,22 @@ It draws and judges the figures as ``repro.figures`` does and takes the same opt
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from repro import captions, figures
+from repro import captions, claims, figures
 from repro.captions import BAND, FINAL, Drawn, Table
 from repro.errors import ReproError, run_app
 from repro.folders import CONF
 from repro.records import FINISHED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SETTINGS = {  # what the configuration table shows, and under which heading
     "iterations": "iterations",
@@ -35,6 +38,7 @@ SETTINGS = {  # what the configuration table shows, and under which heading
     "test_every": "test every",
     "replicates": "replicates",
 }
+COLOURS = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 62rem;
@@ -72,7 +76,7 @@ def app(composed: DictConfig) -> None:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     target = Path(composed.to) / composed.scale.name / "index.html"
     target.write_text(page(drawn, composed.scale.name, errors))
-    summary = verdict_table(drawn)
+    summary = verdict_table({figure.name: figure.judged for figure in drawn})
     print("\n".join(captions.markdown(summary)))
     for figure in drawn:
         print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {counts(figure)}")
@@ -97,7 +101,7 @@ def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
         f'<nav>{links} <a href="#runs">runs</a> <a href="#differences">differences</a></nav>',
         "<h2>Claims</h2>",
         f'<p class="note">{text(RULES)}</p>',
-        rendered(verdict_table(drawn)),
+        rendered(verdict_table({figure.name: figure.judged for figure in drawn}), scale),
         *(f'<p class="missing">{text(error)}</p>' for error in errors),
         *(section(figure) for figure in drawn),
         '<h2 id="runs">Runs</h2>',
@@ -138,7 +142,7 @@ def section(drawn: Drawn) -> str:
     ]
     for title, table in (("Ours beside the published", drawn.published), ("Claims", drawn.claims)):
         if table.rows:
-            parts += [f"<h3>{title}</h3>", rendered(table)]
+            parts += [f"<h3>{title}</h3>", rendered(table, drawn.scale)]
     parts += ["<h3>Configuration of every curve</h3>", rendered(settings(drawn))]
     parts += ["<h3>Commands</h3>", f"<pre>{text(chr(10).join(drawn.commands))}</pre>", "</section>"]
     return "\n".join(filter(None, parts))
@@ -157,10 +161,10 @@ def inline_svg(drawn: Drawn) -> str:
     return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
-def verdict_table(drawn: Iterable[Drawn]) -> Table:
-    """A row a claim: what the text says, and the verdict."""
-    rows = [[d.name, *row[:3]] for d in drawn for row in d.claims.rows if row[0]]
-    return Table(["figure", "claim", "the text says", "verdict"], rows)
+def verdict_table(tables: Mapping[str, "pd.DataFrame"]) -> Table:
+    """A row a claim of every figure, those that fail first: what the text says, the verdict, and the numbers."""
+    rows = claims.overview(tables).to_numpy().tolist()
+    return Table(["figure", "claim", "the text says", "verdict", "rule: ours, with 95 % interval"], rows)
 
 
 def settings(drawn: Drawn) -> Table:
@@ -220,25 +224,22 @@ def note(drawn: list[Drawn]) -> str:
     return " / ".join(dict.fromkeys(captions.note(d.found) for d in drawn))
 
 
-def rendered(table: Table) -> str:
-    """A table as HTML that scrolls by itself where it is too wide; verdicts are coloured."""
+def rendered(table: Table, scale: str = "") -> str:
+    """A table as HTML that scrolls by itself where it is too wide; verdicts at ``scale`` are coloured."""
+    colours = {claims.in_words(verdict, scale): colour for verdict, colour in COLOURS.items()} if scale else {}
+
+    def cell(value: str) -> str:
+        colour = f' class="{colours[value]}"' if value in colours else ""
+        return f"<td{colour}>{text(value)}</td>"
+
     head = "".join(f"<th>{text(cell)}</th>" for cell in table.header)
-    rows = ["".join(f"<td{_colour(cell)}>{text(cell)}</td>" for cell in row) for row in table.rows]
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in table.rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def text(value: str) -> str:
     """Plain text for HTML."""
     return html.escape(value, quote=False)
-
-
-def _colour(cell: str) -> str:
-    for start, colour in (("reproduced", "good"), ("holds at", "good"), ("not reproduced", "bad"),
-                          ("does not hold at", "bad"), ("undecided", "open")):  # fmt: skip
-        if cell.startswith(start):
-            return f' class="{colour}"'
-    return ""
 
 
 def _value(config: DictConfig, key: str) -> str:
