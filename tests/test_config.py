@@ -1,5 +1,8 @@
 """Configurations: every experiment, every scale, and what makes two runs the same."""
 
+import csv
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -88,6 +91,19 @@ def test_the_fingerprint_is_the_science(resolved):
     for override in ("seed=1", "update=torch", "model.bn_groups=1", "dataset.mirror=false", "schedule.lr.max_lr=2",
                      "regularization.weight_decay=0", "scale=quick", "model.nesterov=true", "test_every=50"):  # fmt: skip
         assert fingerprint(resolved("experiment=fig5a/clr_3.0", override)) != fingerprint(base), override
+
+
+TABLE = list(csv.DictReader((Path(__file__).parent / "fingerprints.csv").open()))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_run_keeps_its_fingerprint(resolved, experiment):
+    rows = [row for row in TABLE if row["experiment"] == experiment]
+    assert {row["scale"] for row in rows} == set(SCALES)
+    for row in rows:
+        keys = ("experiment", "scale", "replicates", "seed")
+        run = resolved(*(f"{key}={row[key]}" for key in keys))
+        assert fingerprint(run) == row["fingerprint"], row
 
 
 def test_a_root_may_name_its_data_set(resolved):
