@@ -96,11 +96,9 @@ def test_the_fingerprint_is_the_science(resolved):
 TABLE = list(csv.DictReader((Path(__file__).parent / "fingerprints.csv").open()))
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", sorted({row["experiment"] for row in TABLE}))
 def test_a_run_keeps_its_fingerprint(resolved, experiment):
-    rows = [row for row in TABLE if row["experiment"] == experiment]
-    assert {row["scale"] for row in rows} == set(SCALES)
-    for row in rows:
+    for row in (row for row in TABLE if row["experiment"] == experiment):
         keys = ("experiment", "scale", "replicates", "seed")
         run = resolved(*(f"{key}={row[key]}" for key in keys))
         assert fingerprint(run) == row["fingerprint"], row

@@ -27,10 +27,6 @@ def curves_of(name):
     return printed.load(name, FIGURES[name].y, [CONF])
 
 
-def test_every_figure_has_its_print():
-    assert set(TESTS) == set(FIGURES)
-
-
 @pytest.mark.parametrize("name", TESTS)
 def test_a_print_has_the_tests_of_the_protocol(name, resolved):
     tests, hidden = TESTS[name]

@@ -71,8 +71,8 @@ EXPERIMENTS = sorted(
 PIECEWISE = [name for name in PROTOCOL if "piecewise" in name]
 
 
-def test_the_table_holds_every_experiment():
-    assert set(PROTOCOL) == set(EXPERIMENTS)
+def test_every_curve_of_the_paper_is_there():
+    assert set(PROTOCOL) <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", PROTOCOL)
