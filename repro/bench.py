@@ -156,10 +156,11 @@ def overheads(results: Results, rounds: int, wandb: bool) -> None:
     """Of a row, of W&B, of a checkpoint: what it takes, and its share of a run at the goal's speed."""
     from repro import checkpoints, models, training
     from repro.records import Record
+    from repro.state import State
 
     quiet = () if wandb else ("tracking=disabled",)
     config = configured(Loop("", overrides=quiet))
-    state = training.State(config, models.from_config(config.model, 10, 3, 0), "cpu")
+    state = State(config, models.from_config(config.model, 10, 3, 0), "cpu")
     saved = state.state_dict()
     row = {"iteration": 1, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.0, "test_accuracy": 0.5}
     between = 100 * 1000 / GOAL  # seconds from test to test in Figure 5, whose short runs have a hundred of them

@@ -16,7 +16,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,31 +24,10 @@ from torch.nn import functional as F
 from repro import models
 from repro.config import Config, Engine, Precision, to_dict
 from repro.errors import ReproError
+from repro.sgd import SGD
 
 log = logging.getLogger(__name__)
 Step = Callable[[Tensor, Tensor, float, float], Tensor]  # images, labels, lr, momentum -> the loss, detached
-
-
-class Optimizer(Protocol):
-    """What a step needs of ``repro.training.SGD``."""
-
-    weight_decay: float
-    tensors: list[Tensor]  # all that it changes
-
-    def step(self, lr: float, momentum: float) -> None:
-        """Apply the gradients, then clear them."""
-
-    def gradients(self) -> list[list[Tensor]]:
-        """The parameters' gradients, by group."""
-
-    def apply(self, gradients: list[list[Tensor]], lr: Any, momentum: Any, decay: Any) -> None:
-        """One update; ``lr``, ``momentum`` and ``decay`` are numbers or 0-dim tensors."""
-
-    def clear(self) -> None:
-        """Drop the gradients."""
-
-    def twin(self, of: dict[nn.Parameter, nn.Parameter]) -> "Optimizer":
-        """Another one by the same rules, for copies of the parameters."""
 
 
 @contextmanager
@@ -85,7 +63,7 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
 class Plain:
     """The step as it reads in a textbook."""
 
-    def __init__(self, network: nn.Module, optimizer: Optimizer, precision: Precision = Precision.float32):
+    def __init__(self, network: nn.Module, optimizer: SGD, precision: Precision = Precision.float32):
         self.network, self.optimizer, self.precision = network, optimizer, precision
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
@@ -104,7 +82,7 @@ class ByGroup(Plain):
     They meet in the gradient alone. It takes the memory of one group, and more of it stays in a CPU's cache.
     """
 
-    def __init__(self, network: nn.Module, optimizer: Optimizer, precision: Precision, groups: int):
+    def __init__(self, network: nn.Module, optimizer: SGD, precision: Precision, groups: int):
         super().__init__(network, optimizer, precision)
         self.groups = groups
 
@@ -131,7 +109,7 @@ class Fast:
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Optimizer,
+        optimizer: SGD,
         images: Tensor,
         labels: Tensor,
         precision: Precision = Precision.float32,
@@ -168,7 +146,7 @@ class Fast:
         self.graph.replay()
         return self.loss
 
-    def adopt(self, network: nn.Module, optimizer: Optimizer) -> None:
+    def adopt(self, network: nn.Module, optimizer: SGD) -> None:
         """Train this network from now on: it keeps its values, and takes our tensors to keep them in.
 
         The one that had them gets copies, so that it can still be tested and saved.
@@ -213,9 +191,7 @@ ROUNDING = 1e-5  # of a tensor: all that is left to compare where it hardly chan
 _FAST: dict[str, Fast] = {}  # of this process; what they are made for is the key
 
 
-def build(
-    config: Config, network: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor
-) -> tuple[Step, str]:
+def build(config: Config, network: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor) -> tuple[Step, str]:
     """The step that the configuration asks for on the device of ``images`` (a batch to make it for), and its name.
 
     What is fast by default and does not work here is a warning and the next best; what was asked for and does
@@ -276,12 +252,12 @@ def choice(settings: Engine, device: torch.device) -> tuple[bool, bool]:
     return compiled, cuda if graph is None else graph
 
 
-def tensors(network: nn.Module, optimizer: Optimizer) -> list[Tensor]:
+def tensors(network: nn.Module, optimizer: SGD) -> list[Tensor]:
     """All that an iteration changes: the optimizer's tensors, the parameters (views of those), the averages."""
     return [*optimizer.tensors, *network.parameters(), *network.buffers()]
 
 
-def copied(network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+def copied(network: nn.Module, optimizer: SGD) -> tuple[nn.Module, SGD]:
     """Copies of both, to train beside them."""
     own = copy.deepcopy(network).train()
     return own, optimizer.twin(dict(zip(network.parameters(), own.parameters(), strict=True)))
@@ -290,7 +266,7 @@ def copied(network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimiz
 def _fast(
     config: Config,
     network: nn.Module,
-    optimizer: Optimizer,
+    optimizer: SGD,
     images: Tensor,
     labels: Tensor,
     compiled: bool,
@@ -312,13 +288,13 @@ def _fast(
     return _FAST[key]
 
 
-def check(fast: Fast, network: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor) -> None:
+def check(fast: Fast, network: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor) -> None:
     """ArithmeticError if an iteration does not change what the plain step changes: compilers make mistakes.
 
     That finds what is lost or wild; how far rounding takes the rest is ``repro.fidelity``'s.
     """
 
-    def after(step: Step, of: nn.Module, rule: Optimizer) -> tuple[list[Tensor], list[Tensor]]:
+    def after(step: Step, of: nn.Module, rule: SGD) -> tuple[list[Tensor], list[Tensor]]:
         watched = [*rule.tensors, *of.buffers()]
         before = [tensor.clone() for tensor in watched]
         step(images, labels, 1.0, 0.9)

@@ -11,6 +11,8 @@ from repro import data, engine, models, training
 from repro.catalogue import run_of
 from repro.config import Precision
 from repro.measure import noise
+from repro.sgd import SGD
+from repro.state import State
 from repro.table import Results
 
 Setting = tuple[Precision, bool, bool]  # compiled, captured as a CUDA graph
@@ -63,7 +65,7 @@ def gradients(results: Results, settings: dict[str, Setting], device: str, quick
         for what, (precision, compiled, graph) in settings.items():
             network = models.build(name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
             network.load_state_dict(start.state_dict())
-            rule = training.SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
+            rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
             step: Any = engine.Plain(network, rule, precision)
             if compiled or graph:
                 step = engine.Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
@@ -86,7 +88,7 @@ def trainings(results: Results, settings: dict[str, Setting], device: str, quick
             config.engine.cuda_graph = graph
             loaded = data.load(config.dataset, device)
             network = models.from_config(config.model, loaded.classes, 1, seed).to(device)
-            rows = [r for r in training.train(config, loaded, training.State(config, network, device)) if r]
+            rows = [r for r in training.train(config, loaded, State(config, network, device)) if r]
             ends.setdefault(what, []).append(statistics.mean(float(r["test_loss"] or 0) for r in rows[-3:]))
     reference = ends["float32 (reference)"]
     spread = statistics.stdev(reference)

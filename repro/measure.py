@@ -167,6 +167,7 @@ def _steps(loop: Loop) -> tuple[Iterator[Any], int]:
     import torch
 
     from repro import data, models, peer, training
+    from repro.state import State
 
     config = configured(loop)
     loaded = data.load(config.dataset, loop.device) if loop.demo else noise(loop.device)
@@ -191,7 +192,7 @@ def _steps(loop: Loop) -> tuple[Iterator[Any], int]:
 
     def forever() -> Iterator[None]:
         while True:
-            state = training.State(config, network, loop.device)
+            state = State(config, network, loop.device)
             for _ in training.train(config, loaded, state):
                 yield
 

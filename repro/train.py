@@ -57,6 +57,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
 
     from repro import data, engine, models, training
     from repro.mirror import Mirror
+    from repro.state import State
 
     machine.keep_freed_memory()
     if config.threads is not None:
@@ -76,7 +77,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
         slow = "%s has no arithmetic for it; at the paper's size float32 (leave it out) is many times as fast"
         log.warning(f"engine.precision=%s: {slow}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
-    state = training.State(config, network, device)
+    state = State(config, network, device)
     saved = _checkpoint(folder, config, device)
     if saved is not None:
         state.load_state_dict(saved)

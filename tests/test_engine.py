@@ -12,9 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from repro import data, engine, models, training
-from repro.config import Precision, fingerprint, from_dict, to_dict
+from repro.config import Precision, Update, fingerprint, from_dict, to_dict
 from repro.engine import ByGroup, Fast, Plain
 from repro.errors import ReproError
+from repro.sgd import SGD
+from repro.state import State
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up
@@ -27,7 +29,7 @@ def network(name="resnet56_superconv", seed=0, groups=2, dtype=torch.float32, me
 
 
 def optimizer(of, nesterov=True, decay=1e-2):
-    return training.SGD(models.parameter_groups(of, conv_bias_lr=2.0), weight_decay=decay, nesterov=nesterov)
+    return SGD(models.parameter_groups(of, conv_bias_lr=2.0), weight_decay=decay, nesterov=nesterov)
 
 
 def batches(count=5, dtype=torch.float32):
@@ -66,7 +68,7 @@ def test_a_flat_update_has_the_bits_of_one_tensor_at_a_time(nesterov):
     rule = optimizer(flat, nesterov)
     groups = models.parameter_groups(plain, conv_bias_lr=2.0)
     alone = [
-        training.SGD({multiples: [p]}, weight_decay=1e-2, nesterov=nesterov)
+        SGD({multiples: [p]}, weight_decay=1e-2, nesterov=nesterov)
         for multiples, group in groups.items()
         for p in group
     ]
@@ -182,7 +184,7 @@ def test_static_buffers_have_the_bits_of_the_plain_step(update):
     for fast in (False, True):
         of = network()
         groups = models.parameter_groups(of)
-        rule = training.SGD(groups, weight_decay=1e-2, update=training.Update(update), nesterov=True)
+        rule = SGD(groups, weight_decay=1e-2, update=Update(update), nesterov=True)
         step = Fast(of, rule, *batches(1)[0]) if fast else Plain(of, rule)
         if fast:
             step.adopt(of, rule)
@@ -250,7 +252,7 @@ def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
         config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
         loaded = data.load(config.dataset)
         of = models.from_config(config.model, loaded.classes, 1, config.seed)
-        state = training.State(config, of, "cpu")
+        state = State(config, of, "cpu")
         rows = [row for row in training.train(config, loaded, state) if row is not None]
         return [row["test_loss"] for row in rows], values(of), of
 

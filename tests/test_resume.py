@@ -274,9 +274,10 @@ def test_a_finished_run_writes_no_checkpoint_of_its_end(run, tmp_path, monkeypat
 
 def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
     from repro import data, models, training
+    from repro.state import State
 
     loaded = data.load(run.dataset)
-    states = [training.State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
+    states = [State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
     states[0].diverged = True
     states[1].load_state_dict(states[0].state_dict())
     assert states[1].over(run)

@@ -8,6 +8,8 @@ from torch import nn
 
 from repro import data, models, training
 from repro.config import Dataset, Precision, Update
+from repro.sgd import SGD
+from repro.state import State
 
 
 def written_out(update, nesterov, weight, gradients, schedule, decay, lr_multiple):
@@ -35,7 +37,7 @@ def test_update_rules_over_a_changing_schedule(update, nesterov, lr_multiple, de
     schedule = [(0.1 + 0.2 * i, 0.95 - 0.01 * i) for i in range(12)]
     parameter = nn.Parameter(start.clone())
     rule = {(lr_multiple, decay_multiple): [parameter]}
-    optimizer = training.SGD(rule, weight_decay=0.01, update=update, nesterov=nesterov)
+    optimizer = SGD(rule, weight_decay=0.01, update=update, nesterov=nesterov)
     for gradient, (lr, momentum) in zip(gradients, schedule, strict=True):
         parameter.grad = gradient.clone()
         optimizer.step(lr, momentum)
@@ -48,7 +50,7 @@ def test_update_rules_over_a_changing_schedule(update, nesterov, lr_multiple, de
 def test_the_torch_rule_is_torch_optims(nesterov):
     torch.manual_seed(0)
     ours, theirs = (nn.Parameter(torch.ones(5, dtype=torch.float64)) for _ in range(2))
-    optimizer = training.SGD({(1.0, 1.0): [ours]}, weight_decay=0.1, update=Update.torch, nesterov=nesterov)
+    optimizer = SGD({(1.0, 1.0): [ours]}, weight_decay=0.1, update=Update.torch, nesterov=nesterov)
     reference = torch.optim.SGD([theirs], lr=1.0, momentum=0.5, weight_decay=0.1, nesterov=nesterov)
     for i in range(8):
         ours.grad = torch.randn(5, dtype=torch.float64)
@@ -62,7 +64,7 @@ def test_the_torch_rule_is_torch_optims(nesterov):
 def test_the_rules_agree_at_a_constant_learning_rate_only():
     def end(update, rates):
         parameter = nn.Parameter(torch.ones(3, dtype=torch.float64))
-        optimizer = training.SGD({(1.0, 1.0): [parameter]}, weight_decay=0.0, update=update)
+        optimizer = SGD({(1.0, 1.0): [parameter]}, weight_decay=0.0, update=update)
         for lr in rates:
             parameter.grad = parameter.detach().clone()
             optimizer.step(lr, 0.9)
@@ -81,7 +83,7 @@ def smoke(resolved):
         config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", *overrides)
         loaded = data.load(config.dataset)
         network = models.from_config(config.model, loaded.classes, 1, config.seed)
-        steps = training.train(config, loaded, training.State(config, network, "cpu"))
+        steps = training.train(config, loaded, State(config, network, "cpu"))
         return [row for row in steps if row is not None], network
 
     return run
