@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from repro.errors import ReproError
+from repro.files import write_whole
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -31,16 +32,12 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getbuffer()
-    partial = folder / f".checkpoint.{os.getpid()}"
-    try:
-        with open(partial, "wb") as file:
-            file.write(hashlib.sha256(payload).digest())
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(folder / f"checkpoint-{state['iteration']:09d}.pt")
-    finally:
-        partial.unlink(missing_ok=True)
+
+    def write(file: BinaryIO) -> None:
+        file.write(hashlib.sha256(payload).digest())
+        file.write(payload)
+
+    write_whole(folder / f"checkpoint-{state['iteration']:09d}.pt", write, durable=True)
     for old in found(folder)[KEPT:]:
         old.unlink()
 
@@ -97,7 +94,7 @@ def found(folder: Path) -> list[Path]:
 
 def clear(folder: Path) -> None:
     """Remove every checkpoint, and what killed processes left half-written."""
-    for pattern in ("checkpoint-*.pt", ".checkpoint.*", ".weights.*", ".run.json.*", ".history.jsonl.*"):
+    for pattern in ("checkpoint-*.pt", ".checkpoint-*", ".weights.*", ".run.json.*", ".history.jsonl.*"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from repro.config import Config
 from repro.errors import ReproError
+from repro.files import write_whole
 from repro.records import ENDING, FINISHED, broken
 from repro.server import Place, first_line
 
@@ -202,11 +203,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content))
-        partial.replace(path)
+        write_whole(path, json.dumps(content))
     except OSError as error:
         print(f"note: {path.parent} cannot keep what was pulled ({error}); it will be pulled again")
 

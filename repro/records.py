@@ -25,6 +25,7 @@ from typing import Any
 
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
 from repro.errors import ReproError
+from repro.files import write_whole
 
 FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
 ENDING = (  # keys of run.json that the end writes; the rest is known at the start
@@ -65,7 +66,7 @@ class Record:
             "config": to_dict(config),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        self._replace("history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_whole(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
         self._history = open(folder / "history.jsonl", "ab", buffering=0)  # noqa: SIM115
         self._write()
 
@@ -92,12 +93,12 @@ class Record:
         return round(float(self._wall) + time.monotonic() - self._clock, 3)
 
     def _write(self) -> None:
-        self._replace("run.json", json.dumps(self.info, indent=1) + "\n")
+        write_info(self.folder, self.info)
 
-    def _replace(self, name: str, text: str) -> None:
-        partial = self.folder / f".{name}.{os.getpid()}"
-        partial.write_text(text)
-        os.replace(partial, self.folder / name)
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Write ``run.json``. Raises OSError."""
+    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n")
 
 
 def read_info(folder: Path) -> dict[str, Any] | None:
@@ -174,24 +175,18 @@ def mark_failed(folder: Path, reason: str) -> None:
     try:
         info = read_info(folder)
         if info is not None and info["status"] == "running":
-            partial = folder / f".run.json.{os.getpid()}"
-            partial.write_text(json.dumps({**info, "status": "failed", "reason": reason}, indent=1) + "\n")
-            os.replace(partial, folder / "run.json")
+            write_info(folder, {**info, "status": "failed", "reason": reason})
     except (OSError, ReproError):
         return
 
 
 def already_finished(folder: Path, config: Config) -> bool:
-    """Whether this very run is finished in ``folder``.
+    """Whether this very run is finished in ``folder``; ``config.force`` wants it trained again in any case.
 
-    A finished run of another configuration there is moved aside if ``config.force``; otherwise ReproError names
-    what differs.
+    Raises ReproError that names what differs where a finished run of another configuration is in the way.
     """
     info = read_info(folder)
-    if info is None or info["status"] not in FINISHED:
-        return False
-    if config.force:
-        _move_aside(folder)
+    if info is None or info["status"] not in FINISHED or config.force:
         return False
     differ = differences(info, config)
     if not differ:
@@ -223,7 +218,10 @@ def outdated(info: Mapping[str, Any], config: Config) -> str | None:
     return "; ".join(differences(info, now)) or "another fingerprint"
 
 
-def _move_aside(folder: Path) -> None:
+def move_aside(folder: Path) -> None:
+    """Make room for a new run where a finished one lies: its files go into the next ``earlier-<n>`` there."""
+    if (read_info(folder) or {}).get("status") not in FINISHED:
+        return
     number = 1 + sum(1 for _ in folder.glob("earlier-*"))
     aside = folder / f"earlier-{number}"
     aside.mkdir()

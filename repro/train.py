@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 from repro import checkpoints, images, machine, sweeper
 from repro.config import Config, resolve
 from repro.errors import ReproError, run_app
+from repro.files import write_whole
 from repro.folders import CONF
 from repro.interrupts import Interrupted, interruptible
-from repro.records import Record, already_finished, differences, read_info
+from repro.records import Record, already_finished, differences, move_aside, read_info
 
 log = logging.getLogger(__name__)
 sweeper.register()
@@ -49,6 +50,8 @@ def run(config: Config, folder: Path) -> None:
         if already_finished(folder, config):
             log.info("%s is finished already; force=true trains it again", folder)
         else:
+            if config.force:
+                move_aside(folder)
             _train(config, folder, stop)
 
 
@@ -106,9 +109,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
                 if stop:
                     raise Interrupted(stop[0])
         last = record.rows[-1]
-        partial = folder / f".weights.{os.getpid()}"
-        torch.save(network.state_dict(), partial)
-        partial.replace(folder / "weights.pt")
+        write_whole(folder / "weights.pt", lambda file: torch.save(network.state_dict(), file))
         record.finish(
             "diverged" if state.diverged else "finished",
             final_accuracy=last["test_accuracy"],

@@ -6,6 +6,7 @@ import pytest
 
 from repro import records
 from repro.errors import ReproError
+from repro.files import write_whole
 
 ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
 
@@ -72,8 +73,32 @@ def test_force_moves_a_finished_run_aside(tmp_path, run):
         record.finish("finished")
         run.force = True
         assert not records.already_finished(tmp_path, run)
+        assert records.read_info(tmp_path)["status"] == "finished"  # a question changes nothing
+        records.move_aside(tmp_path)
         assert records.read_history(tmp_path / f"earlier-{attempt}")[0]["iteration"] == attempt
     assert records.read_info(tmp_path) is None
+
+
+def test_an_unfinished_run_is_not_moved_aside(tmp_path, run):
+    records.Record(tmp_path, run, {}).finish("interrupted")
+    records.move_aside(tmp_path)
+    assert records.read_info(tmp_path)["status"] == "interrupted"
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, "old")
+
+    def fails(file):
+        file.write(b"ha")
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        write_whole(path, fails)
+    assert path.read_text() == "old"
+    write_whole(path, lambda file: file.write(b"new"), durable=True)
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
