@@ -33,6 +33,7 @@ class Filler(Enum):
 
     msra = "msra"
     xavier = "xavier"
+    own = "own"  # as the network itself begins
 
 
 class Replicates(Enum):
@@ -75,6 +76,7 @@ class Model:
     classifier_bias_lr: float = 2.0
     classifier_bias_decay: float = 0.0
     nesterov: bool = False
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of the network's function
 
 
 @dataclass
@@ -190,7 +192,7 @@ CIRCUMSTANCES = [
 ]
 
 # Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
-LATER = {"engine.precision": "float32"}
+LATER: dict[str, Any] = {"engine.precision": "float32", "model.options": {}}
 
 ConfigStore.instance().store(name="schema", node=Config)
 

@@ -8,11 +8,15 @@ cache folder, and so does memory where a run of that size was measured:
                "device": "cpu", "threads": 1, "images_per_second": 123.0, "memory_mb": 4567.0}, ...]}
 """
 
+import hashlib
 import heapq
 import json
 import math
 import platform
+import subprocess
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +24,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from repro import checkpoints, images
+from repro import checkpoints
 from repro.config import Config
+from repro.data import registry
+from repro.errors import ReproError
+from repro.files import write_whole
 from repro.folders import cache_folder
 from repro.machine import Plan, plan
 from repro.records import already_finished
@@ -30,7 +37,31 @@ BENCHMARK = "bench.json"
 NONE_YET = "no benchmark of this machine yet: python -m repro.bench --quick makes one"
 PROCESS = 600.0  # megabytes of a process that has imported torch and read its data
 PER_OUTPUT = 12  # bytes that training keeps for each value that a convolution puts out: itself, normalised, summed
+ROW_KEYS = ("model", "blocks", "width", "resolution")  # of a row of the benchmark
 TEST_SPEED = 3.0  # times the training speed: forward is a third of forward and backward
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides how large a network is."""
+
+    model: str
+    blocks: int
+    width: int
+    resolution: int
+    channels: int = 3
+    classes: int = 10
+    options: str = "{}"  # model.options, as JSON
+
+    def asked(self) -> dict[str, Any]:
+        """The arguments of ``repro.models.size.size``."""
+        own = {"name": self.model, "blocks": self.blocks, "width": self.width, "options": json.loads(self.options)}
+        return {
+            "model": own,
+            "classes": self.classes,
+            "channels": self.channels,
+            "resolution": self.resolution,
+        }
 
 
 @dataclass(frozen=True)
@@ -51,33 +82,44 @@ def benchmark() -> dict[str, Any] | None:
         return None
 
 
-def network_size(model: str, blocks: int, width: int, resolution: int, channels: int = 3) -> tuple[int, int]:
-    """Multiply-adds of one image's forward pass through the convolutions, and the values that they put out."""
-    side = resolution
-    convolutions = [(9, channels, width, side)]  # kernel, channels in and out, pixels a side
-    for group in range(3):
-        c = width << group
-        if model == "resnet56_superconv":
-            for block in range(blocks):
-                inside = c // 2 if group and block == 0 else c
-                side = side // 2 if group and block == 0 else side
-                convolutions += [(9, inside, inside, side)] * 2
-        else:
-            side = side // 2 if group else side
-            for block in range(blocks if group else max(1, blocks - 1)):
-                before = c // 2 if group and block == 0 else c
-                convolutions += [(9, before, c, side), (9, c, c, side)]
-                convolutions += [(4, before, c, side)] if before != c else []
-    return (
-        sum(kernel * a * b * pixels**2 for kernel, a, b, pixels in convolutions),
-        sum(b * pixels**2 for _, _, b, pixels in convolutions),
-    )
+def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int]]:
+    """Multiply-adds of one image's forward pass and the values that its convolutions put out, by shape.
+
+    They are counted by torch, once: in this process if it has torch already, otherwise in one of its own, and
+    kept in the user's cache folder. Raises ReproError for a network that cannot be built.
+    """
+    wanted = dict.fromkeys(shapes)
+    if "torch" in sys.modules:
+        from repro.models.size import size
+
+        return {shape: size(**shape.asked()) for shape in wanted}
+    version = hashlib.sha256()
+    for path in sorted((Path(__file__).parent / "models").glob("*.py")):
+        version.update(path.read_bytes())
+    file = cache_folder() / "sizes.json"
+    try:
+        kept: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        kept = {}
+    keys = {shape: json.dumps([version.hexdigest()[:12], shape.asked()], sort_keys=True) for shape in wanted}
+    missing = [shape for shape in wanted if keys[shape] not in kept or ":" in shape.model]  # one's own may change
+    if missing:
+        asked = json.dumps([shape.asked() for shape in missing])
+        command = [sys.executable, "-m", "repro.models.size"]
+        done = subprocess.run(command, input=asked, capture_output=True, text=True)
+        if done.returncode:
+            raise ReproError((done.stderr.strip().splitlines() or ["a network's size cannot be counted"])[-1])
+        kept |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(kept))
+    return {shape: tuple(kept[key]) for shape, key in keys.items()}
 
 
 def work(config: Config, start: int = 0) -> float:
     """Images that a run trains from iteration ``start`` on, those that it tests counted by what they cost."""
     tests = (config.iterations - start) // config.test_every
-    tested = config.dataset.test_images or images.SIZES[config.dataset.name][1]
+    tested = config.dataset.test_images or registry.get(config.dataset).test
     return (config.iterations - start) * config.batch_size + tests * tested / TEST_SPEED
 
 
@@ -87,9 +129,10 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     A row of another size is scaled by the multiply-adds for time; memory is then what the values put out take.
     """
     wanted = _shape(config)
-    needed, outputs = network_size(**wanted, channels=1 if config.dataset.name == "digits" else 3)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     rows = [row for row in rows if row["device"].split(":")[0] == device]
+    sizes = network_sizes([wanted, *map(_row_shape, rows)])
+    needed, outputs = sizes[wanted]
     by_group = device == "cpu" and not config.engine.compile  # repro.engine.ByGroup
     at_once = config.batch_size / (config.model.bn_groups if by_group else 1)
     megabytes = PROCESS + at_once * outputs * PER_OUTPUT / 2**20
@@ -98,22 +141,23 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
 
     def distance(row: dict[str, Any]) -> tuple[float, ...]:
         return (
-            abs(math.log(network_size(**_row_shape(row))[0] / needed)) + 0.1 * (row["model"] != wanted["model"]),
+            abs(math.log(sizes[_row_shape(row)][0] / needed)) + 0.1 * (row["model"] != wanted.model),
             device == "cpu" and row["threads"] != planned.threads,
             abs(math.log(row["batch_size"] / config.batch_size)),
         )
 
     row = min(rows, key=distance)
     speed, notes = float(row["images_per_second"]), []
-    if _row_shape(row) != wanted:
-        speed *= network_size(**_row_shape(row))[0] / needed
+    same = all(row[key] == getattr(wanted, key) for key in ROW_KEYS)
+    if not same:
+        speed *= sizes[_row_shape(row)][0] / needed
         notes.append("scaled by multiply-adds")
     if device == "cpu" and row["threads"] != planned.threads:
         speed *= planned.threads / row["threads"]
         threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
         notes.append(f"scaled from {threads} to {planned.threads}")
     seconds = work(config, start) / speed * _sharing(planned)
-    if _row_shape(row) == wanted and row["batch_size"] == config.batch_size:
+    if same and row["batch_size"] == config.batch_size:
         megabytes = row.get("memory_mb") or megabytes
     basis = "{model}, {blocks} blocks, {resolution}x{resolution} pixels, batch {batch_size}".format(**row)
     return Estimate(seconds, megabytes, ", ".join([f"{basis}, on {device}", *notes]))
@@ -184,14 +228,15 @@ def fitting(configs: list[Config], rows: list[dict[str, Any]] | None = None) -> 
     return planned.within(max(estimate(config, planned, rows).megabytes for config in configs))
 
 
-def _shape(config: Config) -> dict[str, Any]:
-    resolution = config.dataset.resolution or (8 if config.dataset.name == "digits" else 32)
-    model = config.model
-    return {"model": model.name, "blocks": model.blocks, "width": model.width, "resolution": resolution}
+def _shape(config: Config) -> Shape:
+    found, model = registry.get(config.dataset), config.model
+    resolution = config.dataset.resolution or found.size
+    options = json.dumps(model.options, sort_keys=True)
+    return Shape(model.name, model.blocks, model.width, resolution, found.channels, found.classes, options)
 
 
-def _row_shape(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("model", "blocks", "width", "resolution")}
+def _row_shape(row: dict[str, Any]) -> Shape:
+    return Shape(**{key: row[key] for key in ROW_KEYS})
 
 
 def _sharing(planned: Plan) -> float:

@@ -24,12 +24,13 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
 
     import torch
 
-    from repro import data, models, training
+    from repro import models, training
+    from repro.data import batches
 
     config = from_dict(info["config"])
     config.dataset.root = root or config.dataset.root
     device = training.device(device)
-    dataset = data.load(config.dataset, device)
+    dataset = batches.load(config.dataset, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
     try:
         network.load_state_dict(torch.load(folder / "weights.pt", map_location=device, weights_only=True))

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from repro import data, engine, models, training
+from repro import engine, models, training
 from repro.catalogue import run_of
 from repro.config import Precision
+from repro.data import batches
 from repro.measure import noise
 from repro.sgd import SGD
 from repro.state import State
@@ -55,7 +56,7 @@ def gradients(results: Results, settings: dict[str, Setting], device: str, quick
     source = noise(device)
     images, labels = source.network_input(source.train_images[:batch]), source.train_labels[:batch]
     blocks = 1 if quick else 9
-    for name in models.NETWORKS:
+    for name in models.networks():
         start = models.build(name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
         exact = models.build(name, 10, blocks=blocks).double().to(device)
         loss = F.cross_entropy(exact(images.double()), labels)
@@ -86,7 +87,7 @@ def trainings(results: Results, settings: dict[str, Setting], device: str, quick
             config = run_of("experiment=fig8b/tbs512", "scale=demo", f"scale.iterations={share}", f"seed={seed}")
             config.engine.precision, config.engine.compile = precision, compiled
             config.engine.cuda_graph = graph
-            loaded = data.load(config.dataset, device)
+            loaded = batches.load(config.dataset, device)
             network = models.from_config(config.model, loaded.classes, 1, seed).to(device)
             rows = [r for r in training.train(config, loaded, State(config, network, device)) if r]
             ends.setdefault(what, []).append(statistics.mean(float(r["test_loss"] or 0) for r in rows[-3:]))

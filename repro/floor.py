@@ -43,7 +43,7 @@ def measure(results: Results, device: str, threads: int, rounds: int = 7, *, bf1
     values = rate(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
     bandwidth = statistics.median(values)
     results.add("floor", "memory, read and write", values, "GB/s")
-    for name in models.NETWORKS:
+    for name in models.networks():
         flops, moved = (amount / 1e9 for amount in needs(models.build(name, 10)))
         results.add("floor", f"{name}: arithmetic of an image", [flops], "GFLOP")
         results.add("floor", f"{name}: values kept for backward, written and read", [moved * 1e3], "MB an image")

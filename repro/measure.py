@@ -166,11 +166,12 @@ def _steps(loop: Loop) -> tuple[Iterator[Any], int]:
     """A generator that trains (or tests) an iteration a ``next``, and its images an iteration."""
     import torch
 
-    from repro import data, models, peer, training
+    from repro import models, peer, training
+    from repro.data import batches
     from repro.state import State
 
     config = configured(loop)
-    loaded = data.load(config.dataset, loop.device) if loop.demo else noise(loop.device)
+    loaded = batches.load(config.dataset, loop.device) if loop.demo else noise(loop.device)
     network = models.from_config(config.model, loaded.classes, loaded.mean.shape[2], 0).to(loop.device)
     batch = config.batch_size
     if loop.kind == "files":
@@ -209,7 +210,7 @@ def noise(device: str, train: int = 5000, test: int = 1000, classes: int = 10, s
     """Random images of CIFAR's shape: speed does not depend on what they show."""
     import torch
 
-    from repro.data import Data
+    from repro.data.batches import Data
 
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (train + test, size, size, 3), dtype=torch.uint8, generator=rng)

@@ -27,8 +27,9 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro import cost, images, status
+from repro import cost, status
 from repro.config import Config, Dataset, fingerprint, resolve
+from repro.data import images
 from repro.errors import ReproError, no_launcher
 from repro.progress import Progress
 from repro.records import already_finished

@@ -13,8 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from repro import checkpoints, images, machine, sweeper
+from repro import checkpoints, machine, sweeper
 from repro.config import Config, resolve
+from repro.data import images
 from repro.errors import ReproError, run_app
 from repro.files import write_whole
 from repro.folders import CONF
@@ -58,7 +59,8 @@ def run(config: Config, folder: Path) -> None:
 def _train(config: Config, folder: Path, stop: list[int]) -> None:
     import torch
 
-    from repro import data, engine, models, training
+    from repro import engine, models, training
+    from repro.data import batches
     from repro.mirror import Mirror
     from repro.state import State
 
@@ -72,7 +74,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     device = training.device(config.device)
     try:
         environment = training.environment(device)
-        dataset = data.load(config.dataset, device)
+        dataset = batches.load(config.dataset, device)
         images.identify(config.dataset)
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error

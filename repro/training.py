@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro import engine, schedules
 from repro.config import Config, Precision
-from repro.data import Batches, Data
+from repro.data.batches import Batches, Data
 from repro.state import State
 
 Row = dict[str, float | int | None]

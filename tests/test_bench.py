@@ -135,10 +135,11 @@ def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
     assert found.basis.startswith("resnet56_superconv, 9 blocks, 32x32 pixels, batch 1000")
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_what_an_image_needs(name):
     flops, moved = floor.needs(models.build(name, 10, blocks=1), images=2)
-    multiply_adds, outputs = cost.network_size(name, 1, 16, 32)
+    shape = cost.Shape(name, 1, 16, 32)
+    multiply_adds, outputs = cost.network_sizes([shape])[shape]
     assert 5.5 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
     assert (
         2 < moved / (4 * outputs) < 8
@@ -172,7 +173,7 @@ def test_fidelity_judges_every_setting():
     results = Results()
     fidelity.compare(results, "cpu", quick=True)
     told = {(line.part, line.what): line for line in results.lines}
-    for name in models.NETWORKS:
+    for name in models.networks():
         part = f"gradient of {name}, relative error"
         assert told[part, "float32 (reference)"].median < 2e-3
         assert 2e-3 < told[part, "bf16"].median < 0.5

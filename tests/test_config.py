@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from repro import config, images
+from repro import config
 from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, to_dict
+from repro.data import registry
 from repro.errors import ReproError
 from repro.folders import CONF
 
@@ -38,7 +39,7 @@ def test_a_scale_tests_twenty_to_forty_times(resolved, experiment):
 @pytest.mark.parametrize(("scale", "share"), [("quick", 1), ("demo", 0.208)])
 def test_a_scale_keeps_the_share_of_the_papers_epochs_that_it_says(resolved, experiment, scale, share):
     def epochs(run):
-        return run.iterations * run.batch_size / (run.dataset.train_images or images.SIZES[run.dataset.name][0])
+        return run.iterations * run.batch_size / (run.dataset.train_images or registry.get(run.dataset).train)
 
     paper, ours = resolved(f"experiment={experiment}"), resolved(f"experiment={experiment}", f"scale={scale}")
     assert epochs(ours) / epochs(paper) == pytest.approx(share, rel=0.01)

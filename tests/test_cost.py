@@ -1,6 +1,9 @@
 """What a sweep will cost, from the benchmark of this machine or without one."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +11,8 @@ from test_figures import write_run
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro import cost, machine, models
+from repro.cost import Shape
+from repro.errors import ReproError
 from repro.machine import Plan
 
 ROW = {"model": "resnet56_superconv", "blocks": 1, "width": 16, "resolution": 8, "batch_size": 125, "device": "cpu",
@@ -29,14 +34,43 @@ def benchmark(tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 @pytest.mark.parametrize(("blocks", "width", "side"), [(9, 16, 32), (1, 16, 8), (3, 8, 16)])
 def test_multiply_adds_are_those_that_torch_counts(name, blocks, width, side):
     network = models.build(name, 10, blocks=blocks, width=width).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         network(torch.zeros(1, 3, side, side))
-    classifier = 4 * width * 10
-    assert counted.get_total_flops() / 2 == cost.network_size(name, blocks, width, side)[0] + classifier
+    shape = Shape(name, blocks, width, side)
+    assert cost.network_sizes([shape])[shape][0] == counted.get_total_flops() / 2
+
+
+def test_a_process_without_torch_has_sizes_counted_by_another_and_keeps_them(tmp_path):
+    code = """if True:
+        import sys
+        from repro import cost
+        shapes = [cost.Shape("resnet56_superconv", 1, 4, 8, 1), cost.Shape("resnet56_hyperparam", 9, 16, 32)]
+        sizes = cost.network_sizes(shapes)
+        assert "torch" not in sys.modules
+        print([sizes[shape] for shape in shapes])
+    """
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    first = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    kept = json.loads((tmp_path / "disciplined-repro/sizes.json").read_text())
+    assert len(kept) == 2
+    ours = [Shape("resnet56_superconv", 1, 4, 8, 1), Shape("resnet56_hyperparam", 9, 16, 32)]
+    assert first.stdout == f"{list(cost.network_sizes(ours).values())}\n"
+    code = "import sys; sys.executable = '/nowhere'\n" + code
+    again = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert again.stdout == first.stdout
+
+
+def test_an_unknown_network_has_no_size():
+    shape = Shape("vgg", 1, 16, 32)
+    with pytest.raises(ReproError, match="model.name=vgg: there are "):
+        cost.network_sizes([shape])
+    code = "from repro import cost; cost.network_sizes([cost.Shape('vgg', 1, 16, 32)])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ReproError: model.name=vgg: there are resnet56_hyperparam, resnet56_superconv" in done.stderr
 
 
 def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):

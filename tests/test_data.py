@@ -5,14 +5,15 @@ import pytest
 import torch
 from conftest import image_tree
 
-from repro import data, images
 from repro.config import Dataset
+from repro.data import images
+from repro.data.batches import Batches, load
 from repro.errors import ReproError
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load(Dataset(name="digits"))
+    return load(Dataset(name="digits"))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_the_mean_image_is_subtracted_and_nothing_is_divided(digits):
 
 
 def test_every_epoch_is_a_new_permutation_and_batches_span_its_end(digits):
-    batches = data.Batches(digits, 125, mirror=False, seed=0)
+    batches = Batches(digits, 125, mirror=False, seed=0)
     stream = torch.cat([batches(i)[0] for i in range(24)]).flatten(1)  # 3,000 images: ten epochs of 300
     epochs = stream.split(300)
     everything = digits.network_input(digits.train_images).flatten(1)
@@ -51,7 +52,7 @@ def test_every_epoch_is_a_new_permutation_and_batches_span_its_end(digits):
 
 def test_a_batch_is_a_function_of_seed_and_iteration(digits):
     def make(seed):
-        return data.Batches(digits, 64, mirror=True, seed=seed)
+        return Batches(digits, 64, mirror=True, seed=seed)
 
     forwards = make(1)
     seen = [forwards(i)[0] for i in range(20)]
@@ -60,14 +61,14 @@ def test_a_batch_is_a_function_of_seed_and_iteration(digits):
 
 
 def test_a_batch_may_be_larger_than_the_set(digits):
-    images, labels = data.Batches(digits, 1000, mirror=False, seed=0)(1)
+    images, labels = Batches(digits, 1000, mirror=False, seed=0)(1)
     assert images.shape[0] == labels.shape[0] == 1000
 
 
 def test_half_the_images_are_mirrored(cifar):
-    loaded = data.load(cifar)
-    plain = data.Batches(loaded, 300, mirror=False, seed=4)
-    mirrored = data.Batches(loaded, 300, mirror=True, seed=4)
+    loaded = load(cifar)
+    plain = Batches(loaded, 300, mirror=False, seed=4)
+    mirrored = Batches(loaded, 300, mirror=True, seed=4)
     back = loaded.mean.permute(2, 0, 1)
     x, y = plain(0)[0] + back, mirrored(0)[0] + back
     same = (x == y).all((1, 2, 3))
@@ -77,19 +78,19 @@ def test_half_the_images_are_mirrored(cifar):
 
 
 def test_an_image_folder_is_decoded_once(cifar, tmp_path, monkeypatch):
-    first = data.load(cifar)
+    first = load(cifar)
     assert first.train_images.shape == (30, 32, 32, 3)
     assert first.test_labels.tolist() == [label for label in range(10) for _ in range(2)]
     monkeypatch.setattr(images, "_decode", lambda path: pytest.fail("decoded again"))
-    again = data.load(cifar)
+    again = load(cifar)
     assert torch.equal(first.train_images, again.train_images)
     assert list((tmp_path / "cache").rglob(".*")) == []  # nothing half-written left
 
 
 def test_a_changed_folder_is_decoded_anew(cifar, tmp_path):
-    data.load(cifar)
+    load(cifar)
     (tmp_path / "images/train/class00/0002.png").unlink()
-    assert len(data.load(cifar).train_labels) == 29
+    assert len(load(cifar).train_labels) == 29
 
 
 def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
@@ -107,21 +108,21 @@ def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "CIFAR10", CIFAR10)
     (tmp_path / "other/cifar-10-batches-py").mkdir(parents=True)
-    downloaded = data.load(Dataset(name="cifar10", root=str(tmp_path / "other"), cache=str(tmp_path / "cache")))
-    decoded = data.load(cifar)
+    downloaded = load(Dataset(name="cifar10", root=str(tmp_path / "other"), cache=str(tmp_path / "cache")))
+    decoded = load(cifar)
     assert torch.equal(downloaded.train_images, decoded.train_images)
     assert torch.equal(downloaded.train_labels, decoded.train_labels)
 
 
 def test_a_digest_is_that_of_the_contents(cifar, tmp_path):
     assert images.digest(cifar) is None  # not decoded yet
-    data.load(cifar)
+    load(cifar)
     first = images.digest(cifar)
     elsewhere = Dataset(name="cifar10", root=str(image_tree(tmp_path / "copy")), cache=cifar.cache)
-    data.load(elsewhere)
+    load(elsewhere)
     assert images.digest(elsewhere) == first
     (tmp_path / "copy/train/class00/0002.png").unlink()
-    data.load(elsewhere)
+    load(elsewhere)
     assert images.digest(elsewhere) != first
     images.identify(elsewhere)
     cifar.digest = elsewhere.digest
@@ -136,10 +137,10 @@ def test_a_digest_is_that_of_the_contents(cifar, tmp_path):
     "spoil", [lambda path: path.write_bytes(path.read_bytes()[:1000]), lambda path: path.unlink()]
 )
 def test_a_broken_cache_is_decoded_anew(cifar, tmp_path, capsys, spoil):
-    first = data.load(cifar)
+    first = load(cifar)
     (cached,) = (tmp_path / "cache").rglob("train_images.npy")
     spoil(cached)
-    assert torch.equal(data.load(cifar).train_images, first.train_images)
+    assert torch.equal(load(cifar).train_images, first.train_images)
     assert "is broken" in capsys.readouterr().out
     assert len(np.load(cached)) == 30
 
@@ -149,7 +150,7 @@ def test_a_full_disk_costs_the_cache_not_the_run(cifar, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(images.np, "save", full)
-    assert len(data.load(cifar).train_labels) == 30
+    assert len(load(cifar).train_labels) == 30
     assert "are not cached" in capsys.readouterr().out
 
 
@@ -159,16 +160,16 @@ def test_a_folder_that_may_not_be_read_is_named(cifar, monkeypatch):
 
     monkeypatch.setattr(images, "_image_tree", closed)
     with pytest.raises(ReproError, match="images/train cannot be read: Permission denied"):
-        data.load(cifar)
+        load(cifar)
 
 
 def test_subsets_and_resolution(cifar):
     cifar.resolution, cifar.train_images, cifar.test_images = 16, 20, 5
-    small = data.load(cifar)
+    small = load(cifar)
     assert small.train_images.shape == (20, 16, 16, 3)
     assert len(small.test_labels) == 5
     cifar.resolution = None
-    full = data.load(cifar)
+    full = load(cifar)
     block = full.train_images[0, :2, :2].float().mean((0, 1))
     torch.testing.assert_close(small.train_images[0, 0, 0].float(), block.round())
     assert torch.equal(small.train_labels, full.train_labels)
@@ -182,7 +183,7 @@ def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch)
 
     monkeypatch.setattr(utils, "_urlretrieve", offline)
     with pytest.raises(ReproError) as error:
-        data.load(Dataset(name="cifar10", root=str(tmp_path / "nothing"), cache=str(tmp_path)))
+        load(Dataset(name="cifar10", root=str(tmp_path / "nothing"), cache=str(tmp_path)))
     message = str(error.value)
     assert "\n" not in message
     for part in (
@@ -212,9 +213,9 @@ def test_incomplete_data_is_named(tmp_path, spoil, message):
     root = image_tree(tmp_path / "images")
     spoil(root)
     with pytest.raises(ReproError, match=message.replace("*", ".").replace("/.png", "/..png")):
-        data.load(Dataset(name="cifar10", root=str(root), cache=str(tmp_path / "cache")))
+        load(Dataset(name="cifar10", root=str(root), cache=str(tmp_path / "cache")))
 
 
 def test_an_unknown_data_set_is_named():
-    with pytest.raises(ReproError, match="dataset.name=mnist: there are digits"):
-        data.load(Dataset(name="mnist"))
+    with pytest.raises(ReproError, match="dataset.name=mnist: there are cifar10, cifar100, digits"):
+        load(Dataset(name="mnist"))

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro import data, engine, models, training
+from repro import engine, models, training
 from repro.config import Precision, Update, fingerprint, from_dict, to_dict
+from repro.data.batches import load
 from repro.engine import ByGroup, Fast, Plain
 from repro.errors import ReproError
+from repro.models import layers, resnet
 from repro.sgd import SGD
 from repro.state import State
 
@@ -50,7 +52,7 @@ def values(of):
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_parameters_in_a_flat_buffer_are_the_same_parameters(name, memory):
     plain, flat = network(name, memory=memory), network(name, memory=memory)
     rule = optimizer(flat)
@@ -93,22 +95,22 @@ def test_normalisation_by_view_is_normalisation_by_parts(groups, memory):
         y.backward(out)
         return [y, mean, variance, *(leaf.grad for leaf in leaves)]
 
-    for a, b in zip(computed(models.norm_by_parts), computed(models.norm_by_view), strict=True):
+    for a, b in zip(computed(layers.norm_by_parts), computed(layers.norm_by_view), strict=True):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_normalisation_folded_into_convolutions_tests_the_same(name, monkeypatch):
     of = network(name, dtype=torch.float64)
     of(batches(1, torch.float64)[0][0])  # fills the averages
     of.eval()
     images = batches(1, torch.float64)[0][0]
     folded = of(images)
-    monkeypatch.setattr(models, "normalised", lambda x, convolution, norm: norm(convolution(x)))
+    monkeypatch.setattr(resnet, "normalised", lambda x, convolution, norm: norm(convolution(x)))
     torch.testing.assert_close(folded, of(images))
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
     def run():
         of = network(name, dtype=torch.float64)
@@ -117,7 +119,7 @@ def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
         return losses, {k: v.clone() for k, v in of.state_dict().items()}
 
     losses, state = run()
-    monkeypatch.setattr(models, "normalised", lambda x, convolution, norm: norm(convolution(x)))
+    monkeypatch.setattr(resnet, "normalised", lambda x, convolution, norm: norm(convolution(x)))
     plain, expected = run()
     assert losses == pytest.approx(plain, rel=1e-9)
     for key, value in expected.items():
@@ -127,14 +129,14 @@ def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
 
 
 def test_a_bias_that_is_there_reaches_the_running_mean():
-    convolution, norm = nn.Conv2d(1, 3, 3, padding=1), models.BatchNorm(3, 1, 0.9, 1e-5)
+    convolution, norm = nn.Conv2d(1, 3, 3, padding=1), layers.BatchNorm(3, 1, 0.9, 1e-5)
     x = torch.randn(8, 1, 5, 5)
-    models.normalised(x, convolution, norm)
+    layers.normalised(x, convolution, norm)
     mean, _ = norm.averages()
     torch.testing.assert_close(mean, convolution(x).mean((0, 2, 3)).detach())
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_one_group_after_the_other_is_the_plain_step(name):
     ends = []
     for make in (lambda of, rule: Plain(of, rule), lambda of, rule: ByGroup(of, rule, Precision.float32, 3)):
@@ -194,7 +196,7 @@ def test_static_buffers_have_the_bits_of_the_plain_step(update):
 
 
 @compiler
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_a_compiled_step_follows_a_moving_schedule(name):
     def run(schedule, compiled=False):  # in float64: what differs would be the rule, not its rounding
         of = network(name, dtype=torch.float64)
@@ -250,7 +252,7 @@ def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
 
     def run(*overrides):
         config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
-        loaded = data.load(config.dataset)
+        loaded = load(config.dataset)
         of = models.from_config(config.model, loaded.classes, 1, config.seed)
         state = State(config, of, "cpu")
         rows = [row for row in training.train(config, loaded, state) if row is not None]
@@ -373,7 +375,7 @@ def gradients(of, step_loss):
         (Precision.bf16, torch.channels_last, 0.1),
     ],
 )
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_one_steps_gradients_against_float64(name, precision, memory, tolerance):
     (images, labels), exact = batches(1)[0], network(name, dtype=torch.float64)
     of = network(name, memory=memory)

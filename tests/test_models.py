@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from repro import models
+from repro.models import layers, resnet
 
 
 def test_resnet56_superconv_has_the_authors_parameters():
@@ -26,7 +27,7 @@ def test_resnet56_hyperparam_has_the_authors_parameters(classes, parameters):
 
 
 def test_the_residual_stream_of_hyperparam_has_no_relu():
-    block = models.HyperparamBlock(4, 4, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
+    block = resnet.HyperparamBlock(4, 4, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
     x = torch.randn(2, 4, 6, 6)
     with torch.no_grad():
         block.bn2.weight.zero_()
@@ -34,7 +35,7 @@ def test_the_residual_stream_of_hyperparam_has_no_relu():
 
 
 def test_a_widening_block_projects_its_shortcut():
-    block = models.HyperparamBlock(4, 8, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
+    block = resnet.HyperparamBlock(4, 8, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
     convolution, norm = block.shortcut
     assert (convolution.kernel_size, convolution.stride) == ((2, 2), (2, 2))
     with torch.no_grad():
@@ -45,7 +46,7 @@ def test_a_widening_block_projects_its_shortcut():
     torch.testing.assert_close(block(x), projected)
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.networks())
 def test_at_depth_eight_both_networks_have_three_blocks(name):
     network = models.build(name, 10, blocks=1, channels=1)
     assert len(network.blocks) == 3
@@ -65,7 +66,7 @@ def test_an_unknown_network_is_named():
 
 
 def test_a_downsampling_block_pools_its_shortcut_and_pads_with_zeros():
-    block = models.SuperconvBlock(4, 2, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
+    block = resnet.SuperconvBlock(4, 2, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
     with torch.no_grad():
         block.bn2.weight.zero_()  # leaves the shortcut alone
     x = torch.rand(2, 4, 6, 6)
@@ -83,7 +84,7 @@ def test_a_downsampling_block_pools_its_shortcut_and_pads_with_zeros():
 def test_groups_are_normalised_apart(memory_format):
     torch.manual_seed(0)
     x = torch.randn(12, 5, 3, 3).to(memory_format=memory_format) * 3 + 1
-    norm = models.BatchNorm(5, groups=4, fraction=0.9, eps=1e-5)
+    norm = layers.BatchNorm(5, groups=4, fraction=0.9, eps=1e-5)
     with torch.no_grad():
         norm.weight.uniform_(0.5, 2)
         norm.bias.uniform_(-1, 1)
@@ -96,7 +97,7 @@ def test_groups_are_normalised_apart(memory_format):
 
 def test_running_averages_are_normalised_by_their_weights():
     torch.manual_seed(0)
-    norm = models.BatchNorm(3, groups=2, fraction=0.9, eps=1e-5)
+    norm = layers.BatchNorm(3, groups=2, fraction=0.9, eps=1e-5)
     batches = [torch.randn(8, 3, 4, 4) * k + k for k in (1, 2, 3)]
     for batch in batches:
         norm(batch)
@@ -111,7 +112,7 @@ def test_running_averages_are_normalised_by_their_weights():
 
 
 def test_averages_are_unbiased_from_the_first_iteration_and_empty_before():
-    norm = models.BatchNorm(2, groups=1, fraction=0.999, eps=1e-5)
+    norm = layers.BatchNorm(2, groups=1, fraction=0.999, eps=1e-5)
     x = torch.randn(50, 2, 3, 3) + 5
     norm.eval()
     assert norm(x).isnan().all()

@@ -273,10 +273,11 @@ def test_a_finished_run_writes_no_checkpoint_of_its_end(run, tmp_path, monkeypat
 
 
 def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
-    from repro import data, models, training
+    from repro import models, training
+    from repro.data.batches import load
     from repro.state import State
 
-    loaded = data.load(run.dataset)
+    loaded = load(run.dataset)
     states = [State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
     states[0].diverged = True
     states[1].load_state_dict(states[0].state_dict())

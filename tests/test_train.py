@@ -193,8 +193,8 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
     assert done.returncode == 1
     lines = done.stderr.splitlines()[-3:]
     assert lines[0].endswith("2 of 3 runs failed:")
-    assert "dataset.name=mnist/seed0: dataset.name=mnist: there are digits" in lines[1]
-    assert "dataset.name=emnist/seed0: dataset.name=emnist: there are digits" in lines[2]
+    assert "dataset.name=mnist/seed0: dataset.name=mnist: there are cifar10, cifar100, digits" in lines[1]
+    assert "dataset.name=emnist/seed0: dataset.name=emnist: there are cifar10, cifar100, digits" in lines[2]
     home = tmp_path / "multirun_outputs/smoke/fig5a/clr_3.0"
     assert read_info(home / "dataset.name=digits/seed0")["status"] == "finished"
 

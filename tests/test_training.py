@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from repro import data, models, training
+from repro import models, training
 from repro.config import Dataset, Precision, Update
+from repro.data.batches import load
 from repro.sgd import SGD
 from repro.state import State
 
@@ -81,7 +82,7 @@ def smoke(resolved):
 
     def run(*overrides):
         config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", *overrides)
-        loaded = data.load(config.dataset)
+        loaded = load(config.dataset)
         network = models.from_config(config.model, loaded.classes, 1, config.seed)
         steps = training.train(config, loaded, State(config, network, "cpu"))
         return [row for row in steps if row is not None], network
@@ -139,7 +140,7 @@ def test_a_run_that_diverges_ends_with_an_honest_row(smoke):
 
 
 def test_the_whole_test_set_counts_once(monkeypatch):
-    loaded = data.load(Dataset(name="digits", test_images=103))
+    loaded = load(Dataset(name="digits", test_images=103))
     network = models.build("resnet56_superconv", 10, channels=1, blocks=1)
     network(loaded.network_input(loaded.train_images))
     whole = training.test(network, loaded, Precision.float32)

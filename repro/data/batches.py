@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro import images
 from repro.config import Dataset
+from repro.data import images, registry
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
         parts[f"{split}_labels"] = torch.from_numpy(labels.astype(np.int64)).to(device)
     total = sum(batch.sum(0, dtype=torch.int64) for batch in parts["train_images"].split(5000))
     mean = (total / len(parts["train_images"])).float()
-    return Data(**parts, mean=mean, classes=images.SIZES[dataset.name][2])
+    return Data(**parts, mean=mean, classes=registry.get(dataset).classes)
 
 
 class Batches:

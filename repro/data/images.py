@@ -1,11 +1,10 @@
-"""Image sets as numpy arrays, decoded once: digits, CIFAR-10 and CIFAR-100. No torch here.
+"""Image sets as numpy arrays, decoded once. No torch here.
 
-An image set comes from torchvision's files (downloaded at first use) or from a tree of image folders, is put
+An image set comes from its own files (downloaded at first use) or from a tree of image folders, is put
 into an order that does not depend on where it came from, and is cached decoded: a run is the same from either.
 """
 
 import hashlib
-import importlib.util
 import shutil
 import tempfile
 import zlib
@@ -15,31 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from repro.config import Dataset
+from repro.data.registry import Arrays, ImageSet, get
 from repro.errors import ReproError
 from repro.folders import cache_folder
 
-SIZES = {  # train and test images, classes
-    "digits": (300, 1497, 10),
-    "cifar10": (50_000, 10_000, 10),
-    "cifar100": (50_000, 10_000, 100),
-}
-TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python")}
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
-Arrays = dict[str, np.ndarray]  # by NAMES; images uint8 (N, H, W, C), labels int64 (N,)
 
 
 def load(dataset: Dataset) -> Arrays:
     """The whole image set that the configuration names. Raises ReproError where it is missing or incomplete."""
-    if dataset.name not in SIZES:
-        raise ReproError(f"dataset.name={dataset.name}: there are {', '.join(SIZES)}")
-    return _digits() if dataset.name == "digits" else _cifar(dataset)
+    image_set = get(dataset)
+    return image_set.read(Path()) if image_set.folder is None else _from_files(dataset, image_set)
 
 
 def digest(dataset: Dataset) -> str | None:
     """Sixteen hexadecimal digits of the image set's contents; None where it has not been decoded yet."""
-    if dataset.name == "digits":
-        return _digits_digest()
-    entry = _entry(dataset) if dataset.name in TORCHVISION else None
+    image_set = get(dataset)
+    if image_set.folder is None:
+        return _packaged_digest(dataset.name)
+    entry = _entry(dataset, image_set)
     try:
         return (entry / "digest").read_text().strip() if entry else None
     except OSError:
@@ -57,9 +50,9 @@ def identify(dataset: Dataset) -> None:
     dataset.digest = found or asked
 
 
-@lru_cache(maxsize=1)
-def _digits_digest() -> str:
-    return _digest(_digits())
+@lru_cache(maxsize=4)
+def _packaged_digest(name: str) -> str:
+    return _digest(load(Dataset(name=name)))
 
 
 def _digest(arrays: Arrays) -> str:
@@ -70,36 +63,18 @@ def _digest(arrays: Arrays) -> str:
     return total.hexdigest()[:16]
 
 
-def _digits() -> Arrays:
-    """scikit-learn's 1,797 handwritten digits, 8x8, values 0 to 16: a fixed 300 to train on, the rest to test."""
-    package = importlib.util.find_spec("sklearn")  # its file is read without importing it, which takes a second
-    folders = package.submodule_search_locations if package else None
-    if not folders:
-        raise ReproError("dataset.name=digits: scikit-learn, which has them, is not installed; pip install it")
-    table = np.loadtxt(Path(folders[0]) / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.uint8)
-    table = table[np.random.default_rng(0).permutation(len(table))]
-    images, labels = table[:, :-1].reshape(-1, 8, 8, 1), table[:, -1].astype(np.int64)
-    train = SIZES["digits"][0]
-    return {
-        "train_images": images[:train],
-        "train_labels": labels[:train],
-        "test_images": images[train:],
-        "test_labels": labels[train:],
-    }
-
-
-def _cifar(dataset: Dataset) -> Arrays:
+def _from_files(dataset: Dataset, image_set: ImageSet) -> Arrays:
     root = Path(dataset.root).expanduser().resolve()
     try:
-        entry = _entry(dataset)
+        entry = _entry(dataset, image_set)
         if entry is not None and (arrays := _cached(entry)) is not None:
             return arrays
         tree = _image_tree(root, dataset.name)
-        arrays = _decode_tree(tree, dataset.name) if tree else _torchvision(root, dataset.name)
+        arrays = _decode_tree(tree, dataset.name, image_set) if tree else image_set.read(root)
     except PermissionError as error:
         raise ReproError(f"dataset.root={root}: {error.filename} cannot be read: {error.strerror}") from None
     arrays = {**_sorted(arrays, "train"), **_sorted(arrays, "test")}
-    if entry := _entry(dataset):
+    if entry := _entry(dataset, image_set):
         try:
             _store(entry, arrays)
         except OSError as error:
@@ -107,10 +82,10 @@ def _cifar(dataset: Dataset) -> Arrays:
     return arrays
 
 
-def _entry(dataset: Dataset) -> Path | None:
+def _entry(dataset: Dataset, image_set: ImageSet) -> Path | None:
     """The cache folder of an image set, which need not exist; None where there are no images to begin with."""
     root = Path(dataset.root).expanduser().resolve()
-    source = _image_tree(root, dataset.name) or root / TORCHVISION[dataset.name][1]
+    source = _image_tree(root, dataset.name) or root / str(image_set.folder)
     if not source.is_dir():
         return None
     return cache_folder(dataset.cache) / f"{dataset.name}-{_key(source)}"
@@ -139,16 +114,16 @@ def _key(folder: Path) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def _decode_tree(tree: Path, name: str) -> Arrays:
+def _decode_tree(tree: Path, name: str, image_set: ImageSet) -> Arrays:
     from rich.progress import track
 
     arrays: Arrays = {}
-    expected = dict(zip(("train", "test"), SIZES[name][:2], strict=True))
+    expected = {"train": image_set.train, "test": image_set.test}
     for split, count in expected.items():
         classes = sorted(p.name for p in (tree / split).glob("*") if p.is_dir())
-        if len(classes) != SIZES[name][2]:
+        if len(classes) != image_set.classes:
             raise ReproError(
-                f"dataset.root: {tree / split} holds {len(classes)} class folders, {name} has {SIZES[name][2]}"
+                f"dataset.root: {tree / split} holds {len(classes)} class folders, {name} has {image_set.classes}"
             )
         files = [(p, label) for label, c in enumerate(classes) for p in sorted((tree / split / c).glob("*.png"))]
         if not files:
@@ -157,7 +132,7 @@ def _decode_tree(tree: Path, name: str) -> Arrays:
             print(f"note: {tree / split} holds {len(files)} images; {name} has {count}")
         images = []
         for path, _ in track(files, f"decoding {name} {split}", transient=True):
-            images.append(_decode(path))
+            images.append(_decode(path, image_set.channels))
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             raise ReproError(f"dataset.root: the images under {tree / split} differ in size: {sorted(shapes)[:3]}")
@@ -166,38 +141,16 @@ def _decode_tree(tree: Path, name: str) -> Arrays:
     return arrays
 
 
-def _decode(path: Path) -> np.ndarray:
+def _decode(path: Path, channels: int) -> np.ndarray:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(*image.size[::-1], channels)
     except PermissionError:
         raise
     except OSError as error:
         raise ReproError(f"dataset.root: {path} is not a readable image ({error}); restore it") from None
-
-
-def _torchvision(root: Path, name: str) -> Arrays:
-    from torchvision import datasets
-
-    kind, folder = TORCHVISION[name]
-    present = (root / folder).is_dir()
-    arrays: Arrays = {}
-    for split in ("train", "test"):
-        try:
-            source = getattr(datasets, kind)(root, train=split == "train", download=not present)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, PermissionError):
-                raise
-            what = "is incomplete" if present else "could not be downloaded"
-            raise ReproError(
-                f"dataset.root={root}: {name} {what} ({str(error).splitlines()[0]}); looked there for {folder}/, "
-                f"train/<class>/*.png and {name}/train/<class>/*.png. Bring one of them, or name another root"
-            ) from None
-        arrays[f"{split}_images"] = np.asarray(source.data)
-        arrays[f"{split}_labels"] = np.asarray(source.targets, dtype=np.int64)
-    return arrays
 
 
 def _sorted(arrays: Arrays, split: str) -> Arrays:

@@ -1,0 +1,42 @@
+"""CIFAR-10 and CIFAR-100, from torchvision's files. No torch here until they are read."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from repro.data.registry import Arrays, ImageSet
+from repro.errors import ReproError
+
+TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python")}
+
+
+def read(root: Path, name: str) -> Arrays:
+    """What torchvision reads under ``root``, or downloads there. Raises ReproError, and PermissionError."""
+    from torchvision import datasets
+
+    kind, folder = TORCHVISION[name]
+    present = (root / folder).is_dir()
+    arrays: Arrays = {}
+    for split in ("train", "test"):
+        try:
+            source = getattr(datasets, kind)(root, train=split == "train", download=not present)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, PermissionError):
+                raise
+            what = "is incomplete" if present else "could not be downloaded"
+            raise ReproError(
+                f"dataset.root={root}: {name} {what} ({str(error).splitlines()[0]}); looked there for {folder}/, "
+                f"train/<class>/*.png and {name}/train/<class>/*.png. Bring one of them, or name another root"
+            ) from None
+        arrays[f"{split}_images"] = np.asarray(source.data)
+        arrays[f"{split}_labels"] = np.asarray(source.targets, dtype=np.int64)
+    return arrays
+
+
+def _image_set(name: str, classes: int) -> ImageSet:
+    folder = TORCHVISION[name][1]
+    return ImageSet(50_000, 10_000, classes, 32, 3, partial(read, name=name), folder)
+
+
+DATA_SETS = {"cifar10": _image_set("cifar10", 10), "cifar100": _image_set("cifar100", 100)}

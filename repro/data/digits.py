@@ -1,0 +1,30 @@
+"""scikit-learn's handwritten digits, which come with it. No torch here."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from repro.data.registry import Arrays, ImageSet
+from repro.errors import ReproError
+
+
+def read(root: Path) -> Arrays:
+    """scikit-learn's 1,797 handwritten digits, 8x8, values 0 to 16: a fixed 300 to train on, the rest to test."""
+    package = importlib.util.find_spec("sklearn")  # its file is read without importing it, which takes a second
+    folders = package.submodule_search_locations if package else None
+    if not folders:
+        raise ReproError("dataset.name=digits: scikit-learn, which has them, is not installed; pip install it")
+    table = np.loadtxt(Path(folders[0]) / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.uint8)
+    table = table[np.random.default_rng(0).permutation(len(table))]
+    images, labels = table[:, :-1].reshape(-1, 8, 8, 1), table[:, -1].astype(np.int64)
+    train = DATA_SETS["digits"].train
+    return {
+        "train_images": images[:train],
+        "train_labels": labels[:train],
+        "test_images": images[train:],
+        "test_labels": labels[train:],
+    }
+
+
+DATA_SETS = {"digits": ImageSet(train=300, test=1497, classes=10, size=8, channels=1, read=read)}

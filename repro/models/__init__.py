@@ -1,0 +1,14 @@
+"""Networks, by name: what builds them, how they begin, which parameters have which rules.
+
+What may enter: networks and their layers, as functions of their arguments alone. A family of networks is a module
+here with a dictionary NETWORKS, name -> function ``(num_classes, channels, *, options) -> nn.Module``; one of your
+own is named by its import path, ``package.module:function``. Nothing else needs to know of it.
+
+Public: ``build``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``.
+"""
+
+from repro.models.layers import one_group
+from repro.models.registry import build, from_config, networks
+from repro.models.rules import parameter_groups
+
+__all__ = ["build", "from_config", "networks", "one_group", "parameter_groups"]

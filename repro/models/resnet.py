@@ -1,0 +1,128 @@
+"""The author's two residual networks.
+
+Facts: the network definitions published with arXiv 1708.07120 and 1803.09820. Images come in as float32
+(N, C, H, W); logits go out as (N, classes).
+"""
+
+import itertools
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.models.layers import BatchNorm, normalised
+
+
+class SuperconvBlock(nn.Module):
+    """Two 3x3 convolutions and a sum, then ReLU. At stride 2 the shortcut is average-pooled and, after the
+    ReLU, zeros double the channels: the convolutions keep the width that came in.
+    """
+
+    def __init__(self, channels: int, stride: int, norm: dict[str, Any]):
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(channels, channels, 3, stride, padding=1)
+        self.bn1 = BatchNorm(channels, **norm)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.bn2 = BatchNorm(channels, **norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape, or at stride 2 to (N, 2C, ceil(H/2), ceil(W/2))."""
+        y = normalised(F.relu_(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        if self.stride == 1:
+            return F.relu_(y.add_(x))
+        # Caffe rounds the pooled size up; a window that is cut averages over what is there. With
+        # count_include_pad, though nothing is padded, inductor gets the gradient wrong: pytorch/pytorch#198119.
+        y = F.relu_(y.add_(F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False)))
+        return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
+
+
+class HyperparamBlock(nn.Module):
+    """Two 3x3 convolutions and a sum, with nothing after it: no ReLU on the residual stream. A block that widens
+    has its first convolution at stride 2, and a 2x2 convolution at stride 2 with normalisation as shortcut.
+    """
+
+    def __init__(self, channels: int, width: int, norm: dict[str, Any]):
+        super().__init__()
+        stride = 1 if width == channels else 2
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1)
+        self.bn1 = BatchNorm(width, **norm)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.bn2 = BatchNorm(width, **norm)
+        self.shortcut: Any = None
+        if width != channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 2, stride=2), BatchNorm(width, **norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape, or when widening to (N, width, H/2, W/2)."""
+        y = normalised(F.relu_(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        return y.add_(x if self.shortcut is None else normalised(x, *self.shortcut))
+
+
+class ResNet(nn.Module):
+    """A stem of one 3x3 convolution, residual blocks, global average pooling and a linear classifier."""
+
+    def __init__(self, blocks: list[nn.Module], classes: int, channels: int, width: int, norm: dict[str, Any]):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.bn = BatchNorm(width, **norm)
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, classes)."""
+        x = self.blocks(F.relu_(normalised(x, self.stem, self.bn)))
+        logits: Tensor = self.classifier(x.mean((2, 3)))
+        return logits
+
+
+def superconv_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
+    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; group two and three open by halving the image."""
+    layers: list[nn.Module] = []
+    for group in range(3):
+        for block in range(blocks):
+            down = group > 0 and block == 0
+            layers.append(SuperconvBlock(width << (group - down), 2 if down else 1, norm))
+    return layers
+
+
+def hyperparam_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
+    """Those of Figures 6, 8, 11 and 15 (arXiv 1803.09820): ``blocks`` a group, in the first one less (but one).
+
+    The first block of groups two and three doubles the width.
+    """
+    widths = [width] * max(1, blocks - 1) + [2 * width] * blocks + [4 * width] * blocks
+    return [HyperparamBlock(a, b, norm) for a, b in itertools.pairwise([width, *widths])]
+
+
+def resnet56_superconv(
+    num_classes: int,
+    channels: int,
+    *,
+    blocks: int = 9,
+    width: int = 16,
+    bn_groups: int = 1,
+    bn_fraction: float = 0.95,
+    bn_eps: float = 1e-5,
+) -> nn.Module:
+    """Figure 5's network: 808,682 parameters at ten classes. Depth is 6 ``blocks`` + 2."""
+    norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
+    return ResNet(superconv_blocks(blocks, width, norm), num_classes, channels, width, norm)
+
+
+def resnet56_hyperparam(
+    num_classes: int,
+    channels: int,
+    *,
+    blocks: int = 9,
+    width: int = 16,
+    bn_groups: int = 1,
+    bn_fraction: float = 0.9,
+    bn_eps: float = 1e-5,
+) -> nn.Module:
+    """The network of Figures 6, 8, 11 and 15: 860,874 parameters at ten classes. Depth is 6 ``blocks`` + 2."""
+    norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
+    return ResNet(hyperparam_blocks(blocks, width, norm), num_classes, channels, width, norm)
+
+
+NETWORKS = {"resnet56_superconv": resnet56_superconv, "resnet56_hyperparam": resnet56_hyperparam}

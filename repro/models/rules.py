@@ -1,0 +1,48 @@
+"""The rules that the author's Caffe files attach to a network: fillers, and multiples of LR and weight decay."""
+
+import math
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, init: str, generator: torch.Generator) -> None:
+    """Caffe's fillers by fan-in: ``init`` for convolutions, xavier for the classifier, zero for every bias.
+
+    msra is normal with variance 2 / fan-in, xavier uniform with variance 1 / fan-in.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            if isinstance(module, nn.Conv2d) and init == "msra":
+                module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+            else:
+                bound = math.sqrt(3 / fan_in)
+                module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def parameter_groups(
+    network: nn.Module,
+    *,
+    conv_bias_lr: float = 1.0,
+    conv_bias_decay: float = 1.0,
+    classifier_bias_lr: float = 2.0,
+    classifier_bias_decay: float = 0.0,
+) -> dict[tuple[float, float], list[nn.Parameter]]:
+    """Parameters by their (multiple of the LR, multiple of the weight decay).
+
+    Weights, and the scale and shift of normalisation, have (1, 1); biases what the arguments say.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            rule = (1.0, 1.0)
+            if name == "bias" and isinstance(module, nn.Conv2d):
+                rule = (conv_bias_lr, conv_bias_decay)
+            elif name == "bias" and isinstance(module, nn.Linear):
+                rule = (classifier_bias_lr, classifier_bias_decay)
+            groups.setdefault(rule, []).append(parameter)
+    return groups
