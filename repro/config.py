@@ -219,11 +219,9 @@ def resolve(composed: Any) -> Config:
     if scale.tests is not None:
         _require(scale.tests > 0, "scale.tests", scale.tests, "is not positive")
         config.test_every = max(1, round(config.iterations / scale.tests))
-    for settings in (config.schedule.lr, config.schedule.momentum):
-        for key in {"iterations", "step_size"} & set(settings):
-            settings[key] = _scaled(settings[key], scale.iterations)
-        if "milestones" in settings:
-            settings["milestones"] = [_scaled(m, scale.iterations) for m in settings["milestones"]]
+    schedule, factor = config.schedule, scale.iterations
+    schedule.lr = schedules.scaled(schedule.lr, lambda count: _scaled(count, factor))
+    schedule.momentum = schedules.scaled(schedule.momentum, lambda count: _scaled(count, factor))
     _check(config)
     return config
 

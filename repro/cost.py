@@ -106,7 +106,9 @@ def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int]]:
     if missing:
         asked = json.dumps([shape.asked() for shape in missing])
         command = [sys.executable, "-m", "repro.models.size"]
-        done = subprocess.run(command, input=asked, capture_output=True, text=True)
+        own = any(":" in shape.model for shape in missing)  # found from where we are
+        home = None if own else Path(__file__).parents[1]
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, cwd=home)
         if done.returncode:
             raise ReproError((done.stderr.strip().splitlines() or ["a network's size cannot be counted"])[-1])
         kept |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)

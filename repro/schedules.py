@@ -2,34 +2,37 @@
 
 Each *shape* is a function of the iteration ``i`` (0 before the first update) and of keyword-only settings; a
 schedule in ``conf/schedule`` names a shape for the learning rate and one for the momentum. To add one: write
-the function here and a YAML file there.
+the function here, or in a package of your own (its shape is then ``package.module:function``), and a YAML file
+there. A setting that counts iterations is annotated ``Iterations``: a scale multiplies it.
 
 Source: L. N. Smith, arXiv 1803.09820, sections 2 and 4, and the solver files that he published. "Step size" is
 half a cycle, in iterations.
 """
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 Shape = Callable[[int], float]
+Iterations = Annotated[int, "iterations"]
 
 
-def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: int) -> float:
+def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
     """LR range test: linear from ``base_lr`` to ``max_lr`` over all ``iterations``."""
     _check(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
     return base_lr + (max_lr - base_lr) * min(i / iterations, 1.0)
 
 
-def triangular(i: int, *, base_lr: float, max_lr: float, step_size: int) -> float:
+def triangular(i: int, *, base_lr: float, max_lr: float, step_size: Iterations) -> float:
     """CLR: ``base_lr`` up to ``max_lr`` over ``step_size`` iterations and back, repeating."""
     _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
     x = i % (2 * step_size) / step_size
     return base_lr + (max_lr - base_lr) * min(x, 2 - x)
 
 
-def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: int, final_lr: float) -> float:
+def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: Iterations, final_lr: float) -> float:
     """1cycle: up to ``max_lr``, down towards zero (not to ``base_lr``), then constant at ``final_lr``.
 
     The fall never goes below ``final_lr``, which holds from the end of the cycle (2 ``step_size``) on.
@@ -42,7 +45,7 @@ def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: int, final_lr:
     return max(max_lr * (1 - (i - step_size) / step_size), final_lr)
 
 
-def multistep(i: int, *, lr: float, milestones: Sequence[int], gamma: float) -> float:
+def multistep(i: int, *, lr: float, milestones: Sequence[Iterations], gamma: float) -> float:
     """Piecewise constant: ``lr`` times ``gamma`` from each milestone (an iteration) on."""
     _check(i)
     if list(milestones) != sorted(set(milestones)) or any(m < 1 for m in milestones):
@@ -57,7 +60,7 @@ def constant(i: int, *, value: float) -> float:
 
 
 def cyclical_momentum(
-    i: int, *, max_momentum: float, min_momentum: float, step_size: int, tail: str = "hold"
+    i: int, *, max_momentum: float, min_momentum: float, step_size: Iterations, tail: str = "hold"
 ) -> float:
     """Cyclical momentum: ``max_momentum`` to ``min_momentum`` while the LR rises, and back while it falls.
 
@@ -90,12 +93,40 @@ def shapes() -> dict[str, Callable[..., float]]:
     return {k: f for k, f in public.items() if next(iter(inspect.signature(f).parameters), "") == "i"}
 
 
+def scaled(settings: Mapping[str, Any], scale: Callable[[int], int]) -> dict[str, Any]:
+    """The settings with ``scale`` applied to every one that counts iterations, as its shape declares.
+
+    Raises ValueError for an unknown shape.
+    """
+    hints = get_type_hints(_function("schedule", settings.get("shape")), include_extras=True)
+    found = dict(settings)
+    for key, value in settings.items():
+        if hints.get(key) == Iterations:
+            found[key] = scale(value)
+        elif Iterations in get_args(hints.get(key)):
+            found[key] = [scale(v) for v in value]
+    return found
+
+
+def _function(where: str, name: Any) -> Callable[..., float]:
+    """The shape of that name: one of this module's, or one's own by its import path."""
+    if name in shapes():
+        return shapes()[name]
+    module, colon, function = str(name).partition(":")
+    if not colon:
+        known = ", ".join(shapes())
+        raise ValueError(f"{where}.shape: no schedule {name!r}; there are {known}, or package.module:function")
+    try:
+        found: Callable[..., float] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{where}.shape: no schedule {name!r}: {error}") from None
+    return found
+
+
 def _shape(where: str, settings: Mapping[str, Any]) -> Shape:
     values = dict(settings)
     name = values.pop("shape", None)
-    if name not in shapes():
-        raise ValueError(f"{where}.shape: no schedule {name!r}; there are {', '.join(shapes())}")
-    function = shapes()[name]
+    function = _function(where, name)
     types = get_type_hints(function)
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "i"]
     if unknown := sorted(set(values) - {p.name for p in parameters}):

@@ -138,6 +138,18 @@ def test_a_wrong_schedule_is_one_clear_line(settings, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_scale_multiplies_what_counts_iterations_and_nothing_else():
+    settings = {
+        "multistep": ({"lr": 0.1, "milestones": [100, 200], "gamma": 0.1}, {"milestones": [10, 20]}),
+        "lr_range": ({"base_lr": 10.0, "max_lr": 20.0, "iterations": 100}, {"iterations": 10}),
+        "cyclical_momentum": ({"max_momentum": 0.9, "min_momentum": 0.8, "step_size": 100}, {"step_size": 10}),
+        "constant": ({"value": 100.0}, {}),
+    }
+    for shape, (given, changed) in settings.items():
+        found = schedules.scaled({"shape": shape, **given}, lambda count: count // 10)
+        assert found == {"shape": shape, **given, **changed}
+
+
 AUTHOR = {  # whose curve: the learning rate and momentum that his log prints
     "fig15b_tbs1024": (
         {"shape": "onecycle", "base_lr": 0.1, "max_lr": 1.2, "step_size": 3417, "final_lr": 1e-4},
