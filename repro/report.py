@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from repro import captions, claims, figures
-from repro.captions import BAND, FINAL, Drawn, Table
+from repro.captions import BAND, Drawn, Table
 from repro.errors import ReproError, run_app
 from repro.folders import CONF
 from repro.records import FINISHED
@@ -87,7 +87,6 @@ def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
         versions=version_table(drawn),
         differences=differences(),
         band=BAND,
-        final=FINAL,
     )
 
 
