@@ -63,25 +63,36 @@ def test_the_terminal_says_where_and_what(page):
     assert "5b-2" in out
 
 
+# A headless window is at least 500 pixels wide; a frame in it can be as narrow as a phone. The page reports its width,
+# by how much it is too wide although one of its tables is far too wide, and the same of each stacked table's box.
+PROBE = """<script>onload = () => {
+document.querySelector("table:not(.stacked)").style.width = "2000px"
+const boxes = [document.documentElement, ...document.querySelectorAll(".wide:has(.stacked)")]
+parent.postMessage([innerWidth, ...boxes.map(box => box.scrollWidth - box.clientWidth)].join(" "), "*")
+}</script></body>"""
+FRAME = """<!doctype html><script>onmessage = event => document.title = event.data</script>
+<iframe src="probe.html" style="border: 0; width: %dpx; height: 2000px"></iframe>"""
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page in")
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_the_page_without_a_complaint(page, tmp_path, width):
     path, _ = page
-    probe = path.with_name("probe.html")
-    script = "<script>onload=()=>{document.title='overflow '+(document.documentElement.scrollWidth-innerWidth)}</script>"
-    probe.write_text(path.read_text().replace("</body>", script + "</body>"))
+    path.with_name("probe.html").write_text(path.read_text().replace("</body>", PROBE))
+    framed = path.with_name("frame.html")
+    framed.write_text(FRAME % width)
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
                "--disable-component-update", "--no-first-run", "--enable-logging=stderr", "--v=0",
-               f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000"]  # fmt: skip
-    dump = subprocess.run([*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120)
+               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]  # fmt: skip
+    dump = subprocess.run([*command, framed.as_uri()], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in dump.stderr
-    assert "Figure 5b" in dump.stdout
-    title = re.search(r"<title>overflow (-?\d+)</title>", dump.stdout)
+    title = re.search(r"<title>([-\d ]+)</title>", dump.stdout)
     assert title, dump.stdout[:500]
-    assert int(title[1]) <= 0  # only the wide tables scroll, not the page
-    picture = tmp_path / "page.png"
-    subprocess.run([*command, f"--screenshot={picture}", path.as_uri()], capture_output=True, timeout=120)
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    inner, page_overflow, *table_overflows = map(int, title[1].split())
+    assert inner == width
+    assert page_overflow <= 0  # a wide table scrolls, not the page
+    assert table_overflows
+    assert max(table_overflows) <= 0  # the claims do not even scroll
 
 
 def test_the_readme_lists_the_differences():
