@@ -1,7 +1,7 @@
 """What is said of a figure: labels, notes, tables and caption, for the terminal, a file and the report alike."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,12 @@ BAND = "Mean over seeds, band of one sample standard deviation; below, the learn
 
 @dataclass
 class Table:
-    """Rows of text under a header, for the terminal, a caption and the report alike."""
+    """Rows of text under a header; ``markdown`` and ``report.html.jinja`` render it."""
 
     header: list[str]
     rows: list[list[str]]
+    title: str = ""
+    notes: list[str] = field(default_factory=list)  # how to read it
 
 
 @dataclass
@@ -35,14 +37,10 @@ class Drawn:
     figure: "Figure"
     found: "Runs"
     target: Path  # its files, without suffix
-    scale: str
     subtitle: str
     commands: list[str]
-    results: Table
-    published: Table
-    claims: Table
+    tables: list[Table]  # its results first
     judged: "pd.DataFrame"  # as claims.table has it
-    print: str  # what the thin lines are, if there are any
     notes: list[str]  # what is missing, unfinished or diverged
     errors: list[str]  # what could not be read
 
@@ -95,7 +93,7 @@ def results(found: "Runs", labels: Mapping[str, str]) -> Table:
         ]
         for curve, label in labels.items()
     ]
-    return Table(["curve", "final test accuracy (%)", "final test loss"], rows)
+    return Table(["curve", "final test accuracy (%)", "final test loss"], rows, "What it shows", [FINAL])
 
 
 def described_print(figure: "Figure") -> str:
@@ -126,7 +124,7 @@ def beside(found: "Runs", figure: "Figure", scale: str, printed: "pd.DataFrame |
         cells = [f"{value.value:g}{error}", *_compared(values, value.value, digits), ""]
         rows.append([value.curve, end, *cells, value.tested, value.source])
     header = ["curve", "at", "published", f"ours, {scale} scale", "difference", "rms distance along the curve"]
-    return Table([*header, "published on", "source"], rows)
+    return Table([*header, "published on", "source"], rows, "Ours beside the published")
 
 
 def _beside_print(found: "Runs", figure: "Figure", printed: "pd.DataFrame") -> list[list[str]]:
@@ -183,16 +181,15 @@ def verdicts(judged: "pd.DataFrame") -> Table:
                 ]
             )
     header = ["claim", "the text says", "verdict", "rule", "ours, with 95 % interval", "runs", "finding"]
-    return Table(header, rows)
+    return Table(header, rows, "Claims")
 
 
 def described(drawn: Drawn) -> list[str]:
     """What a figure shows, as lines that read in a terminal and in Markdown alike."""
-    lines = [*markdown(drawn.results), "", FINAL, ""]
-    lines += [drawn.print, ""] if drawn.print else []
-    for table in (drawn.published, drawn.claims):
-        if table.rows:
-            lines += [*markdown(table), ""]
+    lines = []
+    for table in drawn.tables:
+        for block in (markdown(table), *([note] for note in table.notes)):
+            lines += [*block, ""]
     return lines + drawn.notes
 
 

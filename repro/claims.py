@@ -87,7 +87,7 @@ ORDER = (NOT_REPRODUCED, UNDECIDED, REPRODUCED)  # what speaks against the paper
 
 
 def overview(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a claim of several figures' ``table``: figure, claim, says, verdict, its rules with their intervals.
+    """A row a claim of several figures' ``table``: figure, claim, says, verdict, a line a rule with its interval.
 
     The claims that fail come first, then the undecided ones, each in the figures' order.
     """
@@ -97,7 +97,7 @@ def overview(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             head = part.iloc[0]
             words = [in_words(verdict, head["scale"]) for verdict in ORDER]
             rules = zip(part["rule"], part["estimate"], part["low"], part["high"], strict=True)
-            numbers = "; ".join(f"{rule}: {interval(*values)}" for rule, *values in rules)
+            numbers = ";\n".join(f"{rule}: {interval(*values)}" for rule, *values in rules)
             rows.append((words.index(head["verdict"]), figure, claim, head["says"], head["verdict"], numbers))
     rows.sort(key=lambda row: row[0])
     return pd.DataFrame([row[1:] for row in rows], columns=["figure", "claim", "says", "verdict", "ours"])

@@ -146,22 +146,12 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     target = Path(config.to) / scale / name
     save(draw(found, labels, figure, subtitle, references, print_, overlays), target, config.formats)
     judged = claims.table(figure.claims, found.frame, len(config.seeds), scale)
-    drawn = Drawn(
-        name,
-        figure,
-        found,
-        target,
-        scale,
-        subtitle,
-        exact,
-        captions.results(found, labels),
-        captions.beside(found, figure, scale, print_),
-        captions.verdicts(judged),
-        judged,
-        "" if print_ is None else captions.described_print(figure),
-        notes,
-        errors,
-    )
+    results = captions.results(found, labels)
+    if print_ is not None:
+        results.notes.append(captions.described_print(figure))
+    tables = [results, captions.beside(found, figure, scale, print_), captions.verdicts(judged)]
+    tables = [table for table in tables if table.rows]
+    drawn = Drawn(name, figure, found, target, subtitle, exact, tables, judged, notes, errors)
     # The same runs give the same files on every machine: a speed stays in its record and in the report.
     found.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
     judged.to_csv(f"{target}.claims.csv", index=False)

@@ -3,7 +3,6 @@
 It draws and judges the figures as ``repro.figures`` does and takes the same options.
 """
 
-import html
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from repro import captions, claims, figures
-from repro.captions import BAND, FINAL, Drawn, Table
+from repro.captions import BAND, Drawn, Table
 from repro.errors import ReproError, run_app
 from repro.folders import CONF
 from repro.records import FINISHED
@@ -38,28 +37,7 @@ SETTINGS = {  # what the configuration table shows, and under which heading
     "test_every": "test every",
     "replicates": "replicates",
 }
-COLOURS = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 62rem;
-  padding: 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; }
-h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
-nav a { margin-right: .8rem; } a { color: #0b57a4; }
-.scale { background: #fff4d6; border-left: 4px solid #d99a00; padding: .5rem .8rem; }
-.wide { overflow-x: auto; } svg { width: 100%; height: auto; max-width: 46rem; display: block; margin: 0 auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem 0;
-  border-bottom: 1px solid #e3e3e3; }
-th { white-space: nowrap; } td { min-width: 3.5rem; } p { margin: .5rem 0; }
-pre { background: #f5f5f5; padding: .6rem; overflow-x: auto; font-size: .85rem; }
-.good { color: #0a6b2d; } .bad { color: #a51d1d; } .open { color: #6a5a00; } .note, .missing { font-size: .85rem; }
-.missing { color: #a51d1d; }
-@media print { body { max-width: none; font-size: 11px; } nav { display: none; } section { break-inside: auto; }
-  .wide { overflow: visible; } svg { max-width: 32rem; break-inside: avoid; } table { font-size: 8px; }
-  pre { white-space: pre-wrap; } }
-"""
+VERDICT_CLASSES = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
@@ -75,7 +53,7 @@ def app(composed: DictConfig) -> None:
     if not drawn:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     target = Path(composed.to) / composed.scale.name / "index.html"
-    target.write_text(page(drawn, composed.scale.name, errors))
+    target.write_text(page(drawn, composed.scale.name, errors), encoding="utf-8")
     summary = verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
@@ -86,80 +64,40 @@ def app(composed: DictConfig) -> None:
 
 
 def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
-    """The whole page as one string of HTML: nothing in it is fetched."""
-    links = " ".join(f'<a href="#{d.name}">{text(d.name)}</a>' for d in drawn)
-    warning = (
-        ""
-        if scale == "paper"
-        else f'<p class="scale">This is {text(scale)} scale, not the paper\'s: {text(note(drawn))}. '
-        "No verdict here is one about the paper.</p>"
+    """The whole page as HTML, from ``report.html.jinja``. Raises ReproError where a figure has no SVG."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    parts = [
-        f"<h1>A disciplined approach, reproduced: {text(scale)} scale</h1>",
-        "<p>L. N. Smith, <cite>A disciplined approach to neural network hyper-parameters: Part 1</cite> "
-        '(<a href="https://arxiv.org/abs/1803.09820">arXiv 1803.09820</a>), trained again.</p>',
-        warning,
-        f'<nav>{links} <a href="#runs">runs</a> <a href="#differences">differences</a></nav>',
-        "<h2>Claims</h2>",
-        f'<p class="note">{text(RULES)}</p>',
-        rendered(verdict_table({figure.name: figure.judged for figure in drawn}), scale),
-        *(f'<p class="missing">{text(error)}</p>' for error in errors),
-        *(section(figure) for figure in drawn),
-        '<h2 id="runs">Runs</h2>',
-        rendered(run_table(drawn)),
-        "<h3>Versions</h3>",
-        rendered(version_table(drawn)),
-        '<h2 id="differences">Differences from the paper</h2>',
-        rendered(differences()),
-        "<h2>How to make this page</h2>",
-        f"<pre>python -m repro.train sweep=all scale={scale}\npython -m repro.report scale={scale}</pre>",
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>A disciplined approach, reproduced: {text(scale)} scale</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(filter(None, parts)) + "\n</body></html>\n"
+    return environment.get_template("report.html.jinja").render(
+        scale=scale,
+        note=" / ".join(dict.fromkeys(captions.note(figure.found) for figure in drawn)),
+        errors=errors,
+        figures=drawn,
+        svgs={figure.name: svg(figure) for figure in drawn},
+        settings={figure.name: settings(figure) for figure in drawn},
+        verdicts=verdict_table({figure.name: figure.judged for figure in drawn}),
+        verdict_classes={claims.in_words(verdict, scale): name for verdict, name in VERDICT_CLASSES.items()},
+        runs=run_table(drawn),
+        versions=version_table(drawn),
+        differences=differences(),
+        band=BAND,
     )
 
 
-RULES = (
-    "Rules fixed before any run. A claim holds where the 95 % interval over seeds lies wholly on the stated side, "
-    "fails where it lies wholly on the other, and is undecided otherwise or where seeds are missing. "
-    "Accuracies are in points."
-)
-
-
-def section(drawn: Drawn) -> str:
-    """One figure: the drawing, its tables, the commands that make it again."""
-    parts = [
-        f'<section id="{drawn.name}"><h2>{text(drawn.figure.title)}</h2>',
-        f'<p class="note">{text(drawn.subtitle)}. {text(BAND)}</p>',
-        inline_svg(drawn),
-        "<h3>What it shows</h3>",
-        rendered(drawn.results),
-        f'<p class="note">{text(FINAL)}</p>',
-        f'<p class="note">{text(drawn.print)}</p>' if drawn.print else "",
-        *(f'<p class="missing">{text(line)}</p>' for line in drawn.notes),
-    ]
-    for title, table in (("Ours beside the published", drawn.published), ("Claims", drawn.claims)):
-        if table.rows:
-            parts += [f"<h3>{title}</h3>", rendered(table, drawn.scale)]
-    parts += ["<h3>Configuration of every curve</h3>", rendered(settings(drawn))]
-    parts += ["<h3>Commands</h3>", f"<pre>{text(chr(10).join(drawn.commands))}</pre>", "</section>"]
-    return "\n".join(filter(None, parts))
-
-
-def inline_svg(drawn: Drawn) -> str:
-    """The figure's svg for the page: no prologue, and ids that no other figure has."""
-    svg = Path(f"{drawn.target}.svg")
-    if not svg.exists():
-        raise ReproError(f"formats: the report needs svg among them ({svg} is missing)")
-    body = svg.read_text()
-    body = body[body.index("<svg") :]
+def svg(drawn: Drawn) -> str:
+    """The figure's SVG from its first attribute on, without metadata, its ids prefixed with the figure's name."""
+    path = Path(f"{drawn.target}.svg")
+    if not path.exists():
+        raise ReproError(f"formats: the report needs svg among them ({path} is missing)")
+    body = path.read_text().partition("<svg ")[2]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawn.name}-", body)
-    label = html.escape(drawn.figure.title, quote=True)
-    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawn.name}-", body)
 
 
 def verdict_table(tables: Mapping[str, "pd.DataFrame"]) -> Table:
@@ -218,29 +156,6 @@ def differences() -> Table:
         ["choice", "the paper and its files", "here", "switch"],
         [[row["what"], row["paper"], row["here"], row["switch"]] for row in rows],
     )
-
-
-def note(drawn: list[Drawn]) -> str:
-    """What the scale changed, in the words of the runs."""
-    return " / ".join(dict.fromkeys(captions.note(d.found) for d in drawn))
-
-
-def rendered(table: Table, scale: str = "") -> str:
-    """A table as HTML that scrolls by itself where it is too wide; verdicts at ``scale`` are coloured."""
-    colours = {claims.in_words(verdict, scale): colour for verdict, colour in COLOURS.items()} if scale else {}
-
-    def cell(value: str) -> str:
-        colour = f' class="{colours[value]}"' if value in colours else ""
-        return f"<td{colour}>{text(value)}</td>"
-
-    head = "".join(f"<th>{text(cell)}</th>" for cell in table.header)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in table.rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def text(value: str) -> str:
-    """Plain text for HTML."""
-    return html.escape(value, quote=False)
 
 
 def _value(config: DictConfig, key: str) -> str:
