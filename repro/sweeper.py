@@ -1,4 +1,4 @@
-"""The one Hydra plug-in: a sweep becomes jobs, any launcher runs them, and every failure has a name.
+"""A sweep becomes jobs, any launcher runs them, and every failure has a name.
 
 Hydra's own sweeper does not see experiments in subfolders, lets two jobs write into one folder, and reports only
 the first of several failures.
@@ -7,13 +7,11 @@ the first of several failures.
 import copy
 import itertools
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -23,7 +21,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -48,18 +45,16 @@ class Job:
     composed: DictConfig  # with Hydra's own part
 
 
-class Sweeper(HydraSweeper):
+class Sweeper:
     """Expands experiments, refuses what cannot be right, drops finished runs, launches the rest."""
-
-    __module__ = "hydra_plugins.repro"  # see register
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
         self.show = show  # instead of launching: "cost", or how repro.status shows the runs
         self.compositions: dict[tuple[str, ...], tuple[str, DictConfig]] = {}
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook: keep what ``sweep`` needs."""
+    def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what ``sweep`` needs. Raises ReproError where the launcher's plug-in is not installed."""
         self.loader = hydra_context.config_loader
         self.composed = config
         self.local = config.hydra.launcher._target_ == BASIC
@@ -167,16 +162,6 @@ class Sweeper(HydraSweeper):
             return Job(overrides, config, folder, composed)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
-
-
-def register() -> None:
-    """Make the plug-in known to Hydra, before ``hydra.main`` looks for it.
-
-    Hydra takes plug-ins from the package ``hydra_plugins`` alone, so this module also goes by a name in there.
-    """
-    Plugins.instance().register(Sweeper)
-    plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    plugins.repro = sys.modules["hydra_plugins.repro"] = sys.modules[__name__]  # type: ignore[attr-defined]
 
 
 def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:

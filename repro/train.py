@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from repro import checkpoints, images, machine, sweeper
-from repro.config import Config, resolve
+from repro import checkpoints, images, machine
+from repro.config import Config, register_schema, resolve
 from repro.errors import ReproError, run_app
 from repro.folders import CONF
 from repro.interrupts import Interrupted, interruptible
 from repro.records import Record, already_finished, differences, read_info
 
 log = logging.getLogger(__name__)
-sweeper.register()
-# Ours is meant to complete the plug-in's own file of that name.
-warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -159,6 +155,7 @@ def show(arguments: list[str], how: str) -> None:
         alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *alone, *arguments]
     sys.argv = [sys.argv[0], *arguments, f"hydra.sweeper.show={how}"]
+    register_schema()
     run_app(app)
 
 
@@ -167,6 +164,7 @@ def main() -> None:
     if "--dry-run" in sys.argv:
         show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
     else:
+        register_schema()
         run_app(app)
 
 
