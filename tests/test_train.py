@@ -13,10 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from repro import sweeper, train
+from repro import train
 from repro.config import Mode
 from repro.errors import ReproError
 from repro.folders import CONF
+from repro.jobs import QUIET, Composer
 from repro.records import read_history, read_info
 
 SMOKE = ("scale=smoke", "tracking=disabled")
@@ -145,13 +146,12 @@ def test_seeds_share_what_composing_takes(composed):
     composed("experiment=fig5a/clr_3.0")  # Hydra is set up
     loader = GlobalHydra.instance().config_loader()
     asked, load = [], loader.load_sweep_config
-    theirs = sweeper.Sweeper()
-    theirs.composed = loader.load_configuration("train", [], RunMode.MULTIRUN)
-    theirs.loader = SimpleNamespace(load_sweep_config=lambda *a: asked.append(a) or load(*a))
+    sweep = loader.load_configuration("train", [], RunMode.MULTIRUN)
+    composer = Composer(SimpleNamespace(load_sweep_config=lambda *a: asked.append(a) or load(*a)), sweep)
     jobs = [["experiment=fig8b/tbs512", f"seed={k}", *rest] for rest in ([], ["batch_size=64"]) for k in (0, 7)]
     for overrides in jobs:
-        job = theirs._job(overrides)
-        expected = load(theirs.composed, [*overrides, sweeper.QUIET])
+        job = composer.job(overrides)
+        expected = load(sweep, [*overrides, QUIET])
         assert OmegaConf.to_container(job.composed) == OmegaConf.to_container(expected)
         assert job.config.seed == int(overrides[1].removeprefix("seed="))
         assert job.folder.name == f"seed{job.config.seed}"
