@@ -6,11 +6,13 @@ the first of several failures.
 
 import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,9 +22,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from repro import cost, status
-from repro.config import fingerprint
-from repro.errors import ReproError, no_launcher
+from repro import cost, machine, states
+from repro.config import fingerprint, register_schema
+from repro.errors import ReproError, no_launcher, run_app
+from repro.folders import CONF
 from repro.jobs import QUIET, Composer, Job
 from repro.launcher import OnThisMachine
 from repro.progress import Progress
@@ -34,7 +37,7 @@ class Sweeper:
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
-        self.show = show  # instead of launching: "cost", or how repro.status shows the runs
+        self.show = show  # instead of launching: "cost", or how repro.states shows the runs
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what ``sweep`` needs. Raises ReproError where the launcher's plug-in is not installed."""
@@ -59,7 +62,7 @@ class Sweeper:
             cost.show([(job.folder, job.config) for job in jobs], local=here is not None)
             return []
         if self.show:
-            status.show([(job.folder, job.config) for job in jobs], self.show)
+            states.show([(job.folder, job.config) for job in jobs], self.show)
             return []
         todo = [job for job in jobs if not already_finished(job.folder, job.config)]
         if len(todo) < len(jobs):
@@ -104,6 +107,23 @@ class Sweeper:
             values[key] = choices
         for combination in itertools.product(*values.values()):
             yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
+
+
+def show(arguments: list[str], how: str) -> None:
+    """Show a sweep, or a run as a sweep of one, instead of launching it: "cost", or a mode of ``repro.states``.
+
+    ``arguments`` are those of ``python -m repro.train``.
+    """
+    if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
+        alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
+        arguments = ["-m", *alone, *arguments]
+    sys.argv = [sys.argv[0], *arguments, "hydra.job.name=train", f"hydra.sweeper.show={how}"]
+    register_schema()
+    run_app(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing))
+
+
+def _nothing(composed: DictConfig) -> None:
+    """What every job of a sweep would do that is shown, not launched."""
 
 
 def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:

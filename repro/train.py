@@ -149,20 +149,12 @@ def _line(row: dict[str, float | int | None], iterations: int) -> str:
     return text + (f"  {speed:,.0f} images/s" if speed else "")
 
 
-def show(arguments: list[str], how: str) -> None:
-    """Show a sweep, or a run as a sweep of one, instead of launching it: "cost", or a mode of ``repro.status``."""
-    if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
-        alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
-        arguments = ["-m", *alone, *arguments]
-    sys.argv = [sys.argv[0], *arguments, f"hydra.sweeper.show={how}"]
-    register_schema()
-    run_app(app)
-
-
 def main() -> None:
     """The console script ``repro-train``."""
     if "--dry-run" in sys.argv:
-        show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
+        from repro import sweeper
+
+        sweeper.show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
     else:
         register_schema()
         run_app(app)

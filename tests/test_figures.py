@@ -236,7 +236,8 @@ def test_the_curves_of_a_figure_are_its_experiments():
 
 
 @pytest.mark.parametrize(
-    "module", ["schedules", "config", "records", "runs", "figures", "sweeper", "progress", "train"]
+    "module",
+    ["schedules", "config", "records", "runs", "figures", "sweeper", "progress", "states", "status", "train"],
 )
 def test_drawing_and_sweeping_never_import_torch(module):
     code = f"import sys, repro.{module}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"

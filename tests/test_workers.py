@@ -14,7 +14,7 @@ from rich.console import Console
 from test_figures import write_run
 from test_resume import same
 
-from repro import checkpoints, machine, progress, records, status, workers
+from repro import checkpoints, machine, progress, records, states, workers
 from repro.jobs import QUIET, Job
 from repro.machine import Plan, plan
 from repro.records import read_history, read_info
@@ -77,9 +77,9 @@ def test_how_many_run_at_once_and_in_which_order_changes_no_bit(run_app, tmp_pat
 def test_a_process_that_is_killed_is_one_failed_run(endless, run_app, tmp_path):
     process, (killed, other) = endless
     os.kill(read_info(killed)["pid"], signal.SIGKILL)
-    until(lambda: status.look(killed)["state"] == "failed")
+    until(lambda: states.look(killed)["state"] == "failed")
     assert "killed by signal 9" in read_info(killed)["reason"]
-    assert status.look(other)["state"] == "running"
+    assert states.look(other)["state"] == "running"
     rows = len(read_history(other))
     until(lambda: len(read_history(other)) > rows)
     os.kill(read_info(other)["pid"], signal.SIGTERM)
@@ -133,7 +133,7 @@ def test_no_run_outlives_the_sweep(endless):
     process, folders = endless
     process.kill()
     until(lambda: all(checkpoints.holder(folder) is None for folder in folders), 10)
-    assert [status.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
+    assert [states.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
 
 
 def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
