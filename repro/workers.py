@@ -140,7 +140,7 @@ def start_server(composed: DictConfig) -> None:
     ``composed`` is the sweep's own configuration. The server hears no signal: those to a whole group of processes
     would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
     """
-    modules = ["torch", "repro.train", "repro.training", "repro.data", "repro.mirror"]
+    modules = ["torch", "repro.train", "repro.lifecycle", "repro.training", "repro.data", "repro.mirror"]
     modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
     # (wandb.init itself imports wandb.sdk.launch, and all of wandb with it)
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
