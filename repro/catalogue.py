@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from repro import records
-from repro.config import Config, resolve
+from repro.config import Config, register_schema, resolve
 from repro.errors import ReproError, one_line
 from repro.folders import CONF
 
@@ -22,6 +22,7 @@ def composed(*overrides: str) -> Any:
 
     In a Hydra app its search path holds. Raises what Hydra raises.
     """
+    register_schema()
     begun = GlobalHydra.instance().is_initialized()
     before = HydraConfig.instance().cfg
     with contextlib.nullcontext() if begun else initialize_config_dir(str(CONF), version_base="1.3"):

@@ -194,7 +194,12 @@ CIRCUMSTANCES = [
 # Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
 LATER: dict[str, Any] = {"engine.precision": "float32", "model.options": {}}
 
-ConfigStore.instance().store(name="schema", node=Config)
+
+def register_schema() -> None:
+    """Make ``Config`` known to Hydra as ``schema``, which ``conf/train.yaml`` begins with: before it composes."""
+    store = ConfigStore.instance()
+    if "schema.yaml" not in store.repo:  # storing takes ten milliseconds
+        store.store(name="schema", node=Config)
 
 
 def resolve(composed: Any) -> Config:

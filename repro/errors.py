@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ def run_app(app: Callable[[], Any]) -> None:
     """Run a Hydra app; an error that the user can mend is one line and exit code 1, a bug its traceback."""
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
+    # Our conf/hydra/launcher/ray.yaml is meant to complete the plug-in's own configuration of that name.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
     try:
         app()
     except KeyboardInterrupt as interrupt:

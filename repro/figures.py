@@ -66,7 +66,9 @@ class App:
     reference_rescaled: bool = False  # overlay what was published at other scales than paper too
 
 
-ConfigStore.instance().store(name="figures_schema", node=App)
+def register_schema() -> None:
+    """Make ``App`` known to Hydra as ``figures_schema``, which ``conf/figures.yaml`` begins with."""
+    ConfigStore.instance().store(name="figures_schema", node=App)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
@@ -243,6 +245,7 @@ def written(drawn: Drawn) -> list[Path]:
 
 def main() -> None:
     """The console script ``repro-figures``."""
+    register_schema()
     run_app(app)
 
 

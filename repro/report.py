@@ -168,6 +168,7 @@ def _value(config: DictConfig, key: str) -> str:
 
 def main() -> None:
     """The console script ``repro-report``."""
+    figures.register_schema()
     run_app(app)
 
 

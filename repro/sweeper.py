@@ -1,91 +1,68 @@
-"""The one Hydra plug-in: a sweep becomes jobs, any launcher runs them, and every failure has a name.
+"""A sweep becomes jobs, any launcher runs them, and every failure has a name.
 
 Hydra's own sweeper does not see experiments in subfolders, lets two jobs write into one folder, and reports only
 the first of several failures.
 """
 
-import copy
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import hydra
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
-from repro import cost, status
-from repro.config import Config, Dataset, fingerprint, resolve
-from repro.data import images
-from repro.errors import ReproError, no_launcher
+from repro import cost, machine, states
+from repro.config import fingerprint, register_schema
+from repro.errors import ReproError, no_launcher, run_app
+from repro.folders import CONF
+from repro.jobs import QUIET, Composer, Job
+from repro.launcher import OnThisMachine
 from repro.progress import Progress
 from repro.records import already_finished
 
-# In a sweep the terminal is the progress display's: a job's log goes to its folder alone.
-QUIET = "hydra.job_logging.root.handlers=[file]"
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's default: one run after the other
 
-
-@dataclass
-class Job:
-    """One run of a sweep: what it overrides, what that composes, where it goes."""
-
-    overrides: list[str]
-    config: Config
-    folder: Path
-    composed: DictConfig  # with Hydra's own part
-
-
-class Sweeper(HydraSweeper):
+class Sweeper:
     """Expands experiments, refuses what cannot be right, drops finished runs, launches the rest."""
-
-    __module__ = "hydra_plugins.repro"  # see register
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
-        self.show = show  # instead of launching: "cost", or how repro.status shows the runs
-        self.compositions: dict[tuple[str, ...], tuple[str, DictConfig]] = {}
+        self.show = show  # instead of launching: "cost", or how repro.states shows the runs
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook: keep what ``sweep`` needs."""
+    def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what ``sweep`` needs. Raises ReproError where the launcher's plug-in is not installed."""
         self.loader = hydra_context.config_loader
-        self.composed = config
-        self.local = config.hydra.launcher._target_ == BASIC
+        self.composer = Composer(self.loader, config)
         try:
-            launcher = Plugins.instance().instantiate_launcher(
+            self.launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
         except RuntimeError as error:
             if not str(error).startswith("Unknown plugin class"):
                 raise
             raise ReproError(no_launcher(config.hydra.runtime.choices["hydra/launcher"])) from error
-        self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every job that is not finished; ReproError names those that failed."""
-        if self.local and not self.show:
-            from repro import workers
-
-            workers.start_server(self.composed)  # it has its imports done when the jobs are composed
-        jobs = merged([self._job(overrides) for overrides in self._expand(arguments)])
+        here = self.launcher if isinstance(self.launcher, OnThisMachine) else None
+        if here and not self.show:
+            here.start()
+        jobs = merged([self.composer.job(overrides) for overrides in self._expand(arguments)])
         if self.show == "cost":
-            cost.show([(job.folder, job.config) for job in jobs], local=self.local)
+            cost.show([(job.folder, job.config) for job in jobs], local=here is not None)
             return []
         if self.show:
-            status.show([(job.folder, job.config) for job in jobs], self.show)
+            states.show([(job.folder, job.config) for job in jobs], self.show)
             return []
         todo = [job for job in jobs if not already_finished(job.folder, job.config)]
         if len(todo) < len(jobs):
@@ -93,30 +70,22 @@ class Sweeper(HydraSweeper):
             print(f"{done} of {len(jobs)} runs are finished already; force=true trains them again")
         if not todo:
             return []
-        returns = self._launch(todo)
+        returns = list(here.launch_jobs(todo) if here else self._launch(todo))
         report_failures(todo, returns)
         return returns
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
-        """By our own processes, unless another launcher was chosen."""
-        runs = [(job.folder, job.config) for job in jobs]
-        if not self.local:
-            try:
-                with Progress(runs):
-                    return list(self.launch([[*job.overrides, QUIET] for job in jobs], initial_job_idx=0))
-            except Exception as error:
-                reason = (str(error).strip() or "no reason given").splitlines()[0]
-                raise ReproError(
-                    f"the launcher gave up ({type(error).__name__}: {reason}); what it started may still run. "
-                    "Launch again when they have ended: finished runs are kept, the others go on"
-                ) from error
-        from repro import workers
-
-        Path(self.composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        prepare(config.dataset for _, config in runs)
-        planned = cost.fitting([job.config for job in jobs])
-        with Progress(runs):
-            return workers.launch([(job.composed, job.folder) for job in jobs], planned)
+        """By a launcher that knows Hydra alone."""
+        try:
+            with Progress([(job.folder, job.config) for job in jobs]):
+                overrides = [[*job.overrides, QUIET] for job in jobs]
+                return list(self.launcher.launch(overrides, initial_job_idx=0))
+        except Exception as error:
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            raise ReproError(
+                f"the launcher gave up ({type(error).__name__}: {reason}); what it started may still run. "
+                "Launch again when they have ended: finished runs are kept, the others go on"
+            ) from error
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
         """The overrides of every job; what the command line says replaces the sweep's own ``params``."""
@@ -139,45 +108,22 @@ class Sweeper(HydraSweeper):
         for combination in itertools.product(*values.values()):
             yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
-        """As Hydra composes it; that takes tens of milliseconds, which jobs that differ by seed alone share."""
-        seed = next((o for o in overrides if o.startswith("seed=")), None)
-        others = tuple(o for o in overrides if o != seed)
-        if seed is None or others not in self.compositions:
-            composed: DictConfig = self.loader.load_sweep_config(self.composed, [*overrides, QUIET])
-            if seed and "seed" in composed.hydra.job.config.override_dirname.exclude_keys:
-                self.compositions[others] = seed, composed
-            return composed
-        other, composed = self.compositions[others]
-        composed = copy.deepcopy(composed)
-        composed.seed = OverridesParser.create().parse_override(seed).value()
-        with read_write(composed.hydra):
-            composed.hydra.overrides.task = [seed if o == other else o for o in composed.hydra.overrides.task]
-        return composed
 
-    def _job(self, overrides: list[str]) -> Job:
-        composed = self._composed(overrides)
-        HydraConfig.instance().set_config(composed)
-        folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
-        task = copy.copy(composed)
-        with open_dict(task):
-            del task["hydra"]
-        try:
-            config = resolve(task)
-            images.identify(config.dataset)
-            return Job(overrides, config, folder, composed)
-        except ReproError as error:
-            raise ReproError(f"{' '.join(overrides)}: {error}") from None
+def show(arguments: list[str], how: str) -> None:
+    """Show a sweep, or a run as a sweep of one, instead of launching it: "cost", or a mode of ``repro.states``.
 
-
-def register() -> None:
-    """Make the plug-in known to Hydra, before ``hydra.main`` looks for it.
-
-    Hydra takes plug-ins from the package ``hydra_plugins`` alone, so this module also goes by a name in there.
+    ``arguments`` are those of ``python -m repro.train``.
     """
-    Plugins.instance().register(Sweeper)
-    plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    plugins.repro = sys.modules["hydra_plugins.repro"] = sys.modules[__name__]  # type: ignore[attr-defined]
+    if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
+        alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
+        arguments = ["-m", *alone, *arguments]
+    sys.argv = [sys.argv[0], *arguments, "hydra.job.name=train", f"hydra.sweeper.show={how}"]
+    register_schema()
+    run_app(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing))
+
+
+def _nothing(composed: DictConfig) -> None:
+    """What every job of a sweep would do that is shown, not launched."""
 
 
 def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
@@ -227,17 +173,6 @@ def merged(jobs: list[Job]) -> list[Job]:
                 f"'{' '.join(job.overrides)}'"
             )
     return list(kept.values())
-
-
-def prepare(datasets: Iterable[Dataset]) -> None:
-    """Download and decode once what several runs at once would all download and decode; they tell what fails."""
-    seen = set()
-    for dataset in datasets:
-        key = (dataset.name, dataset.root, dataset.cache)
-        if dataset.digest is None and key not in seen:
-            seen.add(key)
-            with suppress(ReproError):
-                images.load(dataset)
 
 
 def report_failures(jobs: list[Job], returns: list[JobReturn]) -> None:

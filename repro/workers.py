@@ -30,6 +30,7 @@ from repro import machine, mirror
 from repro.config import Mode
 from repro.errors import ReproError
 from repro.interrupts import Interrupted, interruptible
+from repro.jobs import Job
 from repro.machine import Plan
 from repro.records import mark_failed
 
@@ -40,8 +41,8 @@ ORPHANED = 255  # multiprocessing's exit code of a process whose server died
 AT_ONCE = signal.SIGUSR1  # tells a run to end without a checkpoint
 
 
-def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn]:
-    """Run every composed job, so many at once as planned; what became of each, in their order.
+def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[JobReturn]:
+    """Run every job, so many at once as planned; what became of each, in their order.
 
     A run that fails or dies is reported in its place, the others go on. SIGINT, SIGTERM and SIGUSR2 end every
     run with a checkpoint and then raise Interrupted, a second SIGINT at once.
@@ -51,7 +52,7 @@ def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn
     slots = list(range(planned.workers))
     running: dict[int, _Run] = {}  # by sentinel
     context = multiprocessing.get_context("forkserver")
-    start_server(jobs[0][0])
+    start_server(jobs[0].composed)
     silent = context.RawValue("b", 0)  # what one run learns of W&B, the later ones need not wait for
     with interruptible() as stop:
         try:
@@ -59,7 +60,10 @@ def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn
             while running or (waiting and not stop):
                 while waiting and slots and not stop:
                     number, slot = waiting.pop(0), slots.pop(0)
-                    run = _Run(context, number, slot, *jobs[number], planned, silent)
+                    job = jobs[number]
+                    with read_write(job.composed), read_write(job.composed.hydra), open_dict(job.composed.hydra):
+                        job.composed.hydra.job.id = job.composed.hydra.job.num = initial_job_idx + number
+                    run = _Run(context, number, slot, job, planned, silent)
                     running[run.process.sentinel] = run
                 if stop and not told:
                     told = True
@@ -86,15 +90,11 @@ def launch(jobs: list[tuple[DictConfig, Path]], planned: Plan) -> list[JobReturn
 class _Run:
     """One job in its process."""
 
-    def __init__(
-        self, context: Any, number: int, slot: int, composed: DictConfig, folder: Path, planned: Plan, silent: Any
-    ):
-        self.number, self.slot, self.folder = number, slot, folder
-        with read_write(composed), read_write(composed.hydra), open_dict(composed.hydra):
-            composed.hydra.job.id = composed.hydra.job.num = number
+    def __init__(self, context: Any, number: int, slot: int, job: Job, planned: Plan, silent: Any):
+        self.number, self.slot, self.job = number, slot, job
         self.result, theirs = context.Pipe(duplex=False)
         gpu = planned.gpus[slot % len(planned.gpus)] if planned.gpus else ""
-        arguments = (composed, folder, planned.threads, gpu, version.getbase(), silent, theirs)
+        arguments = (job.composed, job.folder, planned.threads, gpu, version.getbase(), silent, theirs)
         self.process = context.Process(target=_job, args=arguments)
         with _without_main():
             self.process.start()
@@ -118,10 +118,10 @@ class _Run:
             error = _death(self.process.exitcode)
         self.result.close()
         if self.process.exitcode:  # it may have had no time to write its end
-            mark_failed(self.folder, error or _death(self.process.exitcode))
+            mark_failed(self.job.folder, error or _death(self.process.exitcode))
         if error is None:
-            return JobReturn(status=JobStatus.COMPLETED)
-        return JobReturn(status=JobStatus.FAILED, _return_value=ReproError(error))
+            return JobReturn(self.job.overrides, status=JobStatus.COMPLETED)
+        return JobReturn(self.job.overrides, status=JobStatus.FAILED, _return_value=ReproError(error))
 
 
 def _death(code: int) -> str:
@@ -140,7 +140,7 @@ def start_server(composed: DictConfig) -> None:
     ``composed`` is the sweep's own configuration. The server hears no signal: those to a whole group of processes
     would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
     """
-    modules = ["torch", "repro.train", "repro.training", "repro.data.batches", "repro.mirror"]
+    modules = ["torch", "repro.train", "repro.lifecycle", "repro.training", "repro.data.batches", "repro.mirror"]
     modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
     # (wandb.init itself imports wandb.sdk.launch, and all of wandb with it)
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)

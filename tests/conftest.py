@@ -11,13 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
-from repro import config, folders, sweeper
+from repro import config, folders
 
 
 @pytest.fixture(scope="session")
 def composed():
     """A function: command-line overrides -> the composed configuration, with Hydra's own part."""
-    sweeper.register()
+    config.register_schema()
     with initialize_config_dir(str(folders.CONF), version_base="1.3"):
 
         def make(*overrides):

@@ -7,10 +7,13 @@ import sys
 import time
 
 import pytest
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException
+from hydra.plugins.launcher import Launcher
 
 from repro.errors import one_line
 from repro.interrupts import Interrupted, interruptible
+from repro.launcher import OnThisMachine
 
 # Enough of Slurm for an array of two jobs: what submitit calls, and a way to preempt a job and to queue it again.
 TOOLS = {
@@ -127,6 +130,48 @@ def test_a_run_on_ray_asks_for_a_gpu_and_is_tried_again(composed):
     remote = composed("hydra/launcher=ray").hydra.launcher.ray.remote
     assert remote.num_gpus == 1
     assert remote.max_retries > 0
+
+
+def small(*arguments):
+    common = ("experiment=fig8b/tbs512", "scale=smoke", "threads=1", "tracking=disabled", "output=out")
+    return ("-m", *common, *arguments)
+
+
+def processes(tmp_path):
+    """The process that trained each run, by its seed; every run must have finished."""
+    infos = [json.loads(path.read_text()) for path in tmp_path.glob("out/smoke/**/run.json")]
+    assert {info["status"] for info in infos} == {"finished"}
+    return {info["seed"]: info["pid"] for info in infos}
+
+
+def test_hydras_own_launcher_trains_one_run_after_the_other_in_the_sweeps_process(run_app, tmp_path):
+    done = run_app("train", *small("hydra/launcher=basic", "seed=0,1"))
+    assert done.returncode == 0, done.stderr
+    assert "[2/2]" in done.stderr
+    pids = processes(tmp_path)
+    assert pids[0] == pids[1]
+    told = run_app("train", *small("hydra/launcher=basic", "seed=range(4)"), "--dry-run")
+    assert "one run after the other (the launcher decides how many run at once)" in told.stdout, told.stderr
+
+
+def test_another_sweeper_launches_by_overrides_in_processes_of_their_own(run_app, tmp_path):
+    done = run_app("train", *small("hydra/sweeper=basic", "seed=0,1,2", "workers=2"))
+    assert done.returncode == 0, done.stderr
+    assert "[3/3]" in done.stderr
+    assert len(set(processes(tmp_path).values())) == 3
+    hydra = [path.read_text() for path in sorted(tmp_path.glob("out/smoke/**/.hydra/hydra.yaml"))]
+    assert ["num: 0\n" in hydra[0], "num: 2\n" in hydra[2]] == [True, True]
+    log = next(tmp_path.glob("out/smoke/**/seed0/train.log")).read_text()
+    assert log.count("iterations of") == 1
+    wrong = run_app("train", *small("hydra/sweeper=basic", "seed=0,1", "batch_size=512,-1"))
+    assert wrong.returncode == 1
+    assert "batch_size=-1 is not positive" in wrong.stderr
+    assert len(wrong.stderr.splitlines()) == 1, wrong.stderr
+
+
+def test_only_our_launcher_is_known_to_train_on_this_machine():
+    known = {c.__name__ for c in Plugins.instance().discover(Launcher) if issubclass(c, OnThisMachine)}
+    assert known == {"LocalLauncher"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro import checkpoints, train
+from repro import checkpoints, lifecycle
 from repro.errors import ReproError
+from repro.interrupts import Interrupted, interruptible
 from repro.records import Record, read_history, read_info
 
 SMOKE = ("experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled", "scale.iterations=0.005", "scale.tests=7")
@@ -46,7 +47,7 @@ def run(resolved):
 @pytest.fixture
 def whole(run, tmp_path):
     """An undisturbed run's folder."""
-    train.run(run, tmp_path / "whole")
+    lifecycle.run(run, tmp_path / "whole")
     return tmp_path / "whole"
 
 
@@ -64,7 +65,7 @@ def train_until(run, folder, iteration, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training, "train", dying)
-        train.run(run, folder)
+        lifecycle.run(run, folder)
 
 
 @pytest.mark.parametrize("iteration", [1, 4, 5, 8, 9, 28])
@@ -72,7 +73,7 @@ def test_a_killed_run_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch,
     assert run.iterations == 29
     folder = tmp_path / "killed"
     train_until(run, folder, iteration, monkeypatch)
-    train.run(run, folder)
+    lifecycle.run(run, folder)
     assert same(folder, whole)
     assert read_info(folder)["attempt"] == 2
     assert not list(folder.glob("*checkpoint*"))
@@ -82,7 +83,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(run, whole, tmp_pa
     folder = tmp_path / "killed"
     for iteration in (3, 6, 13, 14, 22):
         train_until(run, folder, iteration, monkeypatch)
-    train.run(run, folder)
+    lifecycle.run(run, folder)
     assert same(folder, whole)
 
 
@@ -100,7 +101,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(run, whole, tmp_path, 
     newest, _ = checkpoints.found(folder)
     newest.write_bytes(spoil(newest.read_bytes()))
     with caplog.at_level("INFO"):
-        train.run(run, folder)
+        lifecycle.run(run, folder)
     assert "checkpoint-000000016.pt is cut or broken" in caplog.text
     assert "going on after iteration 12 of 29" in caplog.text
     assert same(folder, whole)
@@ -111,7 +112,7 @@ def test_with_every_checkpoint_broken_it_starts_over(run, whole, tmp_path, monke
     train_until(run, folder, 18, monkeypatch)
     for path in checkpoints.found(folder):
         path.write_bytes(b"nothing")
-    train.run(run, folder)
+    lifecycle.run(run, folder)
     assert caplog.text.count("is cut or broken") == 2
     assert same(folder, whole)
 
@@ -119,7 +120,7 @@ def test_with_every_checkpoint_broken_it_starts_over(run, whole, tmp_path, monke
 def test_the_checkpoint_of_another_configuration_is_not_used(run, tmp_path, monkeypatch, resolved):
     train_until(run, tmp_path, 18, monkeypatch)
     other = resolved(*SMOKE, "regularization.weight_decay=0.01")
-    train.run(other, tmp_path)
+    lifecycle.run(other, tmp_path)
     assert read_info(tmp_path)["config"]["regularization"]["weight_decay"] == 0.01
     assert read_history(tmp_path)[0]["iteration"] == 4
 
@@ -129,14 +130,14 @@ def test_half_a_row_left_by_a_kill_is_dropped(run, whole, tmp_path, monkeypatch)
     train_until(run, folder, 10, monkeypatch)
     with open(folder / "history.jsonl", "ab") as file:
         file.write(b'{"iteration": 12, "lr"')
-    train.run(run, folder)
+    lifecycle.run(run, folder)
     assert same(folder, whole)
 
 
 def test_what_a_kill_left_half_written_goes(run, tmp_path):
     for name in (".checkpoint-000000001.pt.7", ".weights.7", ".run.json.7", ".history.jsonl.7"):
         (tmp_path / name).write_text("half")
-    train.run(run, tmp_path)
+    lifecycle.run(run, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["history.jsonl", "run.json", "weights.pt"]
 
 
@@ -163,9 +164,9 @@ def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, mo
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(checkpoints, "save", held_up)
         patch.setattr(training, "train", dying)
-        train.run(run, folder)
+        lifecycle.run(run, folder)
     assert [p.name for p in checkpoints.found(folder)] == ["checkpoint-000000004.pt"]
-    train.run(run, folder)
+    lifecycle.run(run, folder)
     assert same(folder, whole)
 
 
@@ -175,7 +176,7 @@ def test_what_goes_wrong_in_writing_is_not_lost(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", wrong)
     with pytest.raises(ValueError, match="no number"):
-        train.run(run, tmp_path)
+        lifecycle.run(run, tmp_path)
     assert read_info(tmp_path)["reason"] == "ValueError: no number"
     with pytest.raises(ValueError, match="no number"), checkpoints.writer(tmp_path, lambda: None) as write:
         write({"iteration": 1})
@@ -187,7 +188,7 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save", full)
-    train.run(run, tmp_path / "full")
+    lifecycle.run(run, tmp_path / "full")
     assert "no checkpoint at iteration 4: [Errno 28] No space left on device; make room" in caplog.text
     assert same(tmp_path / "full", whole)
 
@@ -203,10 +204,10 @@ def test_a_full_disk_while_recording_fails_the_run_and_leaves_it_readable(run, w
     folder = tmp_path / "full"
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(Record, "append", full)
-        train.run(run, folder)
+        lifecycle.run(run, folder)
     assert read_info(folder)["reason"] == "OSError: [Errno 28] No space left on device"
     assert read_history(folder)[-1]["iteration"] == 8
-    train.run(run, folder)
+    lifecycle.run(run, folder)
     assert same(folder, whole)
 
 
@@ -215,8 +216,8 @@ def test_the_second_process_is_told_who_holds_a_run(run, tmp_path):
         checkpoints.locked(tmp_path),
         pytest.raises(ReproError, match=rf"is being trained by process {os.getpid()} on "),
     ):
-        train.run(run, tmp_path)
-    train.run(run, tmp_path)
+        lifecycle.run(run, tmp_path)
+    lifecycle.run(run, tmp_path)
     assert not (tmp_path / checkpoints.LOCK).exists()
 
 
@@ -224,7 +225,7 @@ def test_the_lock_of_a_dead_process_is_free(run, tmp_path):
     code = f"from repro import checkpoints; from pathlib import Path; import os\nwith checkpoints.locked(Path({str(tmp_path)!r})): os._exit(9)"
     subprocess.run([sys.executable, "-c", code])
     assert (tmp_path / checkpoints.LOCK).exists()
-    train.run(run, tmp_path)
+    lifecycle.run(run, tmp_path)
     assert not (tmp_path / checkpoints.LOCK).exists()
 
 
@@ -258,9 +259,9 @@ def test_a_signal_in_the_last_iteration_finishes_the_run_and_ends_the_sweep(run,
                 os.kill(os.getpid(), signal.SIGTERM)
             yield row
 
-    with monkeypatch.context() as patch, pytest.raises(train.Interrupted):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(training, "train", signalled)
-        train.run(run, tmp_path / "late")
+        lifecycle.run(run, tmp_path / "late")
     assert read_info(tmp_path / "late")["status"] == "finished"
     assert same(tmp_path / "late", whole)
 
@@ -268,7 +269,7 @@ def test_a_signal_in_the_last_iteration_finishes_the_run_and_ends_the_sweep(run,
 def test_a_finished_run_writes_no_checkpoint_of_its_end(run, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(checkpoints, "save", lambda folder, state: written.append(state["iteration"]))
-    train.run(run, tmp_path)
+    lifecycle.run(run, tmp_path)
     assert written == [4, 8, 12, 16, 20, 24]
 
 
@@ -288,7 +289,7 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
 
 def test_the_second_interrupt_is_at_once():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), train.interruptible() as stop:
+    with pytest.raises(KeyboardInterrupt), interruptible() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("still there")
@@ -299,7 +300,7 @@ def test_the_second_interrupt_is_at_once():
 def test_a_clock_that_jumps_disturbs_nothing(run, whole, tmp_path, monkeypatch):
     clock = iter(range(10**9, 0, -(10**5)))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    train.run(run, tmp_path / "jumped")
+    lifecycle.run(run, tmp_path / "jumped")
     assert same(tmp_path / "jumped", whole)
     assert 0 < read_info(tmp_path / "jumped")["wall_seconds"] < 600
 

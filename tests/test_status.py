@@ -4,7 +4,7 @@ import json
 
 from test_figures import write_run
 
-from repro import checkpoints, records, status
+from repro import checkpoints, records, states
 
 
 def test_every_state_has_its_name(tmp_path, resolved):
@@ -12,19 +12,19 @@ def test_every_state_has_its_name(tmp_path, resolved):
     for name in ("finished", "diverged", "failed", "interrupted", "running"):
         write_run(tmp_path / name / "seed0", rows, status=name, host="node7", reason="no room")
     config = resolved("experiment=fig5b/wd_1e-3", "scale=demo")
-    nothing = status.look(tmp_path / "nothing", config)
+    nothing = states.look(tmp_path / "nothing", config)
     assert (nothing["state"], nothing["iterations"]) == ("missing", config.iterations)
     for name in ("finished", "diverged", "failed", "interrupted"):
-        assert status.look(tmp_path / name / "seed0")["state"] == name
-    assert status.look(tmp_path / "failed/seed0")["reason"] == "no room"
+        assert states.look(tmp_path / name / "seed0")["state"] == name
+    assert states.look(tmp_path / "failed/seed0")["reason"] == "no room"
     running = tmp_path / "running/seed0"
-    assert status.look(running)["state"] == "stopped"  # nobody holds it: it died without saying so
+    assert states.look(running)["state"] == "stopped"  # nobody holds it: it died without saying so
     with checkpoints.locked(running):
-        now = status.look(running)
+        now = states.look(running)
     assert (now["state"], now["iteration"], now["iterations"], now["host"]) == ("running", 2, 4, "node7")
     assert now["seconds_left"] == (4 - 2) * 10 / 5.0
     (running / "run.json").write_text("{")
-    assert status.look(running)["state"] == "broken"
+    assert states.look(running)["state"] == "broken"
 
 
 def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
@@ -32,10 +32,10 @@ def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
     now = resolved("experiment=fig8b/tbs256", "scale=demo")
     record = records.Record(tmp_path, then, {})
     record.finish("finished")
-    row = status.look(tmp_path, now)
+    row = states.look(tmp_path, now)
     assert row["state"] == "outdated"
     assert row["reason"].startswith("schedule.lr: {'shape': 'onecycle', 'base_lr': 0.04,")
-    assert status.look(tmp_path, then)["state"] == status.look(tmp_path)["state"] == "finished"
+    assert states.look(tmp_path, then)["state"] == states.look(tmp_path)["state"] == "finished"
 
 
 def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):

@@ -13,10 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from repro import sweeper, train
+from repro import lifecycle
 from repro.config import Mode
 from repro.errors import ReproError
 from repro.folders import CONF
+from repro.jobs import QUIET, Composer
 from repro.records import read_history, read_info
 
 SMOKE = ("scale=smoke", "tracking=disabled")
@@ -28,7 +29,7 @@ EXPERIMENTS = sorted(
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains(resolved, tmp_path, experiment):
     config = resolved(f"experiment={experiment}", *SMOKE)
-    train.run(config, tmp_path)
+    lifecycle.run(config, tmp_path)
     info, history = read_info(tmp_path), read_history(tmp_path)
     assert info["status"] == "finished"
     assert history[-1]["iteration"] == config.iterations
@@ -38,15 +39,15 @@ def test_every_experiment_trains(resolved, tmp_path, experiment):
 
 def test_a_finished_run_is_not_trained_again(resolved, tmp_path):
     config = resolved("experiment=fig5a/clr_3.0", *SMOKE)
-    train.run(config, tmp_path)
+    lifecycle.run(config, tmp_path)
     before = (tmp_path / "run.json").read_bytes()
-    train.run(config, tmp_path)
+    lifecycle.run(config, tmp_path)
     assert (tmp_path / "run.json").read_bytes() == before
 
 
 def test_a_diverged_run_is_a_result(resolved, tmp_path):
     config = resolved("experiment=fig5a/clr_3.0", *SMOKE, "schedule.lr.max_lr=1e30", "schedule.lr.base_lr=1e30")
-    train.run(config, tmp_path)
+    lifecycle.run(config, tmp_path)
     info = read_info(tmp_path)
     assert info["status"] == "diverged"
     assert info["last_iteration"] == read_history(tmp_path)[-1]["iteration"]
@@ -62,7 +63,7 @@ def test_a_failing_run_records_its_reason(resolved, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "train", broken)
     with pytest.raises(RuntimeError):
-        train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
+        lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
     assert read_info(tmp_path)["reason"] == "RuntimeError: a bug"
     assert len(read_history(tmp_path)) == 1
 
@@ -79,9 +80,9 @@ def test_out_of_memory_is_one_line(resolved, tmp_path, monkeypatch):
         pytest.raises(ReproError, match=r"out of memory on cpu \(no more\); end what"),
     ):
         patch.setattr(training, "train", greedy)
-        train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
+        lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
     assert read_info(tmp_path)["status"] == "failed"
-    train.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
+    lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
     assert read_info(tmp_path)["status"] == "finished"
 
 
@@ -145,13 +146,12 @@ def test_seeds_share_what_composing_takes(composed):
     composed("experiment=fig5a/clr_3.0")  # Hydra is set up
     loader = GlobalHydra.instance().config_loader()
     asked, load = [], loader.load_sweep_config
-    theirs = sweeper.Sweeper()
-    theirs.composed = loader.load_configuration("train", [], RunMode.MULTIRUN)
-    theirs.loader = SimpleNamespace(load_sweep_config=lambda *a: asked.append(a) or load(*a))
+    sweep = loader.load_configuration("train", [], RunMode.MULTIRUN)
+    composer = Composer(SimpleNamespace(load_sweep_config=lambda *a: asked.append(a) or load(*a)), sweep)
     jobs = [["experiment=fig8b/tbs512", f"seed={k}", *rest] for rest in ([], ["batch_size=64"]) for k in (0, 7)]
     for overrides in jobs:
-        job = theirs._job(overrides)
-        expected = load(theirs.composed, [*overrides, sweeper.QUIET])
+        job = composer.job(overrides)
+        expected = load(sweep, [*overrides, QUIET])
         assert OmegaConf.to_container(job.composed) == OmegaConf.to_container(expected)
         assert job.config.seed == int(overrides[1].removeprefix("seed="))
         assert job.folder.name == f"seed{job.config.seed}"

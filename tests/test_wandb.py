@@ -499,7 +499,7 @@ def test_a_figure_is_an_artifact_on_request(run_app, server, where, made, tmp_pa
 
 def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monkeypatch, caplog):
     """A full disk: wandb itself says nothing."""
-    from repro import train
+    from repro import lifecycle
 
     finish = mirror.started
 
@@ -510,6 +510,6 @@ def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monke
         os.truncate(run.settings.sync_file, os.path.getsize(run.settings.sync_file) // 2)
 
     monkeypatch.setattr(mirror, "started", cut)
-    train.run(resolved(f"experiment={CURVE}", "scale=smoke"), tmp_path)
+    lifecycle.run(resolved(f"experiment={CURVE}", "scale=smoke"), tmp_path)
     assert "is not whole; is the disk full?" in caplog.text
     assert read_info(tmp_path)["status"] == "finished"

@@ -14,10 +14,10 @@ from rich.console import Console
 from test_figures import write_run
 from test_resume import same
 
-from repro import checkpoints, machine, progress, records, status, workers
+from repro import checkpoints, machine, progress, records, states, workers
+from repro.jobs import QUIET, Job
 from repro.machine import Plan, plan
 from repro.records import read_history, read_info
-from repro.sweeper import QUIET
 
 SMOKE = ("scale=smoke", "tracking=disabled")
 ENDLESS = [
@@ -77,9 +77,9 @@ def test_how_many_run_at_once_and_in_which_order_changes_no_bit(run_app, tmp_pat
 def test_a_process_that_is_killed_is_one_failed_run(endless, run_app, tmp_path):
     process, (killed, other) = endless
     os.kill(read_info(killed)["pid"], signal.SIGKILL)
-    until(lambda: status.look(killed)["state"] == "failed")
+    until(lambda: states.look(killed)["state"] == "failed")
     assert "killed by signal 9" in read_info(killed)["reason"]
-    assert status.look(other)["state"] == "running"
+    assert states.look(other)["state"] == "running"
     rows = len(read_history(other))
     until(lambda: len(read_history(other)) > rows)
     os.kill(read_info(other)["pid"], signal.SIGTERM)
@@ -133,7 +133,7 @@ def test_no_run_outlives_the_sweep(endless):
     process, folders = endless
     process.kill()
     until(lambda: all(checkpoints.holder(folder) is None for folder in folders), 10)
-    assert [status.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
+    assert [states.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
 
 
 def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
@@ -202,14 +202,16 @@ def test_the_gpus_of_a_device(monkeypatch, tmp_path):
     assert machine.gpus("cuda") == {"3": 80000.5, "GPU-8f": None}
 
 
-def test_a_run_sees_the_gpu_of_its_worker_alone(composed, tmp_path):
+def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
     """Seen from inside: the configuration asks the environment of the process that resolves it."""
     seen = "tracking.project='${oc.env:CUDA_VISIBLE_DEVICES,all}'"
     common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu", f"output={tmp_path}", QUIET, seen)
-    jobs = [(composed(*common, f"seed={k}"), tmp_path / f"smoke/fig5a/clr_3.0/seed{k}") for k in range(2)]
+    folders = [tmp_path / f"smoke/fig5a/clr_3.0/seed{k}" for k in range(2)]
+    runs = [(resolved(*common, f"seed={k}"), composed(*common, f"seed={k}")) for k in range(2)]
+    jobs = [Job([], run, folder, made) for (run, made), folder in zip(runs, folders, strict=True)]
     returns = workers.launch(jobs, Plan(2, 1, ["4", "7"]))
     assert [r.status for r in returns] == [JobStatus.COMPLETED] * 2
-    assert [read_info(folder)["config"]["tracking"]["project"] for _, folder in jobs] == ["4", "7"]
+    assert [read_info(folder)["config"]["tracking"]["project"] for folder in folders] == ["4", "7"]
 
 
 def test_a_process_that_died_ends_its_record(tmp_path):

@@ -1,0 +1,59 @@
+"""What Hydra finds of the suite by itself: the modules of the namespace package ``hydra_plugins``.
+
+Hydra imports this one in every app of the environment and accepts classes that are defined here alone. They import
+what they stand for when they are made: that costs other apps nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from repro.jobs import Job
+
+
+class ReproSweeper(Sweeper):
+    """``hydra/sweeper=repro``: ``repro.sweeper.Sweeper``."""
+
+    def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
+        from repro import sweeper
+
+        self.sweeper = sweeper.Sweeper(params, show)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook before ``sweep``."""
+        self.sweeper.setup(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch every job of the sweep that is not finished."""
+        return self.sweeper.sweep(arguments)
+
+
+class LocalLauncher(Launcher):
+    """``hydra/launcher=local``: ``repro.launcher.Launcher``, with what its ``OnThisMachine`` asks for."""
+
+    def __init__(self) -> None:
+        from repro import launcher
+
+        self.launcher = launcher.Launcher()
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook before ``launch``."""
+        self.launcher.setup(hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run every job, given by its overrides; what became of each, in their order."""
+        return self.launcher.launch(job_overrides, initial_job_idx)
+
+    def start(self) -> None:
+        """Begin with what takes a while: the jobs are composed meanwhile."""
+        self.launcher.start()
+
+    def launch_jobs(self, jobs: "list[Job]", initial_job_idx: int = 0) -> Sequence[JobReturn]:
+        """``launch`` of jobs that are composed and resolved already."""
+        return self.launcher.launch_jobs(jobs, initial_job_idx)
