@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from repro import records
 from repro.config import Config, register_schema, resolve
@@ -32,7 +32,8 @@ def composed(*overrides: str) -> Any:
             made.curve = made.curve  # it says which experiment was chosen, as Hydra knows now
         finally:
             HydraConfig.instance().cfg = before
-        del made._content["hydra"]
+        with open_dict(made):
+            del made["hydra"]
         return made
 
 

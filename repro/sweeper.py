@@ -18,11 +18,11 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from repro import cost, machine, states
+from repro import _compat, cost, machine, states
 from repro.config import fingerprint, register_schema
 from repro.errors import ReproError, no_launcher, run_app
 from repro.folders import CONF
@@ -179,8 +179,7 @@ def report_failures(jobs: list[Job], returns: list[JobReturn]) -> None:
     """ReproError that lists every failed run with its reason, if there is one."""
     failed = []
     for job, done in zip(jobs, returns, strict=True):
-        if done.status is not JobStatus.COMPLETED:
-            error = done._return_value
+        if (error := _compat.error_of(done)) is not None:
             reason = str(error) if isinstance(error, ReproError) else f"{type(error).__name__}: {error}"
             failed.append(f"  {job.folder}: {reason}")
             logging.getLogger(__name__).debug("failed", exc_info=error)

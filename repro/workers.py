@@ -9,24 +9,16 @@ import faulthandler
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from hydra import version
-from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
-from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro import machine, mirror
+from repro import _compat, machine, mirror
 from repro.config import Mode
 from repro.errors import ReproError
 from repro.interrupts import Interrupted, interruptible
@@ -37,7 +29,6 @@ from repro.records import mark_failed
 SECONDS = 0.1  # between two looks for a signal
 GRACE = 3.0  # seconds that a second Ctrl-C leaves a run to say that it was interrupted
 FORWARDED = [signal.SIGTERM, signal.SIGUSR2]  # what a run may hear by itself too
-ORPHANED = 255  # multiprocessing's exit code of a process whose server died
 AT_ONCE = signal.SIGUSR1  # tells a run to end without a checkpoint
 
 
@@ -94,9 +85,9 @@ class _Run:
         self.number, self.slot, self.job = number, slot, job
         self.result, theirs = context.Pipe(duplex=False)
         gpu = planned.gpus[slot % len(planned.gpus)] if planned.gpus else ""
-        arguments = (job.composed, job.folder, planned.threads, gpu, version.getbase(), silent, theirs)
+        arguments = (job, planned.threads, gpu, _compat.version_base(), silent, theirs)
         self.process = context.Process(target=_job, args=arguments)
-        with _without_main():
+        with _compat.without_main():
             self.process.start()
         theirs.close()
 
@@ -108,7 +99,7 @@ class _Run:
     def over(self) -> JobReturn:
         """What became of it, once its process has ended."""
         self.process.join()
-        if self.process.exitcode == ORPHANED:  # it may be alive, but nobody would know when it ends
+        if self.process.exitcode == _compat.ORPHANED:  # it may be alive, but nobody would know when it ends
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
         error: str | None
@@ -121,7 +112,7 @@ class _Run:
             mark_failed(self.job.folder, error or _death(self.process.exitcode))
         if error is None:
             return JobReturn(self.job.overrides, status=JobStatus.COMPLETED)
-        return JobReturn(self.job.overrides, status=JobStatus.FAILED, _return_value=ReproError(error))
+        return _compat.failed(self.job.overrides, ReproError(error))
 
 
 def _death(code: int) -> str:
@@ -151,30 +142,14 @@ def start_server(composed: DictConfig) -> None:
         settings["OMP_WAIT_POLICY"] = "passive"
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings | {key: value for key, value in before.items() if value is not None})
-    resource_tracker.ensure_running()  # first: it would unblock them again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, *FORWARDED])
     try:
-        forkserver.ensure_running()
+        _compat.start_fork_server(blocked=[signal.SIGINT, *FORWARDED])
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for key in [key for key, value in before.items() if value is None]:
             del os.environ[key]
 
 
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep multiprocessing from running the app's module again in the process that it starts."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _job(
-    composed: DictConfig, folder: Path, threads: int, gpu: str, base: Any, silent: Any, result: Connection
-) -> None:
+def _job(job: Job, threads: int, gpu: str, base: Any, silent: Any, result: Connection) -> None:
     """In its own process: train one run as Hydra's own launcher does, and tell what went wrong, or None."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
@@ -184,7 +159,7 @@ def _job(
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     mirror.silent = silent
     try:
-        result.send(_train(composed, folder, threads, base))
+        result.send(_train(job, threads, base))
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "signal", signal.SIGINT)
         result.send(f"interrupted by signal {number}; the same command goes on")
@@ -192,33 +167,32 @@ def _job(
         result.close()
 
 
-def _train(composed: DictConfig, folder: Path, threads: int, base: Any) -> str | None:
+def _train(job: Job, threads: int, base: Any) -> str | None:
     import torch
 
     from repro import train
 
     with contextlib.suppress(OSError):  # what is printed, or said in dying, is not for the terminal
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "train.log", "ab") as log:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with open(job.folder / "train.log", "ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         faulthandler.enable()
     torch.set_num_threads(threads)
-    version.VersionBase.instance().setbase(base)
+    _compat.set_version_base(base)
     setup_globals()
-    JobRuntime.instance().set("name", composed.hydra.job.name)
+    JobRuntime.instance().set("name", job.composed.hydra.job.name)
     try:
         done = run_job(
-            # a job asks for the callbacks alone
-            hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(composed)),  # type: ignore[arg-type]
+            hydra_context=_compat.job_context(job.composed),
             task_function=train.app.__wrapped__,
-            config=composed,
+            config=job.composed,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        if done.status is JobStatus.COMPLETED:
-            return None
-        raise done._return_value
+        if (error := _compat.error_of(done)) is not None:
+            raise error
+        return None
     except ReproError as error:
         return str(error)
     except Exception as error:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 from PIL import Image
 
 from repro import config, folders
@@ -34,7 +35,8 @@ def resolved(composed):
 
     def make(*overrides):
         cfg = composed(*overrides)
-        del cfg._content["hydra"]
+        with open_dict(cfg):
+            del cfg["hydra"]
         return config.resolve(cfg)
 
     return make

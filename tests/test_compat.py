@@ -1,0 +1,85 @@
+"""What ``repro._compat`` relies on is still there, and does what it is used for."""
+
+import dataclasses
+import inspect
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import popen_forkserver, spawn
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import OmegaConf
+
+from repro import _compat
+
+
+def test_hydra_runs_a_job_with_its_callbacks_alone():
+    context = _compat.job_context(OmegaConf.create({"hydra": {"callbacks": {}}}))
+    assert context.config_loader is None
+    assert list(inspect.signature(Callbacks).parameters) == ["config"]
+    assert [field.name for field in dataclasses.fields(HydraContext)] == ["config_loader", "callbacks"]
+    for hook in ("on_job_start", "on_job_end"):
+        assert callable(getattr(context.callbacks, hook))
+
+
+def test_a_return_of_hydra_holds_its_error():
+    error = ValueError("no number")
+    done = _compat.failed(["seed=1"], error)
+    assert done.status is JobStatus.FAILED
+    assert done.overrides == ["seed=1"]
+    assert _compat.error_of(done) is error
+    completed = JobReturn(["seed=1"], status=JobStatus.COMPLETED)
+    completed.return_value = 3
+    assert _compat.error_of(completed) is None
+
+
+def test_hydra_takes_the_version_of_another_process(monkeypatch):
+    monkeypatch.setattr(version.VersionBase.instance(), "version_base", None)
+    base = version._get_version("1.3")
+    _compat.set_version_base(base)
+    assert _compat.version_base() == base
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to see it in")
+def test_the_fork_server_is_started_with_signals_blocked():
+    code = """
+import signal
+from multiprocessing import forkserver
+from pathlib import Path
+from repro import _compat
+_compat.start_fork_server(blocked=[signal.SIGINT, signal.SIGTERM])
+print(Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text().partition("SigBlk:")[2].split()[0])
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    blocked, ours = done.stdout.splitlines()
+    assert int(blocked, 16) == sum(1 << (number - 1) for number in (signal.SIGINT, signal.SIGTERM))
+    assert ours == "set()"
+
+
+def test_a_process_is_started_without_the_apps_module(monkeypatch):
+    main = ModuleType("__main__")
+    main.__file__ = os.path.abspath("train.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    named = {"init_main_from_name", "init_main_from_path"}
+    assert named & set(spawn.get_preparation_data("a name"))
+    with _compat.without_main():
+        assert not named & set(spawn.get_preparation_data("a name"))
+    assert sys.modules["__main__"] is main
+
+
+def test_a_process_whose_server_died_has_its_exit_code():
+    read, write = os.pipe()
+    os.close(write)
+    process = object.__new__(popen_forkserver.Popen)
+    process.returncode, process.sentinel = None, read
+    assert process.poll(flag=0) == _compat.ORPHANED
+    os.close(read)
