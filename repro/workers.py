@@ -13,12 +13,14 @@ import threading
 import time
 import traceback
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro import _compat, machine, mirror
+from repro import _compat, lifecycle, machine, mirror
 from repro.config import Mode
 from repro.errors import ReproError
 from repro.interrupts import Interrupted, interruptible
@@ -131,7 +133,7 @@ def start_server(composed: DictConfig) -> None:
     ``composed`` is the sweep's own configuration. The server hears no signal: those to a whole group of processes
     would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
     """
-    modules = ["torch", "repro.train", "repro.lifecycle", "repro.training", "repro.data.batches", "repro.mirror"]
+    modules = ["torch", "repro.lifecycle", "repro.training", "repro.data.batches", "repro.mirror"]
     modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
     # (wandb.init itself imports wandb.sdk.launch, and all of wandb with it)
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
@@ -170,7 +172,9 @@ def _job(job: Job, threads: int, gpu: str, base: Any, silent: Any, result: Conne
 def _train(job: Job, threads: int, base: Any) -> str | None:
     import torch
 
-    from repro import train
+    def task(composed: DictConfig) -> None:
+        """What the sweep resolved is what is trained, though the environment be another here."""
+        lifecycle.run(job.config, Path(HydraConfig.get().runtime.output_dir))
 
     with contextlib.suppress(OSError):  # what is printed, or said in dying, is not for the terminal
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +189,7 @@ def _train(job: Job, threads: int, base: Any) -> str | None:
     try:
         done = run_job(
             hydra_context=_compat.job_context(job.composed),
-            task_function=train.app.__wrapped__,
+            task_function=task,
             config=job.composed,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",

@@ -203,15 +203,19 @@ def test_the_gpus_of_a_device(monkeypatch, tmp_path):
 
 
 def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
-    """Seen from inside: the configuration asks the environment of the process that resolves it."""
-    seen = "tracking.project='${oc.env:CUDA_VISIBLE_DEVICES,all}'"
-    common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu", f"output={tmp_path}", QUIET, seen)
+    """Seen from inside: the format of its log asks the environment of its process."""
+    seen = "hydra.job_logging.formatters.simple.format='%(message)s on ${oc.env:CUDA_VISIBLE_DEVICES,all}'"
+    resolved_once = "tracking.project='${oc.env:CUDA_VISIBLE_DEVICES,all}'"
+    common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu", f"output={tmp_path}", QUIET, seen, resolved_once)
     folders = [tmp_path / f"smoke/fig5a/clr_3.0/seed{k}" for k in range(2)]
     runs = [(resolved(*common, f"seed={k}"), composed(*common, f"seed={k}")) for k in range(2)]
     jobs = [Job([], run, folder, made) for (run, made), folder in zip(runs, folders, strict=True)]
     returns = workers.launch(jobs, Plan(2, 1, ["4", "7"]))
     assert [r.status for r in returns] == [JobStatus.COMPLETED] * 2
-    assert [read_info(folder)["config"]["tracking"]["project"] for folder in folders] == ["4", "7"]
+    logs = [(folder / "train.log").read_text() for folder in folders]
+    projects = [read_info(folder)["config"]["tracking"]["project"] for folder in folders]
+    assert projects == [job.config.tracking.project for job in jobs] != ["4", "7"]
+    assert [(" on 4\n" in log, " on 7\n" in log) for log in logs] == [(True, False), (False, True)]
 
 
 def test_a_process_that_died_ends_its_record(tmp_path):
