@@ -14,14 +14,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from repro.jobs import Job
+    from repro.sweeps.jobs import Job
 
 
 class ReproSweeper(Sweeper):
-    """``hydra/sweeper=repro``: ``repro.sweeper.Sweeper``."""
+    """``hydra/sweeper=repro``: ``repro.sweeps.sweeper.Sweeper``."""
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
-        from repro import sweeper
+        from repro.sweeps import sweeper
 
         self.sweeper = sweeper.Sweeper(params, show)
 
@@ -35,10 +35,10 @@ class ReproSweeper(Sweeper):
 
 
 class LocalLauncher(Launcher):
-    """``hydra/launcher=local``: ``repro.launcher.Launcher``, with what its ``OnThisMachine`` asks for."""
+    """``hydra/launcher=local``: ``repro.sweeps.launcher.Launcher``, with what its ``OnThisMachine`` asks for."""
 
     def __init__(self) -> None:
-        from repro import launcher
+        from repro.sweeps import launcher
 
         self.launcher = launcher.Launcher()
 

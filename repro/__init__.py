@@ -1,1 +1,1 @@
-"""Reproduces the figures of L. N. Smith's report on disciplined hyper-parameters (arXiv 1803.09820)."""
+"""A disciplined approach to neural network hyper-parameters (arXiv 1803.09820), reproduced."""

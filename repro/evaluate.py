@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from repro.config import from_dict
-from repro.errors import ReproError
+from repro.config.errors import ReproError
 from repro.records import read_history, read_info
 
 
@@ -24,19 +24,20 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
 
     import torch
 
-    from repro import models, training
+    from repro import models
     from repro.data import batches
+    from repro.training import loop
 
     config = from_dict(info["config"])
     config.dataset.root = root or config.dataset.root
-    device = training.device(device)
+    device = loop.device(device)
     dataset = batches.load(config.dataset, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
     try:
         network.load_state_dict(torch.load(folder / "weights.pt", map_location=device, weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ReproError(f"{folder / 'weights.pt'}: {str(error).splitlines()[0]}") from None
-    return training.test(network, dataset, config.engine.precision)
+    return loop.test(network, dataset, config.engine.precision)
 
 
 def main() -> None:

@@ -3,41 +3,16 @@
 It draws and judges the figures as ``repro.figures`` does and takes the same options.
 """
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from repro import captions, claims, figures
-from repro.captions import BAND, Drawn, Table
-from repro.errors import ReproError, run_app
-from repro.folders import CONF
-from repro.records import FINISHED
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-SETTINGS = {  # what the configuration table shows, and under which heading
-    "iterations": "iterations",
-    "batch_size": "batch",
-    "schedule.lr": "LR",
-    "schedule.momentum": "momentum",
-    "regularization.weight_decay": "weight decay",
-    "model.name": "network",
-    "model.blocks": "blocks a group",
-    "model.bn_groups": "BN groups",
-    "model.bn_fraction": "BN fraction",
-    "model.nesterov": "Nesterov",
-    "update": "update",
-    "dataset.name": "data",
-    "test_every": "test every",
-    "replicates": "replicates",
-}
-VERDICT_CLASSES = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
+from repro.config.errors import ReproError, run_app
+from repro.config.folders import CONF
+from repro.figures import app as figures
+from repro.figures import captions, page
+from repro.figures.captions import Table
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
@@ -53,117 +28,14 @@ def app(composed: DictConfig) -> None:
     if not drawn:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     target = Path(composed.to) / composed.scale.name / "index.html"
-    target.write_text(page(drawn, composed.scale.name, errors), encoding="utf-8")
-    summary = verdict_table({figure.name: figure.judged for figure in drawn})
+    target.write_text(page.page(drawn, composed.scale.name, errors), encoding="utf-8")
+    summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
     for figure in drawn:
-        print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {counts(figure)}")
+        print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {page.counts(figure)}")
     print(f"the report: {target}")
     figures.fail(errors)
-
-
-def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
-    """The whole page as HTML, from ``report.html.jinja``. Raises ReproError where a figure has no SVG."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("report.html.jinja").render(
-        scale=scale,
-        note=" / ".join(dict.fromkeys(captions.note(figure.found) for figure in drawn)),
-        errors=errors,
-        figures=drawn,
-        svgs={figure.name: svg(figure) for figure in drawn},
-        settings={figure.name: settings(figure) for figure in drawn},
-        verdicts=verdict_table({figure.name: figure.judged for figure in drawn}),
-        verdict_classes={claims.in_words(verdict, scale): name for verdict, name in VERDICT_CLASSES.items()},
-        runs=run_table(drawn),
-        versions=version_table(drawn),
-        differences=differences(),
-        band=BAND,
-    )
-
-
-def svg(drawn: Drawn) -> str:
-    """The figure's SVG from its first attribute on, without metadata, its ids prefixed with the figure's name."""
-    path = Path(f"{drawn.target}.svg")
-    if not path.exists():
-        raise ReproError(f"formats: the report needs svg among them ({path} is missing)")
-    body = path.read_text().partition("<svg ")[2]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawn.name}-", body)
-
-
-def verdict_table(tables: Mapping[str, "pd.DataFrame"]) -> Table:
-    """A row a claim of every figure, those that fail first: what the text says, the verdict, and the numbers."""
-    rows = claims.overview(tables).to_numpy().tolist()
-    return Table(["figure", "claim", "the text says", "verdict", "rule: ours, with 95 % interval"], rows)
-
-
-def settings(drawn: Drawn) -> Table:
-    """The resolved configuration of every curve, of its first seed."""
-    configs: dict[str, DictConfig] = {}
-    for (curve, _), info in sorted(drawn.found.info.items()):
-        configs.setdefault(curve, OmegaConf.create(info["config"]))
-    rows = [[name, *(_value(config, key) for config in configs.values())] for key, name in SETTINGS.items()]
-    return Table(["", *configs], [row for row in rows if any(row[1:])])
-
-
-def run_table(drawn: list[Drawn]) -> Table:
-    """Run counts, wall time and speed of every figure."""
-    rows = []
-    for figure in drawn:
-        infos = list(figure.found.info.values())
-        wall = sum(info.get("wall_seconds", 0) for info in infos)
-        speeds = figure.found.frame["images_per_second"].dropna()
-        speed = f"{median(speeds):,.0f}" if len(speeds) else "-"
-        devices = ", ".join(sorted({info["environment"]["device"] for info in infos}))
-        rows.append([figure.name, counts(figure), f"{wall / 60:,.1f} min", speed, devices])
-    return Table(["figure", "runs", "wall time, all runs", "images/s, median", "device"], rows)
-
-
-def counts(drawn: Drawn) -> str:
-    """How many runs there are in each state."""
-    states = [info["status"] for info in drawn.found.info.values()]
-    finished = sum(state in FINISHED for state in states)
-    diverged = states.count("diverged")
-    words = f"{finished} runs finished" + (f", {diverged} of them diverged" if diverged else "")
-    return words + (f", {len(states) - finished} unfinished" if finished < len(states) else "")
-
-
-def version_table(drawn: list[Drawn]) -> Table:
-    """Every version that a run was made with, and how many runs."""
-    seen: dict[tuple[str, str], int] = {}
-    for figure in drawn:
-        for info in figure.found.info.values():
-            versions = {**info["versions"], "python": info["environment"]["python"], "commit": info["commit"]}
-            for name, version in versions.items():
-                key = (name, str(version))
-                seen[key] = seen.get(key, 0) + 1
-    return Table(["package", "version", "runs"], [[*key, str(count)] for key, count in sorted(seen.items())])
-
-
-def differences() -> Table:
-    """conf/differences.yaml: what the paper or its files leave open or do otherwise, and the switch."""
-    rows: list[Any] = list(OmegaConf.load(CONF / "differences.yaml"))
-    return Table(
-        ["choice", "the paper and its files", "here", "switch"],
-        [[row["what"], row["paper"], row["here"], row["switch"]] for row in rows],
-    )
-
-
-def _value(config: DictConfig, key: str) -> str:
-    value = OmegaConf.select(config, key)
-    if isinstance(value, DictConfig):
-        rest = ", ".join(f"{k!s} {v}" for k, v in value.items() if k != "shape")
-        return f"{value.shape}: {rest}"
-    return "" if value is None else str(value)
 
 
 def main() -> None:

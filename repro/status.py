@@ -7,7 +7,7 @@ every run under ``multirun_outputs``, or under ``output=DIR``.
 import sys
 from pathlib import Path
 
-from repro import states
+from repro.sweeps import states
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
     elif any(not argument.startswith("output=") for argument in arguments):
-        from repro import sweeper
+        from repro.sweeps import sweeper
 
         sweeper.show(arguments, mode)
     else:

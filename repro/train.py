@@ -9,9 +9,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from repro.config import register_schema, resolve
-from repro.errors import ReproError, run_app
-from repro.folders import CONF
-from repro.lifecycle import run
+from repro.config.errors import ReproError, run_app
+from repro.config.folders import CONF
+from repro.training.lifecycle import run
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -28,7 +28,7 @@ def app(composed: DictConfig) -> None:
 def main() -> None:
     """The console script ``repro-train``."""
     if "--dry-run" in sys.argv:
-        from repro import sweeper
+        from repro.sweeps import sweeper
 
         sweeper.show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
     else:

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from PIL import Image
 
-from repro import config, folders
+from repro import config
+from repro.config import folders
 
 
 @pytest.fixture(scope="session")

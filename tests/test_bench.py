@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from repro import bench, cost, fidelity, floor, measure, models, peer, table
-from repro.machine import Plan
-from repro.measure import Loop
-from repro.table import Results
+from repro import models
+from repro.bench import app, fidelity, floor, measure, peer, table
+from repro.bench.measure import Loop
+from repro.bench.table import Results
+from repro.sweeps import cost
+from repro.sweeps.machine import Plan
 
 TINY = Loop("ours", demo=True, overrides=("model.width=4",))
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The rows of bench.json are kept for loops without overrides alone: here for ours too."""
+    """The rows of app.json are kept for loops without overrides alone: here for ours too."""
     return replace(TINY, overrides=())
 
 
@@ -102,18 +104,18 @@ def test_what_several_share_says_nothing_of_one_alone(tiny, monkeypatch):
 
 def test_four_seeds_in_the_ways_of_a_device():
     plain = Loop("plain", kind="memory", threads=4)
-    ways = {loop.name: loop for loop in bench.sweeps(Loop("", threads=4), plain, quick=False)}
+    ways = {loop.name: loop for loop in app.sweeps(Loop("", threads=4), plain, quick=False)}
     assert list(ways) == ["plain, one after the other", "ours, one after the other", "ours, 4 at once",
                           "ours, bf16, 4 at once"]  # fmt: skip
     assert (ways["ours, 4 at once"].threads, ways["ours, 4 at once"].at_once) == (1, 4)
-    on_gpu = bench.sweeps(Loop("", threads=4, device="cuda"), plain, quick=True)
+    on_gpu = app.sweeps(Loop("", threads=4, device="cuda"), plain, quick=True)
     assert [loop.at_once for loop in on_gpu] == [1, 2, 4]
 
 
 def test_a_sweep_as_a_command(monkeypatch):
-    monkeypatch.setattr(bench.machine, "cores", lambda: 2)
+    monkeypatch.setattr(app.machine, "cores", lambda: 2)
     results = Results()
-    bench.commands(results, Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
+    app.commands(results, Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
     assert [line.what for line in results.lines] == ["plain", "ours, workers=1", "ours, workers=2"]
     assert all(line.median > 0 and line.ratio for line in results.lines)
 
@@ -160,7 +162,7 @@ def test_tables_are_written(tmp_path, capsys):
 
 def test_overheads_and_start_up():
     results = Results()
-    bench.overheads(results, rounds=3, wandb=False)
+    app.overheads(results, rounds=3, wandb=False)
     assert [line.what for line in results.lines] == [
         "a row of the record",
         "a checkpoint: the copy",

@@ -8,10 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 
-from repro import claims, runs
-from repro.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
-from repro.drawing import Figure
-from repro.folders import CONF
+from repro.config.folders import CONF
+from repro.figures import claims
+from repro.figures.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
+from repro.figures.drawing import Figure
+from repro.records import runs
 
 
 def frame(measure="test_accuracy", status="finished", **curves):

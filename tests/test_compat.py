@@ -1,4 +1,4 @@
-"""What ``repro._compat`` relies on is still there, and does what it is used for."""
+"""What ``repro.sweeps._compat`` relies on is still there, and does what it is used for."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
-from repro import _compat
+from repro.sweeps import _compat
 
 
 def test_hydra_runs_a_job_with_its_callbacks_alone():
@@ -53,7 +53,7 @@ def test_the_fork_server_is_started_with_signals_blocked():
 import signal
 from multiprocessing import forkserver
 from pathlib import Path
-from repro import _compat
+from repro.sweeps import _compat
 _compat.start_fork_server(blocked=[signal.SIGINT, signal.SIGTERM])
 print(Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text().partition("SigBlk:")[2].split()[0])
 print(signal.pthread_sigmask(signal.SIG_BLOCK, []))

@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 
 from repro import config
 from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, to_dict
+from repro.config.errors import ReproError
+from repro.config.folders import CONF
 from repro.data import registry
-from repro.errors import ReproError
-from repro.folders import CONF
 
 EXPERIMENTS = sorted(
     p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in CONF.glob("experiment/*/*")

@@ -10,10 +10,11 @@ import torch
 from test_figures import write_run
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro import cost, machine, models
-from repro.cost import Shape
-from repro.errors import ReproError
-from repro.machine import Plan
+from repro import models
+from repro.config.errors import ReproError
+from repro.sweeps import cost, machine
+from repro.sweeps.cost import Shape
+from repro.sweeps.machine import Plan
 
 ROW = {"model": "resnet56_superconv", "blocks": 1, "width": 16, "resolution": 8, "batch_size": 125, "device": "cpu",
        "threads": 1, "images_per_second": 10_000.0, "memory_mb": 500.0}  # fmt: skip
@@ -47,7 +48,7 @@ def test_multiply_adds_are_those_that_torch_counts(name, blocks, width, side):
 def test_a_process_without_torch_has_sizes_counted_by_another_and_keeps_them(tmp_path):
     code = """if True:
         import sys
-        from repro import cost
+        from repro.sweeps import cost
         shapes = [cost.Shape("resnet56_superconv", 1, 4, 8, 1), cost.Shape("resnet56_hyperparam", 9, 16, 32)]
         sizes = cost.network_sizes(shapes)
         assert "torch" not in sys.modules
@@ -68,7 +69,7 @@ def test_an_unknown_network_has_no_size():
     shape = Shape("vgg", 1, 16, 32)
     with pytest.raises(ReproError, match="model.name=vgg: there are "):
         cost.network_sizes([shape])
-    code = "from repro import cost; cost.network_sizes([cost.Shape('vgg', 1, 16, 32)])"
+    code = "from repro.sweeps import cost; cost.network_sizes([cost.Shape('vgg', 1, 16, 32)])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ReproError: model.name=vgg: there are resnet56_superconv, resnet56_hyperparam" in done.stderr
 

@@ -6,9 +6,9 @@ import torch
 from conftest import image_tree
 
 from repro.config import Dataset
+from repro.config.errors import ReproError
 from repro.data import images
 from repro.data.batches import Batches, load
-from repro.errors import ReproError
 
 
 @pytest.fixture(scope="module")

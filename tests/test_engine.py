@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro import engine, models, training
+from repro import models
 from repro.config import Precision, Update, fingerprint, from_dict, to_dict
+from repro.config.errors import ReproError
 from repro.data.batches import load
-from repro.engine import ByGroup, Fast, Plain
-from repro.errors import ReproError
 from repro.models import layers, resnet
-from repro.sgd import SGD
-from repro.state import State
+from repro.training import loop, steps
+from repro.training.sgd import SGD
+from repro.training.state import State
+from repro.training.steps import ByGroup, Fast, Plain
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up
@@ -165,7 +166,7 @@ def test_the_running_averages_follow_the_first_group_alone():
 def test_a_cpu_takes_one_group_after_the_other(resolved):
     config, of = resolved("experiment=fig8b/tbs512", "scale=smoke"), network()
     config.model.bn_groups = 2
-    step, name = engine.build(config, of, optimizer(of), *batches(1)[0])
+    step, name = steps.build(config, of, optimizer(of), *batches(1)[0])
     assert isinstance(step, ByGroup)
     assert name == "plain, by group"
 
@@ -175,9 +176,9 @@ def test_a_cpu_takes_one_group_after_the_other(resolved):
 )
 def test_bf16_that_a_cpu_only_emulates_is_found_out(bf16, float32, expected, monkeypatch):
     clock = itertools.chain(*([0.0, took] * 3 for took in (bf16, float32)))
-    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert engine.emulated(Precision.bf16, "cpu") is expected
-    assert not engine.emulated(Precision.float32, "cpu")
+    monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert steps.emulated(Precision.bf16, "cpu") is expected
+    assert not steps.emulated(Precision.float32, "cpu")
 
 
 @pytest.mark.parametrize("update", ["caffe", "torch"])
@@ -226,36 +227,36 @@ def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch,
             self.tensors[-1].data.zero_()
             return loss
 
-    monkeypatch.setattr(engine, "_FAST", {})
+    monkeypatch.setattr(steps, "_FAST", {})
     monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
-    monkeypatch.setattr(engine, "choice", lambda settings, device: (True, False))
+    monkeypatch.setattr(steps, "choice", lambda settings, device: (True, False))
     config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke")
     of = network()
     rule = optimizer(of)
-    _, name = engine.build(config, of, rule, *batches(1)[0])
+    _, name = steps.build(config, of, rule, *batches(1)[0])
     assert name == "compiled"
-    monkeypatch.setattr(engine, "_FAST", {})
-    monkeypatch.setattr(engine, "Fast", Losing)
-    _, name = engine.build(config, of, rule, *batches(1)[0])
+    monkeypatch.setattr(steps, "_FAST", {})
+    monkeypatch.setattr(steps, "Fast", Losing)
+    _, name = steps.build(config, of, rule, *batches(1)[0])
     assert name == "plain"
     assert "engine.compile does not work here (ArithmeticError: it does not compute what the plain" in caplog.text
     config.engine.compile = True
     with pytest.raises(ReproError, match="leave it out"):
-        engine.build(config, of, rule, *batches(1)[0])
+        steps.build(config, of, rule, *batches(1)[0])
 
 
 @compiler
 def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
-    monkeypatch.setattr(engine, "_FAST", {})
+    monkeypatch.setattr(steps, "_FAST", {})
     made = []
-    monkeypatch.setattr(engine, "Fast", lambda *a, **k: made.append(Fast(*a, **k)) or made[-1])
+    monkeypatch.setattr(steps, "Fast", lambda *a, **k: made.append(Fast(*a, **k)) or made[-1])
 
     def run(*overrides):
         config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
         loaded = load(config.dataset)
         of = models.from_config(config.model, loaded.classes, 1, config.seed)
         state = State(config, of, "cpu")
-        rows = [row for row in training.train(config, loaded, state) if row is not None]
+        rows = [row for row in loop.train(config, loaded, state) if row is not None]
         return [row["test_loss"] for row in rows], values(of), of
 
     plain = [run("seed=1"), run("seed=2"), run("seed=2", "regularization.weight_decay=0.1")]
@@ -275,13 +276,13 @@ def test_what_is_asked_for_and_does_not_work_is_one_line(resolved, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no compiler\nand much more")
 
-    monkeypatch.setattr(engine, "Fast", broken)
-    monkeypatch.setattr(engine, "_FAST", {})
+    monkeypatch.setattr(steps, "Fast", broken)
+    monkeypatch.setattr(steps, "_FAST", {})
     with pytest.raises(ReproError, match=r"engine.compile=true does not work here \(RuntimeError: no compiler\)"):
-        engine.build(config, of, optimizer(of), *batches(1)[0])
+        steps.build(config, of, optimizer(of), *batches(1)[0])
     config.engine.compile, config.engine.cuda_graph = None, True
     with pytest.raises(ReproError, match="engine.cuda_graph=true: there are none on device=cpu"):
-        engine.build(config, of, optimizer(of), *batches(1)[0])
+        steps.build(config, of, optimizer(of), *batches(1)[0])
 
 
 def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkeypatch, caplog):
@@ -292,12 +293,12 @@ def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkey
         tried.append((compiled, graph))
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(engine, "Fast", broken)
-    monkeypatch.setattr(engine, "_FAST", {})
-    monkeypatch.setattr(engine, "choice", lambda settings, device: (True, True))
+    monkeypatch.setattr(steps, "Fast", broken)
+    monkeypatch.setattr(steps, "_FAST", {})
+    monkeypatch.setattr(steps, "choice", lambda settings, device: (True, True))
     of = network(groups=1)
     with caplog.at_level(logging.WARNING):
-        step, name = engine.build(config, of, optimizer(of), *batches(1)[0])
+        step, name = steps.build(config, of, optimizer(of), *batches(1)[0])
     assert tried == [(True, True), (False, True)]
     assert (type(step), name) == (Plain, "plain")
     assert caplog.text.count("the run goes on without") == 2
@@ -305,8 +306,8 @@ def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkey
 
 def test_on_a_cpu_the_plain_step_is_the_default(resolved):
     settings = resolved("experiment=fig5a/clr_3.0").engine
-    assert engine.choice(settings, torch.device("cpu")) == (False, False)
-    assert engine.choice(settings, torch.device("cuda"))[1]
+    assert steps.choice(settings, torch.device("cpu")) == (False, False)
+    assert steps.choice(settings, torch.device("cuda"))[1]
 
 
 @pytest.fixture
@@ -381,8 +382,8 @@ def test_one_steps_gradients_against_float64(name, precision, memory, tolerance)
     of = network(name, memory=memory)
     truth_loss = F.cross_entropy(exact(images.double()), labels)
     truth = gradients(exact, truth_loss)
-    with engine.tf32(precision):
-        with engine.autocast(precision, "cpu"):
+    with steps.tf32(precision):
+        with steps.autocast(precision, "cpu"):
             loss = F.cross_entropy(of(images).float(), labels)
         found = gradients(of, loss)
     assert loss.item() == pytest.approx(truth_loss.item(), rel=tolerance)

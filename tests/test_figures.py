@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from repro import captions, drawing, figures, runs
-from repro.drawing import Figure, Published
-from repro.folders import CONF
+from repro.config import catalogue
+from repro.config.folders import CONF
+from repro.figures import captions, drawing
+from repro.figures.drawing import Figure, Published
+from repro.records import runs
 
 
 def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):
@@ -231,11 +233,13 @@ def test_variants_are_curves_of_their_own(fig5b, run_app):
 
 
 def test_the_curves_of_a_figure_are_its_experiments():
-    assert figures.curves("fig5b", [CONF])["wd_1e-4"] == "fig5a/clr_3.0"
-    assert figures.curves("fig5b", [CONF])["wd_1e-3"] == "fig5b/wd_1e-3"
+    assert catalogue.curves("fig5b", [CONF])["wd_1e-4"] == "fig5a/clr_3.0"
+    assert catalogue.curves("fig5b", [CONF])["wd_1e-3"] == "fig5b/wd_1e-3"
 
 
-NO_TORCH = "schedules config records runs figures report jobs launcher sweeper progress states status train lifecycle workers"
+NO_TORCH = """schedules config config.catalogue records records.runs tracking.mirror tracking.pull tracking.upload
+figures.app figures.page report sweeps.sweeper sweeps.launcher sweeps.workers sweeps.cost sweeps.states
+training.lifecycle training.interrupts status train evaluate"""
 
 
 @pytest.mark.parametrize("module", NO_TORCH.split())

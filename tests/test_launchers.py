@@ -11,9 +11,9 @@ from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException
 from hydra.plugins.launcher import Launcher
 
-from repro.errors import one_line
-from repro.interrupts import Interrupted, interruptible
-from repro.launcher import OnThisMachine
+from repro.config.errors import one_line
+from repro.sweeps.launcher import OnThisMachine
+from repro.training.interrupts import Interrupted, interruptible
 
 # Enough of Slurm for an array of two jobs: what submitit calls, and a way to preempt a job and to queue it again.
 TOOLS = {

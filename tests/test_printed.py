@@ -8,9 +8,11 @@ import pytest
 from test_claims import FIGURES
 from test_figures import write_run
 
-from repro import captions, claims, config, drawing, printed, records, runs, schedules
-from repro.errors import ReproError
-from repro.folders import CONF
+from repro import config, records, schedules
+from repro.config.errors import ReproError
+from repro.config.folders import CONF
+from repro.figures import captions, claims, drawing, printed
+from repro.records import runs
 
 TESTS = {  # figure: tests of each curve in print, and those that could not be read
     "fig5a": ({"clr_3.0": 101, "piecewise_0.35": 801}, 3),

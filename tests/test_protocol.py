@@ -7,7 +7,7 @@ alter what is trained without changing this table too.
 import pytest
 
 from repro import schedules
-from repro.folders import CONF
+from repro.config.folders import CONF
 
 # experiment: (network, data, iterations, step size, batch, images a BN group, weight decay, test interval,
 #              [(iteration, LR, momentum)])

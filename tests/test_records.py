@@ -5,8 +5,8 @@ import json
 import pytest
 
 from repro import records
-from repro.errors import ReproError
-from repro.files import write_whole
+from repro.config.errors import ReproError
+from repro.records.files import write_whole
 
 ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from test_figures import write_run
 
-from repro import reference
-from repro.errors import ReproError
+from repro.config.errors import ReproError
+from repro.figures import reference
 
 HEADER = ",".join(reference.COLUMNS)
 

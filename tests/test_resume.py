@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro import checkpoints, lifecycle
-from repro.errors import ReproError
-from repro.interrupts import Interrupted, interruptible
-from repro.records import Record, read_history, read_info
+from repro.config.errors import ReproError
+from repro.records import Record, lock, read_history, read_info
+from repro.training import checkpoints, lifecycle
+from repro.training.interrupts import Interrupted, interruptible
 
 SMOKE = ("experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled", "scale.iterations=0.005", "scale.tests=7")
 
@@ -53,9 +53,9 @@ def whole(run, tmp_path):
 
 def train_until(run, folder, iteration, monkeypatch):
     """Train, and die right after an iteration."""
-    from repro import training
+    from repro.training import loop
 
-    original = training.train
+    original = loop.train
 
     def dying(config, data, state):
         for row in original(config, data, state):
@@ -64,7 +64,7 @@ def train_until(run, folder, iteration, monkeypatch):
                 raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training, "train", dying)
+        patch.setattr(loop, "train", dying)
         lifecycle.run(run, folder)
 
 
@@ -143,9 +143,9 @@ def test_what_a_kill_left_half_written_goes(run, tmp_path):
 
 def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, monkeypatch):
     """The disk is held up until two tests later: what is written then is still the state of iteration 4."""
-    from repro import training
+    from repro.training import loop
 
-    original, save, folder = training.train, checkpoints.save, tmp_path / "slow"
+    original, save, folder = loop.train, checkpoints.save, tmp_path / "slow"
     may_write, written = threading.Event(), threading.Event()
 
     def held_up(folder, state):
@@ -163,7 +163,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, mo
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(checkpoints, "save", held_up)
-        patch.setattr(training, "train", dying)
+        patch.setattr(loop, "train", dying)
         lifecycle.run(run, folder)
     assert [p.name for p in checkpoints.found(folder)] == ["checkpoint-000000004.pt"]
     lifecycle.run(run, folder)
@@ -213,20 +213,20 @@ def test_a_full_disk_while_recording_fails_the_run_and_leaves_it_readable(run, w
 
 def test_the_second_process_is_told_who_holds_a_run(run, tmp_path):
     with (
-        checkpoints.locked(tmp_path),
+        lock.locked(tmp_path),
         pytest.raises(ReproError, match=rf"is being trained by process {os.getpid()} on "),
     ):
         lifecycle.run(run, tmp_path)
     lifecycle.run(run, tmp_path)
-    assert not (tmp_path / checkpoints.LOCK).exists()
+    assert not (tmp_path / lock.LOCK).exists()
 
 
 def test_the_lock_of_a_dead_process_is_free(run, tmp_path):
-    code = f"from repro import checkpoints; from pathlib import Path; import os\nwith checkpoints.locked(Path({str(tmp_path)!r})): os._exit(9)"
+    code = f"from repro.records import lock; from pathlib import Path; import os\nwith lock.locked(Path({str(tmp_path)!r})): os._exit(9)"
     subprocess.run([sys.executable, "-c", code])
-    assert (tmp_path / checkpoints.LOCK).exists()
+    assert (tmp_path / lock.LOCK).exists()
     lifecycle.run(run, tmp_path)
-    assert not (tmp_path / checkpoints.LOCK).exists()
+    assert not (tmp_path / lock.LOCK).exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 140)])
@@ -245,13 +245,13 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, code):
     assert "Traceback" not in errors
     assert len(checkpoints.found(folder)) == 1
     assert read_info(folder)["status"] == "interrupted"
-    assert not (folder / checkpoints.LOCK).exists()
+    assert not (folder / lock.LOCK).exists()
 
 
 def test_a_signal_in_the_last_iteration_finishes_the_run_and_ends_the_sweep(run, whole, tmp_path, monkeypatch):
-    from repro import training
+    from repro.training import loop
 
-    original = training.train
+    original = loop.train
 
     def signalled(config, data, state):
         for row in original(config, data, state):
@@ -260,7 +260,7 @@ def test_a_signal_in_the_last_iteration_finishes_the_run_and_ends_the_sweep(run,
             yield row
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(training, "train", signalled)
+        patch.setattr(loop, "train", signalled)
         lifecycle.run(run, tmp_path / "late")
     assert read_info(tmp_path / "late")["status"] == "finished"
     assert same(tmp_path / "late", whole)
@@ -274,9 +274,10 @@ def test_a_finished_run_writes_no_checkpoint_of_its_end(run, tmp_path, monkeypat
 
 
 def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
-    from repro import models, training
+    from repro import models
     from repro.data.batches import load
-    from repro.state import State
+    from repro.training import loop
+    from repro.training.state import State
 
     loaded = load(run.dataset)
     states = [State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
@@ -284,7 +285,7 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
     states[1].load_state_dict(states[0].state_dict())
     assert states[1].over(run)
     run.test_at_start = False
-    assert list(training.train(run, loaded, states[1])) == []
+    assert list(loop.train(run, loaded, states[1])) == []
 
 
 def test_the_second_interrupt_is_at_once():

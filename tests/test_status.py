@@ -4,7 +4,9 @@ import json
 
 from test_figures import write_run
 
-from repro import checkpoints, records, states
+from repro import records
+from repro.records import lock
+from repro.sweeps import states
 
 
 def test_every_state_has_its_name(tmp_path, resolved):
@@ -19,7 +21,7 @@ def test_every_state_has_its_name(tmp_path, resolved):
     assert states.look(tmp_path / "failed/seed0")["reason"] == "no room"
     running = tmp_path / "running/seed0"
     assert states.look(running)["state"] == "stopped"  # nobody holds it: it died without saying so
-    with checkpoints.locked(running):
+    with lock.locked(running):
         now = states.look(running)
     assert (now["state"], now["iteration"], now["iterations"], now["host"]) == ("running", 2, 4, "node7")
     assert now["seconds_left"] == (4 - 2) * 10 / 5.0

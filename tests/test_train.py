@@ -13,12 +13,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from repro import lifecycle
 from repro.config import Mode
-from repro.errors import ReproError
-from repro.folders import CONF
-from repro.jobs import QUIET, Composer
+from repro.config.errors import ReproError
+from repro.config.folders import CONF
 from repro.records import read_history, read_info
+from repro.sweeps.jobs import QUIET, Composer
+from repro.training import lifecycle
 
 SMOKE = ("scale=smoke", "tracking=disabled")
 EXPERIMENTS = sorted(
@@ -54,14 +54,14 @@ def test_a_diverged_run_is_a_result(resolved, tmp_path):
 
 
 def test_a_failing_run_records_its_reason(resolved, tmp_path, monkeypatch):
-    from repro import training
+    from repro.training import loop
 
     def broken(*args):
         yield {"iteration": 0, "lr": 0.1, "momentum": 0.9, "train_loss": None, "test_loss": 2.3, "test_accuracy": 0.1,
                "images_per_second": None}  # fmt: skip
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(training, "train", broken)
+    monkeypatch.setattr(loop, "train", broken)
     with pytest.raises(RuntimeError):
         lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
     assert read_info(tmp_path)["reason"] == "RuntimeError: a bug"
@@ -69,7 +69,7 @@ def test_a_failing_run_records_its_reason(resolved, tmp_path, monkeypatch):
 
 
 def test_out_of_memory_is_one_line(resolved, tmp_path, monkeypatch):
-    from repro import training
+    from repro.training import loop
 
     def greedy(*args):
         raise MemoryError
@@ -79,7 +79,7 @@ def test_out_of_memory_is_one_line(resolved, tmp_path, monkeypatch):
         monkeypatch.context() as patch,
         pytest.raises(ReproError, match=r"out of memory on cpu \(no more\); end what"),
     ):
-        patch.setattr(training, "train", greedy)
+        patch.setattr(loop, "train", greedy)
         lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)
     assert read_info(tmp_path)["status"] == "failed"
     lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from repro import models, training
+from repro import models
 from repro.config import Dataset, Precision, Update
 from repro.data.batches import load
-from repro.sgd import SGD
-from repro.state import State
+from repro.training import loop
+from repro.training.sgd import SGD
+from repro.training.state import State
 
 
 def written_out(update, nesterov, weight, gradients, schedule, decay, lr_multiple):
@@ -84,7 +85,7 @@ def smoke(resolved):
         config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", *overrides)
         loaded = load(config.dataset)
         network = models.from_config(config.model, loaded.classes, 1, config.seed)
-        steps = training.train(config, loaded, State(config, network, "cpu"))
+        steps = loop.train(config, loaded, State(config, network, "cpu"))
         return [row for row in steps if row is not None], network
 
     return run
@@ -143,9 +144,9 @@ def test_the_whole_test_set_counts_once(monkeypatch):
     loaded = load(Dataset(name="digits", test_images=103))
     network = models.build("resnet56_superconv", 10, channels=1, blocks=1)
     network(loaded.network_input(loaded.train_images))
-    whole = training.test(network, loaded, Precision.float32)
-    monkeypatch.setitem(training.TEST_PIXELS, "cpu", 10 * 64)
-    assert training.test(network, loaded, Precision.float32) == pytest.approx(whole, rel=1e-5)
+    whole = loop.test(network, loaded, Precision.float32)
+    monkeypatch.setitem(loop.TEST_PIXELS, "cpu", 10 * 64)
+    assert loop.test(network, loaded, Precision.float32) == pytest.approx(whole, rel=1e-5)
     logits = network(loaded.network_input(loaded.test_images))
     assert whole[0] == pytest.approx(nn.functional.cross_entropy(logits, loaded.test_labels).item(), rel=1e-5)
     assert whole[1] == (logits.argmax(1) == loaded.test_labels).double().mean().item()

@@ -18,10 +18,11 @@ import pytest
 import wandb_server
 from wandb_server import changing, cutting, failing
 
-from repro import mirror, pull, records, runs, tracking
-from repro.errors import ReproError
-from repro.records import Record, read_history, read_info
-from repro.server import place
+from repro import records
+from repro.config.errors import ReproError
+from repro.records import Record, read_history, read_info, runs
+from repro.tracking import mirror, pull, upload
+from repro.tracking.server import place
 
 CURVE = "fig5a/clr_3.0"
 HOMES = {"clr_3.0": CURVE}
@@ -169,13 +170,13 @@ def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
 def test_uploading_twice_sends_once(server, where, made, tmp_path):
     folders = [made(tmp_path / f"seed{seed}", seed) for seed in range(3)]
     made(tmp_path / "seed9", 9, status="interrupted")
-    assert tracking.upload([tmp_path], lambda _: where) == (3, [])
+    assert upload.upload([tmp_path], lambda _: where) == (3, [])
     asked = server.asked["UpsertBucket"]
-    assert tracking.upload([tmp_path], lambda _: where) == (0, [])
+    assert upload.upload([tmp_path], lambda _: where) == (0, [])
     assert server.asked["UpsertBucket"] == asked
     assert {r.name for r in server.runs(where.project).values()} == {mirror.run_id(read_info(f)) for f in folders}
     del server.runs(where.project)[mirror.run_id(read_info(folders[1]))].history[2]  # a row lost there
-    assert tracking.upload([tmp_path], lambda _: where) == (1, [])
+    assert upload.upload([tmp_path], lambda _: where) == (1, [])
     same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
 
 
@@ -433,7 +434,7 @@ def test_offline_files_of_a_killed_run_and_a_cut_file(tmp_path):
 
 def test_a_record_that_was_never_finished_is_not_uploaded(server, where, made, tmp_path, capsys):
     made(tmp_path / "seed0", status="interrupted")
-    assert tracking.upload([tmp_path], lambda _: where) == (0, [])
+    assert upload.upload([tmp_path], lambda _: where) == (0, [])
     assert "1 unfinished runs are left for later" in capsys.readouterr().out
 
 
@@ -454,7 +455,7 @@ def test_a_project_that_is_not_there_yet_takes_an_upload(server, where, made, tm
     made(tmp_path / "seed0")
     with pytest.raises(ReproError, match="has no such project"):
         frame_of(where, tmp_path / "cache")
-    assert tracking.upload([tmp_path], lambda _: where) == (1, [])
+    assert upload.upload([tmp_path], lambda _: where) == (1, [])
 
 
 def test_a_saved_view_a_figure(run_app, server, where):
@@ -499,7 +500,7 @@ def test_a_figure_is_an_artifact_on_request(run_app, server, where, made, tmp_pa
 
 def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monkeypatch, caplog):
     """A full disk: wandb itself says nothing."""
-    from repro import lifecycle
+    from repro.training import lifecycle
 
     finish = mirror.started
 

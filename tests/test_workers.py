@@ -14,10 +14,12 @@ from rich.console import Console
 from test_figures import write_run
 from test_resume import same
 
-from repro import checkpoints, machine, progress, records, states, workers
-from repro.jobs import QUIET, Job
-from repro.machine import Plan, plan
-from repro.records import read_history, read_info
+from repro import records
+from repro.records import lock, read_history, read_info
+from repro.sweeps import machine, progress, states, workers
+from repro.sweeps.jobs import QUIET, Job
+from repro.sweeps.machine import Plan, plan
+from repro.training import checkpoints
 
 SMOKE = ("scale=smoke", "tracking=disabled")
 ENDLESS = [
@@ -111,7 +113,7 @@ def test_a_signal_ends_every_run_with_a_checkpoint(endless, number, group, code)
     for folder in folders:
         assert read_info(folder)["status"] == "interrupted"
         assert len(checkpoints.found(folder)) == 1
-        assert not (folder / checkpoints.LOCK).exists()
+        assert not (folder / lock.LOCK).exists()
 
 
 def test_the_second_ctrl_c_ends_every_run_at_once(endless):
@@ -126,13 +128,13 @@ def test_the_second_ctrl_c_ends_every_run_at_once(endless):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    until(lambda: all(checkpoints.holder(folder) is None for folder in folders), 10)
+    until(lambda: all(lock.holder(folder) is None for folder in folders), 10)
 
 
 def test_no_run_outlives_the_sweep(endless):
     process, folders = endless
     process.kill()
-    until(lambda: all(checkpoints.holder(folder) is None for folder in folders), 10)
+    until(lambda: all(lock.holder(folder) is None for folder in folders), 10)
     assert [states.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
 
 
@@ -234,7 +236,7 @@ def test_a_process_that_died_ends_its_record(tmp_path):
 
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="glibc")
 def test_the_allocator_keeps_what_is_freed_unless_the_environment_says_otherwise():
-    code = "from repro import machine; print(machine.keep_freed_memory())"
+    code = "from repro.training import memory; print(memory.keep_freed_memory())"
 
     def kept(**environment):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC"))} | environment

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from repro.config.errors import ReproError
 from repro.data.registry import Arrays, ImageSet
-from repro.errors import ReproError
 
 TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python")}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from repro.config.errors import ReproError
 from repro.data.registry import Arrays, ImageSet
-from repro.errors import ReproError
 
 
 def read(root: Path) -> Arrays:

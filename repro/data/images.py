@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from repro.config import Dataset
+from repro.config.errors import ReproError
+from repro.config.folders import cache_folder
 from repro.data.registry import Arrays, ImageSet, get
-from repro.errors import ReproError
-from repro.folders import cache_folder
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from repro.config import Dataset
-from repro.errors import ReproError
+from repro.config.errors import ReproError
 
 Arrays = dict[str, np.ndarray]  # by images.NAMES; images uint8 (N, H, W, C), labels int64 (N,)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from repro.config import Filler, Model
-from repro.errors import ReproError
+from repro.config.errors import ReproError
 from repro.models.rules import initialise
 
 Network = Callable[..., nn.Module]  # (num_classes, channels, *, options) -> the network

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro.config import Model
-from repro.errors import ReproError
+from repro.config.errors import ReproError
 from repro.models.registry import from_config
 
 

@@ -1,0 +1,52 @@
+"""What ``conf/`` holds: the run that a command line describes, the curves of a figure. No torch here."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from repro.config import Config, register_schema, resolve
+from repro.config.folders import CONF
+
+
+def composed(*overrides: str) -> Any:
+    """What a command line of ``repro.train`` composes, without Hydra's own part.
+
+    In a Hydra app its search path holds. Raises what Hydra raises.
+    """
+    register_schema()
+    begun = GlobalHydra.instance().is_initialized()
+    before = HydraConfig.instance().cfg
+    with contextlib.nullcontext() if begun else initialize_config_dir(str(CONF), version_base="1.3"):
+        made: Any = compose("train", [*overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(made)
+        try:
+            made.curve = made.curve  # it says which experiment was chosen, as Hydra knows now
+        finally:
+            HydraConfig.instance().cfg = before
+        with open_dict(made):
+            del made["hydra"]
+        return made
+
+
+def run_of(*overrides: str) -> Config:
+    """The run that a command line of ``repro.train`` describes. Raises ReproError and what Hydra raises."""
+    return resolve(composed(*overrides))
+
+
+def curves(experiments: str, sources: list[Path]) -> dict[str, str]:
+    """Curve -> whose runs it shows, of every file in an experiment folder.
+
+    Usually its own, <figure>/<curve>; a file with a key ``curve`` shows another's.
+    """
+    found = {}
+    for source in sources:
+        for path in sorted((source / "experiment" / experiments).glob("*.yaml")):
+            own = OmegaConf.load(path)
+            home = own.get("curve") if isinstance(own, DictConfig) else None
+            found[path.stem] = home or f"{experiments}/{path.stem}"
+    return found

@@ -1,0 +1,64 @@
+"""What makes two runs the same: the fingerprint of a resolved configuration. No torch here."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, cast
+
+from omegaconf import MISSING, OmegaConf
+
+from repro.config.schema import Config
+
+PROTOCOL = 1  # raise it when the same configuration no longer trains the same run
+
+# Where and how a run happens, not what it is: neither in its fingerprint nor in its folder's name.
+CIRCUMSTANCES = [
+    "curve",
+    "output",
+    "device",
+    "threads",
+    "workers",
+    "deterministic",
+    "checkpoint_seconds",
+    "checkpoint_iterations",
+    "force",
+    "dataset.root",
+    "dataset.cache",
+    "engine.compile",
+    "engine.cuda_graph",
+    "scale.note",
+    "tracking.mode",
+    "tracking.entity",
+    "tracking.project",
+    "tracking.base_url",
+    "tracking.patience",
+]
+
+# Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
+LATER: dict[str, Any] = {"engine.precision": "float32", "model.options": {}}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested values, as ``run.json`` holds them."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The resolved configuration that ``to_dict`` wrote."""
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, of the keys that say what the run is (all but CIRCUMSTANCES)."""
+    pairs: dict[str, Any] = {}
+    for key, value in to_dict(config).items():
+        nested = value if dataclasses.is_dataclass(getattr(config, key)) else {"": value}
+        pairs |= {f"{key}.{k}" if k else key: v for k, v in nested.items()}
+    return {k: v for k, v in pairs.items() if k not in CIRCUMSTANCES}
+
+
+def fingerprint(config: Config) -> str:
+    """Twelve hexadecimal digits that two runs share exactly when their science is the same."""
+    told = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
+    text = json.dumps({"protocol": PROTOCOL, **told}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,162 @@
+"""What a run is, as types: the configuration that ``conf/`` composes. No torch here."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class Update(Enum):
+    """Where the learning rate enters the momentum update; see ``repro.training.loop``."""
+
+    caffe = "caffe"
+    torch = "torch"
+
+
+class Filler(Enum):
+    """Initialisation of the convolutions, by Caffe's names."""
+
+    msra = "msra"
+    xavier = "xavier"
+    own = "own"  # as the network itself begins
+
+
+class Replicates(Enum):
+    """What differs between the four runs of a curve."""
+
+    seeds = "seeds"  # the seed alone
+    author = "author"  # per-GPU batch and initialisation too, as the author's four did
+
+
+class Precision(Enum):
+    """What convolutions and matrix products compute in; weights, statistics, loss and update are float32."""
+
+    float32 = "float32"
+    tf32 = "tf32"  # float32 of a GPU's tensor cores: ten bits of mantissa
+    bf16 = "bf16"  # bfloat16 by torch's autocast: seven bits
+
+
+class Mode(Enum):
+    """What Weights & Biases does; disabled does not even import it."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class Model:
+    """A network of ``repro.models`` and the author's rules that go with it."""
+
+    name: str = MISSING
+    blocks: int = 9  # residual blocks in each of the three groups; depth 6n + 2
+    width: int = 16  # channels of the first group
+    init: Filler = Filler.msra
+    gpus: int = 1  # the author's, that share a batch
+    bn_groups: int = 1  # the batch is normalised in that many groups: the GPUs, never synchronised
+    bn_fraction: float = 0.9  # of the old running average that each iteration keeps
+    bn_eps: float = 1e-5
+    conv_bias_lr: float = 1.0  # multiples of the LR and the weight decay, for the biases
+    conv_bias_decay: float = 1.0
+    classifier_bias_lr: float = 2.0
+    classifier_bias_decay: float = 0.0
+    nesterov: bool = False
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of the network's function
+
+
+@dataclass
+class Dataset:
+    """A data set of ``repro.data``; null sizes mean all of it."""
+
+    name: str = MISSING
+    root: str = "data"  # torchvision's files, or train/<class>/*.png and test/<class>/*.png
+    cache: str | None = None  # decoded images; null is the user's cache folder
+    mirror: bool = True  # random horizontal mirror in training
+    resolution: int | None = None  # pixels a side, by area averaging
+    train_images: int | None = None
+    test_images: int | None = None
+    digest: str | None = None  # of the image set's contents; found out, or held against what is found
+
+
+@dataclass
+class Schedule:
+    """A shape of ``repro.schedules`` and its settings, for the learning rate and for the momentum."""
+
+    lr: dict[str, Any] = MISSING
+    momentum: dict[str, Any] = MISSING
+
+
+@dataclass
+class Regularization:
+    """What else holds the weights down."""
+
+    weight_decay: float = 1e-4
+
+
+@dataclass
+class Scale:
+    """The same experiment at another size: factors on the paper's numbers."""
+
+    name: str = "paper"
+    iterations: float = 1.0  # on iterations, step sizes, milestones and test_every
+    batch: float = 1.0  # on batch_size
+    tests: int | None = None  # tests a run, instead of test_every
+    note: str = ""  # what it changes, as the figures print it
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases, the mirror of the record on disk."""
+
+    mode: Mode = Mode.offline
+    entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
+    project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
+    base_url: str | None = None  # of a server of one's own; null: WANDB_BASE_URL, or wandb's
+    patience: float = 60.0  # seconds that the end of a run waits for W&B
+
+
+@dataclass
+class Engine:
+    """How an iteration is computed (``training.steps``); null is the fastest way that leaves the numbers alone."""
+
+    precision: Precision = Precision.float32  # part of what a run is
+    compile: bool | None = None  # torch.compile; null: on a GPU
+    cuda_graph: bool | None = None  # the whole iteration as one launch; null: on a GPU
+
+
+@dataclass
+class Config:
+    """One run. The numbers are those of the paper's scale; ``resolve`` applies ``scale`` to them."""
+
+    curve: str = MISSING  # <figure>/<curve>: whose runs these are
+    model: Model = field(default_factory=Model)
+    dataset: Dataset = field(default_factory=Dataset)
+    schedule: Schedule = field(default_factory=Schedule)
+    regularization: Regularization = field(default_factory=Regularization)
+    scale: Scale = field(default_factory=Scale)
+    tracking: Tracking = field(default_factory=Tracking)
+    engine: Engine = field(default_factory=Engine)
+    seed: int = 0
+    batch_size: int = MISSING  # images an iteration, over all the author's GPUs
+    iterations: int = MISSING
+    test_every: int = 100  # iterations
+    test_at_start: bool = False  # also before the first update, as the author did for Figure 5
+    update: Update = Update.caffe
+    replicates: Replicates = Replicates.seeds
+    output: str = "multirun_outputs"
+    device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
+    threads: int | None = None  # of the CPU; null is all of its cores for a run alone, 1 a run in a sweep
+    workers: int | None = None  # runs of a sweep at once; null is as many as cores or GPUs allow
+    deterministic: bool = False  # on a GPU too the same bits every time, for some speed; a CPU always is
+    checkpoint_seconds: float = 300.0  # between two checkpoints
+    checkpoint_iterations: int | None = None  # the same in iterations; null is by time alone
+    force: bool = False  # move a finished run of another configuration aside and train anew
+
+
+def register_schema() -> None:
+    """Make ``Config`` known to Hydra as ``schema``, which ``conf/train.yaml`` begins with: before it composes."""
+    store = ConfigStore.instance()
+    if "schema.yaml" not in store.repo:  # storing takes ten milliseconds
+        store.store(name="schema", node=Config)

@@ -1,0 +1,238 @@
+"""Draw figures from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from repro.config import Replicates, Scale
+from repro.config.errors import ReproError, run_app
+from repro.config.folders import CONF, cache_folder
+from repro.figures import captions
+from repro.figures.captions import Drawn
+from repro.tracking import server
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from repro.figures.drawing import Figure
+    from repro.records.runs import Runs
+
+
+class Source(Enum):
+    """Where the runs come from; the figure is the same from each."""
+
+    local = "local"  # the records on disk
+    wandb = "wandb"  # a W&B server, through the cache
+    cache = "cache"  # what was pulled before; no network
+    offline = "offline"  # W&B's offline files
+
+
+@dataclass
+class Wandb:
+    """Where the runs are on W&B."""
+
+    entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
+    project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
+    base_url: str | None = None  # null: WANDB_BASE_URL, or wandb's
+    cache: str | None = None  # what was pulled; null is the user's cache folder
+    artifact: bool = False  # log the figure's files there as an artifact
+
+
+@dataclass
+class App:
+    """The figures app's configuration."""
+
+    figures: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.drawing.Figure
+    scale: Scale = field(default_factory=Scale)
+    model: dict[str, Any] = field(default_factory=dict)  # what the scale changes in a run; not used in drawing
+    dataset: dict[str, Any] = field(default_factory=dict)
+    replicates: Replicates = Replicates.seeds
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # what a complete curve has
+    source: Source = Source.local
+    output: str = "multirun_outputs"  # where the runs are: source=local
+    path: str = "multirun_outputs"  # the folder of W&B's files: source=offline
+    wandb: Wandb = field(default_factory=Wandb)  # source=wandb and source=cache
+    to: str = "paper_figures"  # where the figures go, in a folder a scale
+    formats: list[str] = field(default_factory=lambda: ["pdf", "svg", "png"])
+    variants: bool = False  # draw runs with further overrides too, each as a curve of its own
+    reference: str | None = None  # a folder with the author's curves: CSV, or clones of his repositories
+    reference_rescaled: bool = False  # overlay what was published at other scales than paper too
+
+
+def register_schema() -> None:
+    """Make ``App`` known to Hydra as ``figures_schema``, which ``conf/figures.yaml`` begins with."""
+    ConfigStore.instance().store(name="figures_schema", node=App)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
+def app(composed: DictConfig) -> None:
+    """Draw every chosen figure; say what it shows and what is missing."""
+    errors = []
+    for drawn in figures(composed):
+        if isinstance(drawn, str):
+            errors.append(drawn)
+            continue
+        errors += drawn.errors
+        print(f"\n{drawn.figure.title}\n{drawn.subtitle}\n")
+        print("\n".join(captions.described(drawn)))
+        kinds = sorted(path.name.removeprefix(f"{drawn.name}.") for path in written(drawn))
+        print(f"wrote {drawn.target}.* ({', '.join(kinds)})")
+    fail(errors)
+
+
+def figures(composed: DictConfig) -> Iterator[Drawn | str]:
+    """Every figure of a composed configuration, drawn; or the line that says why it cannot be."""
+    from repro.figures.drawing import Figure
+
+    config = cast(App, OmegaConf.to_object(composed))
+    sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
+    for name, node in composed.figures.items():
+        figure = cast(Figure, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Figure), node)))
+        try:
+            yield make(name, figure, config, sources)
+        except ReproError as error:
+            yield str(error)
+
+
+def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
+    """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
+    from repro.config import catalogue
+    from repro.figures import claims, printed, reference
+    from repro.figures.drawing import draw, save
+    from repro.records import runs
+
+    scale = config.scale.name
+    homes = catalogue.curves(figure.experiments, sources)
+    if not homes:
+        raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
+    found = read(homes, config)
+    unknown = [c for c in figure.curves if c not in homes]
+    errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
+    errors += found.broken
+    exact = commands(name, config)
+    for (curve, seed), problem in runs.outdated(found, scale).items():
+        errors.append(
+            f"figure {name}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
+            "is left out; force=true trains it again"
+        )
+        found.drop(curve, seed)
+    if found.frame.empty:
+        where = f"at scale {scale} in {found.place}"
+        none = f"no runs {where}; {exact[0]} trains them"
+        if found.info:
+            none = f"none of the runs {where} has come to its first test yet"
+        raise ReproError("\n".join([*errors, f"figure {name}: {none}"]))
+    order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
+    order += sorted(set(found.frame["curve"]) - set(order))
+    expected = {curve: config.seeds if curve in homes else [] for curve in order}
+    labels, notes = captions.describe(found, expected, figure.curves)
+    notes = found.notes + notes
+    overlays = scale == "paper" or config.reference_rescaled
+    print_ = printed.load(name, figure.y, sources) if overlays else None
+    if print_ is not None and print_.empty:
+        print_ = None
+    references: dict[str, pd.DataFrame] = {}
+    if config.reference and overlays:
+        try:
+            references = reference.load(Path(config.reference), name, order, figure.logs)
+        except ReproError as error:
+            errors.append(str(error))
+    elif config.reference:
+        notes.append("note: the author's curves are drawn at paper scale, or with reference_rescaled=true")
+    subtitle = f"{scale} scale: {captions.note(found)}"
+    target = Path(config.to) / scale / name
+    save(draw(found, labels, figure, subtitle, references, print_, overlays), target, config.formats)
+    judged = claims.table(figure.claims, found.frame, len(config.seeds), scale)
+    results = captions.results(found, labels)
+    if print_ is not None:
+        results.notes.append(captions.described_print(figure))
+    tables = [results, captions.beside(found, figure, scale, print_), captions.verdicts(judged)]
+    tables = [table for table in tables if table.rows]
+    drawn = Drawn(name, figure, found, target, subtitle, exact, tables, judged, notes, errors)
+    # The same runs give the same files on every machine: a speed stays in its record and in the report.
+    found.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
+    judged.to_csv(f"{target}.claims.csv", index=False)
+    Path(f"{target}.md").write_text(captions.caption(drawn))
+    if config.wandb.artifact:
+        from repro.tracking import mirror
+
+        url = mirror.log_figure(name, scale, written(drawn), place(config))
+        drawn.notes.append(f"note: the files are an artifact of {url}")
+    return drawn
+
+
+def fail(errors: list[str]) -> None:
+    """Exit with code 1 after a line for everything that went wrong, if anything did."""
+    for line in errors:
+        print(f"error: {line}", file=sys.stderr)
+    if errors:
+        sys.exit(1)
+
+
+def read(homes: Mapping[str, str], config: App) -> "Runs":
+    """The runs of every curve (name -> whose runs it shows) from the configured source."""
+    from repro.records import runs
+
+    scale, own = config.scale.name, suffix(config)
+    if config.source is Source.local:
+        folders = {curve: Path(config.output) / scale / home / own for curve, home in homes.items()}
+        found = runs.local(folders, config.variants)
+        found.place = config.output
+        return found
+    from repro.tracking import pull
+
+    where = place(config)
+    cache = cache_folder(config.wandb.cache) / "wandb"
+    if config.source is Source.offline:
+        there, source = pull.offline(Path(config.path)), config.path
+    elif config.source is Source.cache:
+        there, source = pull.cached(where, cache), f"the cache of {where}"
+    else:
+        there, source = pull.server(where, list(homes.values()), cache), str(where)
+    found = runs.pulled(there, homes, scale, own, config.variants)
+    found.place = f"{source} ({found.counts})"
+    return found
+
+
+def place(config: App) -> server.Place:
+    """Where the runs are on W&B."""
+    return server.place(config.wandb.entity, config.wandb.project, config.wandb.base_url)
+
+
+def suffix(config: App) -> str:
+    """The folder between a curve and its seeds where the replicates are not the default."""
+    return "" if config.replicates is Replicates.seeds else f"replicates={config.replicates.value}"
+
+
+def commands(name: str, config: App) -> list[str]:
+    """The exact commands that train and draw a figure."""
+    options = f"scale={config.scale.name} {suffix(config)}".strip()
+    source = ""
+    if config.source is Source.offline:
+        source = f" source=offline path={config.path}"
+    elif config.source is not Source.local:
+        where = {k: getattr(config.wandb, k) for k in ("entity", "project", "base_url")}
+        source = f" source={config.source.value}" + "".join(f" wandb.{k}={v}" for k, v in where.items() if v)
+    return [
+        f"python -m repro.train sweep={name} {options}",
+        f"python -m repro.figures figure={name} {options}{source}",
+    ]
+
+
+def written(drawn: Drawn) -> list[Path]:
+    """The files of a figure."""
+    return list(drawn.target.parent.glob(f"{drawn.name}.*"))
+
+
+def main() -> None:
+    """The console script ``repro-figures``."""
+    register_schema()
+    run_app(app)

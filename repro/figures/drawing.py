@@ -1,0 +1,243 @@
+"""What a figure looks like: its schema (``conf/figure``), and the drawing of it."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING
+
+from repro import schedules
+from repro.figures.claims import Claim, Summary
+from repro.figures.printed import Printed
+from repro.records.runs import Runs, averaged, config_of, over_seeds, own_iteration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+
+PRINT_WIDTH = 0.8  # of the paper's curves
+DASHES: list[Any] = ["", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1)]
+
+
+@dataclass
+class Published:
+    """A number that was published, as printed: an accuracy in per cent."""
+
+    curve: str = MISSING
+    value: float = MISSING
+    error: float | None = None  # the published or implied standard error or deviation
+    iteration: int | None = None  # null is the end of the run
+    y: str = "test_accuracy"
+    tested: str = ""  # what it was measured on
+    source: str = MISSING
+
+
+@dataclass
+class Figure:
+    """What is drawn: ``conf/figure/<name>.yaml``."""
+
+    title: str = MISSING
+    experiments: str = MISSING  # the folder of conf/experiment whose curves are drawn
+    x: str = "iteration"  # or lr, or share: of the run
+    y: str = "test_accuracy"
+    xlabel: str = "Iteration"
+    ylabel: str = "Test accuracy (%)"
+    yscale: str = "linear"
+    ylim: list[float] | None = None
+    curves: dict[str, str] = field(default_factory=dict)  # name -> label, in the legend's order
+    published: list[Published] = field(default_factory=list)
+    printed: Printed = field(default_factory=Printed)  # of the curves in conf/published/<name>.csv
+    summary: Summary | None = None  # what a curve is held against its print by; null: the final value of ``y``
+    logs: dict[str, str] = field(default_factory=dict)  # curve -> the author's log, in a clone of his repository
+    claims: dict[str, Claim] = field(default_factory=dict)
+
+
+def draw(
+    found: Runs,
+    labels: Mapping[str, str],
+    figure: Figure,
+    subtitle: str,
+    references: Mapping[str, pd.DataFrame],
+    printed: pd.DataFrame | None = None,
+    published: bool = False,
+) -> "Drawing":
+    """Mean over seeds with a band of one standard deviation; LR and momentum in two small panels below.
+
+    ``labels`` are the legend's, in its order, of every curve. ``references`` are the author's logged curves, thin
+    over ours. ``printed`` are the paper's printed curves, thin behind ours in their colour and dashes;
+    ``published`` marks the figure's published values too.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    frame = placed(averaged(found), found, figure.x)
+    drawn = [curve for curve in labels if curve in set(frame["curve"])]
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
+        drawing, (main, rate, mass) = plt.subplots(
+            3, 1, sharex=True, figsize=(6.4, 5.6), height_ratios=[6, 1, 1], layout="constrained"
+        )
+        palette = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
+        dashes = dict(zip(labels, itertools.cycle(DASHES), strict=False))
+        style: dict[str, Any] = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn}
+        style |= {"palette": palette, "dashes": dashes}
+        lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
+        summary = over_seeds(frame, figure.x, figure.y)
+        sns.lineplot(summary, y="mean", ax=main, **lines)
+        for curve in drawn:
+            part = summary[summary["curve"] == curve]
+            low, high = part["mean"] - part["std"], part["mean"] + part["std"]
+            low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
+            main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
+        protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
+        sns.lineplot(protocol, y="lr", ax=rate, **lines)
+        sns.lineplot(protocol, y="momentum", ax=mass, **lines)
+        heights = [summary["mean"]]
+        in_print: set[str] = set()
+        for curve in labels:
+            part = frame.iloc[:0] if printed is None else printed[printed["curve"] == curve]
+            if len(part):
+                in_print.add(curve)
+                x = _x(part["iteration"], found, curve, figure.x)
+                main.plot(x, part[figure.y], **_thin(palette[curve], dashes[curve]))
+                heights.append(part[figure.y])
+        handles = [
+            _line(palette[curve], fill(label, 48), **_legend(curve in drawn, curve in in_print, dashes[curve]))
+            for curve, label in labels.items()
+        ]
+        for curve, reference in references.items():
+            tested = reference.dropna(subset=figure.y)
+            x = _x(tested["iteration"], found, curve, figure.x)
+            main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
+        if in_print:
+            handles.append(_line("0.4", "the paper's print: thin, same colour and dashes", linewidth=PRINT_WIDTH))
+        if references:
+            handles.append(_line("0.4", "the author's log: thin and solid, same colour", linewidth=0.7))
+        if published and _published(main, found, figure, palette):
+            handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
+        main.legend(handles=handles, fontsize=8, handlelength=3)
+        if figure.yscale == "log":
+            _logarithmic(main, pd.concat(heights))
+        if figure.y.endswith("accuracy"):
+            main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        if figure.ylim:
+            main.set_ylim(*figure.ylim)
+        main.set(ylabel=figure.ylabel, xlabel="")
+        rate.set(ylabel="LR", xlabel="")
+        mass.set(ylabel="Momentum", xlabel=figure.xlabel)
+        if figure.x == "iteration":
+            mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        elif figure.x == "lr":
+            _iterations_on_top(main, protocol)
+        drawing.align_ylabels()
+        drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
+        main.set_title(fill(subtitle, 110), fontsize=7.5)
+        drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")  # laid out once, not again for every format
+    plt.close(drawing)
+    return drawing
+
+
+def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
+    """Write the drawing as ``target``.<format>; the same drawing gives the same bytes."""
+    import matplotlib.pyplot as plt
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context({"svg.hashsalt": "repro"}):
+        for kind in formats:
+            metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+            drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
+
+
+def placed(frame: pd.DataFrame, found: Runs, x: str) -> pd.DataFrame:
+    """The frame with the column ``x`` that a figure is drawn over: "share" is the iteration over the run's."""
+    if x != "share":
+        return frame
+    length = {curve: info["config"]["iterations"] for (curve, _), info in found.info.items()}
+    return frame.assign(share=frame["iteration"] / frame["curve"].map(length))
+
+
+def _thin(color: Any, dashes: Any) -> dict[str, Any]:
+    """How a printed curve is drawn: behind our line, over our band."""
+    style = {"dashes": dashes} if dashes else {"linestyle": "-"}
+    return {"color": color, "linewidth": PRINT_WIDTH, "alpha": 0.8, "zorder": 1.6, **style}
+
+
+def _legend(drawn: bool, in_print: bool, dashes: Any) -> dict[str, Any]:
+    """The legend's line of a curve: ours, where there is none its print's, where there is neither none."""
+    if not (drawn or in_print):
+        return {"linestyle": "none"}
+    return ({"dashes": dashes} if dashes else {}) | ({} if drawn else {"linewidth": PRINT_WIDTH})
+
+
+def _line(color: Any, label: str, **style: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=color, label=label, **{"markersize": 4, **style})
+
+
+def _published(axes: "Axes", found: Runs, figure: Figure, palette: Mapping[str, Any]) -> int:
+    """Published values with their error, where they lie in our runs; how many there were."""
+    count = 0
+    for value in figure.published:
+        if value.y != figure.y or config_of(found, value.curve) is None:
+            continue
+        unit = 100.0 if value.y.endswith("accuracy") else 1.0
+        axes.errorbar(
+            _x([value.iteration], found, value.curve, figure.x),
+            [value.value / unit],
+            yerr=None if value.error is None else [value.error / unit],
+            fmt="D",
+            markersize=4,
+            capsize=3,
+            color=palette[value.curve],
+            markeredgecolor="black",
+            clip_on=False,
+        )
+        count += 1
+    return count
+
+
+def _x(iterations: Iterable[int | None], found: Runs, curve: str, x: str) -> "np.ndarray":
+    """Where paper-scale iterations (None: the end) lie on the axis of a curve; NaN for nowhere.
+
+    Over the LR they lie where the schedule of the curve's runs, or without one of another's, has it.
+    """
+    own = np.array([own_iteration(found, curve, iteration) for iteration in iterations])
+    if x == "iteration":
+        return own
+    if x == "share":
+        return own / own_iteration(found, curve, None)
+    config = config_of(found, curve) or next(iter(found.info.values()))["config"]
+    schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
+    return np.array([schedule(round(i))[0] if i <= config["iterations"] else np.nan for i in own])
+
+
+def _logarithmic(axes: "Axes", means: pd.Series) -> None:
+    """A logarithmic y axis around the means, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.set_ylim(0.7 * means.min(), 1.5 * means.max())
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+
+
+def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame) -> None:
+    """A second axis of iterations, where the LR rises with them in a straight line and alike in every curve."""
+    axis = protocol.drop_duplicates("iteration").sort_values("iteration")
+    if len(axis) < 2:
+        return  # no line yet
+    slope, start = np.polyfit(axis["lr"], axis["iteration"], 1)
+    top = axes.secondary_xaxis("top", functions=(lambda lr: slope * lr + start, lambda i: (i - start) / slope))
+    top.set_xlabel("Iteration")
+    top.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -1,0 +1,43 @@
+"""A run's folder: ``run.json`` and ``history.jsonl``, the truth about it; and records as one tidy frame.
+
+What may enter: what reads, writes or keeps apart what is on disk. Nothing that trains, and no torch.
+
+Public: what is named below; ``runs`` (records -> one tidy frame), ``lock`` (one process a run), ``files`` (files
+written whole).
+"""
+
+from repro.records.record import (
+    ENDING,
+    FINISHED,
+    Record,
+    already_finished,
+    broken,
+    differences,
+    digest,
+    last_row,
+    mark_failed,
+    move_aside,
+    outdated,
+    read_history,
+    read_info,
+    variant,
+    write_info,
+)
+
+__all__ = [
+    "ENDING",
+    "FINISHED",
+    "Record",
+    "already_finished",
+    "broken",
+    "differences",
+    "digest",
+    "last_row",
+    "mark_failed",
+    "move_aside",
+    "outdated",
+    "read_history",
+    "read_info",
+    "variant",
+    "write_info",
+]

@@ -1,0 +1,62 @@
+"""The lock that keeps a run to one process. No torch here."""
+
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from repro.config.errors import ReproError
+
+log = logging.getLogger(__name__)
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from this run; the lock of a process that died is free at once.
+
+    Raises ReproError that names host and process of a holder that lives.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        file = open(path, "a+")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            if (name := holder(folder)) is None:
+                continue  # it has just let go
+            raise ReproError(f"{folder} is being trained by {name}; wait for it, or end it") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
+            break
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()  # the holder removed it between our opening and locking it
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def holder(folder: Path) -> str | None:
+    """Process and host that train a run now, in words; None where no living process does."""
+    try:
+        with open(folder / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        try:
+            return (folder / LOCK).read_text().strip() or "another process"
+        except OSError:
+            return None
+    except OSError:
+        return None
+    return None

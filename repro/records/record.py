@@ -1,0 +1,246 @@
+"""A run's folder: the record that is the truth about it. Weights & Biases mirrors it; figures read it.
+
+    run.json        configuration, fingerprint, status, versions, device, commit, wall time; at the end the number
+                    of rows and their digest
+    history.jsonl   a row a test, as ``repro.training.loop`` yields them; a value that is not finite is null
+    weights.pt      the final weights
+
+``run.json`` is replaced whole, a row of ``history.jsonl`` is one write: a reader never sees half of either (it
+leaves out a last line that does not end yet).
+"""
+
+import copy
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
+from repro.config.errors import ReproError
+from repro.records.files import write_whole
+
+FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
+ENDING = (  # keys of run.json that the end writes; the rest is known at the start
+    *("status", "wall_seconds", "rows", "digest", "reason"),
+    *("final_accuracy", "best_accuracy", "diverged", "last_iteration"),
+)
+VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
+
+
+class Record:
+    """The open record of one run, in one folder."""
+
+    def __init__(self, folder: Path, config: Config, environment: Mapping[str, Any], iteration: int | None = None):
+        """Start a record in place of an unfinished one, or go on with that from the state after ``iteration``.
+
+        Going on keeps the rows up to ``iteration``; ``environment`` goes into ``run.json``.
+        """
+        self.folder = folder
+        self._clock = time.monotonic()
+        before = read_info(folder) or {}
+        self._wall = before.get("wall_seconds", 0.0) if iteration is not None else 0.0
+        earlier = read_history(folder) if iteration is not None else []
+        self.rows = [row for row in earlier if row["iteration"] <= (iteration or 0)]  # every row of this record
+        self.info: dict[str, Any] = {
+            "curve": config.curve,
+            "seed": config.seed,
+            "variant": variant(folder, config),
+            "fingerprint": fingerprint(config),
+            "protocol": PROTOCOL,
+            "status": "running",
+            "attempt": before.get("attempt", 0) + 1,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "commit": _commit(),
+            "environment": dict(environment),
+            "versions": {name: _version(name) for name in VERSIONS},
+            "config": to_dict(config),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._history = open(folder / "history.jsonl", "ab", buffering=0)  # noqa: SIM115
+        self._write()
+
+    def append(self, row: Mapping[str, float | int | None]) -> None:
+        """Add one test's row."""
+        finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+        self._history.write(json.dumps(finite).encode() + b"\n")
+        self.rows.append(finite)
+
+    def sync(self) -> None:
+        """Bring the rows and the time so far to the disk, before a checkpoint counts on them."""
+        os.fsync(self._history.fileno())
+        self.info["wall_seconds"] = self._seconds()
+        self._write()
+
+    def finish(self, status: str, **more: Any) -> None:
+        """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
+        self._history.close()
+        whole = {"rows": len(self.rows), "digest": digest(self.rows)}
+        self.info |= {"status": status, "wall_seconds": self._seconds(), **whole, **more}
+        self._write()
+
+    def _seconds(self) -> float:
+        return round(float(self._wall) + time.monotonic() - self._clock, 3)
+
+    def _write(self) -> None:
+        write_info(self.folder, self.info)
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Write ``run.json``. Raises OSError."""
+    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n")
+
+
+def read_info(folder: Path) -> dict[str, Any] | None:
+    """``run.json`` of a run's folder, or None where no run has started. Raises ReproError if it is broken."""
+    path = folder / "run.json"
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ReproError(f"{path}: broken ({error}); move this folder aside and run it again") from None
+    return info
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The complete rows of a run's folder. Raises ReproError that names file and line for a broken one."""
+    path = folder / "history.jsonl"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ReproError(f"{path}:{number}: not a row of JSON; the run must be trained again") from None
+    return rows
+
+
+def last_row(folder: Path) -> dict[str, Any] | None:
+    """The last complete row of a run that may be running, without reading all of its history."""
+    try:
+        with open(folder / "history.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            row: dict[str, Any] = json.loads(file.read().split(b"\n")[-2])
+    except (OSError, IndexError, ValueError):
+        return None
+    return row
+
+
+def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Twelve hexadecimal digits of a history, the same whichever way it was stored.
+
+    The speed stays out: two runs with the same digest learnt the same.
+    """
+    hashed = hashlib.sha256()
+    for row in rows:
+        values = {k: float(v) for k, v in row.items() if v is not None and k != "images_per_second"}
+        hashed.update(json.dumps(values, sort_keys=True).encode())
+    return hashed.hexdigest()[:12]
+
+
+def broken(info: Mapping[str, Any], rows: list[dict[str, Any]]) -> str | None:
+    """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
+    if "digest" not in info:
+        return None
+    if len(rows) != info["rows"]:
+        return f"{len(rows)} rows came, and the run counted {info['rows']}"
+    if digest(rows) != info["digest"]:
+        return f"{len(rows)} rows came, as the run counted, but with other values than it recorded"
+    return None
+
+
+def variant(folder: Path, config: Config) -> str:
+    """What the folder's name says beyond scale, curve and seed: the further overrides, or nothing."""
+    home = f"/{config.scale.name}/{config.curve}/"
+    _, found, rest = f"/{folder.as_posix()}".rpartition(home)
+    return rest.rpartition("/")[0] if found else ""
+
+
+def mark_failed(folder: Path, reason: str) -> None:
+    """Write the end of a run whose process died before it could; a record that is not "running" stays."""
+    try:
+        info = read_info(folder)
+        if info is not None and info["status"] == "running":
+            write_info(folder, {**info, "status": "failed", "reason": reason})
+    except (OSError, ReproError):
+        return
+
+
+def already_finished(folder: Path, config: Config) -> bool:
+    """Whether this very run is finished in ``folder``; ``config.force`` wants it trained again in any case.
+
+    Raises ReproError that names what differs where a finished run of another configuration is in the way.
+    """
+    info = read_info(folder)
+    if info is None or info["status"] not in FINISHED or config.force:
+        return False
+    differ = differences(info, config)
+    if not differ:
+        return True
+    raise ReproError(
+        f"{folder} holds a finished run of another configuration ({'; '.join(differ)}); "
+        "force=true moves it aside, output=DIR puts the new one elsewhere"
+    )
+
+
+def differences(info: Mapping[str, Any], config: Config) -> list[str]:
+    """What makes a recorded run another than ``config``, a line a key; an unknown digest is no difference."""
+    old, new = flat(from_dict(info["config"])), flat(config)
+    if None in (old["dataset.digest"], new["dataset.digest"]):
+        del old["dataset.digest"], new["dataset.digest"]
+    old["protocol"], new["protocol"] = info.get("protocol"), PROTOCOL
+    return [f"{key}: {old[key]} there, {new[key]} now" for key in new if old[key] != new[key]]
+
+
+def outdated(info: Mapping[str, Any], config: Config) -> str | None:
+    """In words, what other values a recorded run was trained with than ``config`` has; None where there are none.
+
+    A record without a fingerprint is not of this suite, and nothing is said of it.
+    """
+    now = copy.deepcopy(config)
+    now.dataset.digest = info["config"].get("dataset", {}).get("digest")
+    if info.get("fingerprint") in (None, fingerprint(now)):
+        return None
+    return "; ".join(differences(info, now)) or "another fingerprint"
+
+
+def move_aside(folder: Path) -> None:
+    """Make room for a new run where a finished one lies: its files go into the next ``earlier-<n>`` there."""
+    if (read_info(folder) or {}).get("status") not in FINISHED:
+        return
+    number = 1 + sum(1 for _ in folder.glob("earlier-*"))
+    aside = folder / f"earlier-{number}"
+    aside.mkdir()
+    for name in ("history.jsonl", "weights.pt", "wandb", "run.json"):
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)
+
+
+def _commit() -> str | None:
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ImportError:
+        return None

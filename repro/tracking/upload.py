@@ -1,0 +1,114 @@
+"""Weights & Biases beside training: send records later, save views.
+
+python -m repro.tracking upload [FOLDER ...]      send finished records that W&B does not have yet
+python -m repro.tracking workspace [FIGURE ...]   make a saved view a figure (needs wandb-workspaces)
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from repro.config import Tracking, from_dict
+from repro.config.errors import ReproError
+from repro.records import FINISHED, read_info
+from repro.tracking.mirror import run_id, send
+from repro.tracking.pull import listed
+from repro.tracking.server import PROJECT, Place, first_line, place
+
+
+def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: int = 4) -> tuple[int, list[str]]:
+    """Send the finished records under ``folders`` that W&B does not have whole: how many, and a line a failure.
+
+    Idempotent: a run that is there already, live or through ``wandb sync``, is known by its id and digest.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    records: dict[Place, list[tuple[Path, dict[str, Any]]]] = {}
+    unfinished, errors = 0, []
+    for path in sorted({p.parent for folder in folders for p in folder.rglob("run.json")}):
+        try:
+            info = read_info(path)
+        except ReproError as error:
+            errors.append(str(error))
+            continue
+        if info is None or info["status"] not in FINISHED:
+            unfinished += 1
+        else:
+            records.setdefault(where(from_dict(info["config"]).tracking), []).append((path, info))
+    todo = []
+    for target, runs in records.items():
+        there = present(target, [run_id(info) for _, info in runs])
+        missing = [(path, info) for path, info in runs if there.get(run_id(info)) != info.get("digest")]
+        print(f"{target}: {len(runs)} finished runs, {len(runs) - len(missing)} there already")
+        todo += [(target, path, info) for path, info in missing]
+    if unfinished:
+        print(f"{unfinished} unfinished runs are left for later")
+    bar = Progress(console=Console(stderr=True), transient=True)
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        sent = {pool.submit(send, path, info, target): path for target, path, info in todo}
+        for done in bar.track(as_completed(sent), total=len(sent), description="uploading"):
+            if failure := done.exception():
+                errors.append(f"{sent[done]}: {type(failure).__name__}: {first_line(failure)}")
+    return sum(done.exception() is None for done in sent), errors
+
+
+def present(where: Place, ids: Sequence[str]) -> dict[str, str | None]:
+    """The digest of each of the runs ``ids`` that W&B holds with every row (None: not whole)."""
+    found: dict[str, str | None] = {}
+    for start in range(0, len(ids), 200):
+        for run in listed(where, {"name": {"$in": list(ids[start : start + 200])}}, missing_ok=True):
+            whole = run.state == "finished" and run.summary_metrics.get("rows") == run.historyLineCount
+            found[run.id] = run.summary_metrics.get("digest") if whole else None
+    return found
+
+
+def main() -> None:
+    """The console script ``repro-tracking``."""
+    parser = argparse.ArgumentParser("repro.tracking", description="Weights & Biases beside training.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    sending = commands.add_parser("upload", help="send finished records that W&B does not have yet")
+    sending.add_argument("folders", nargs="*", type=Path, help="folders of runs (multirun_outputs)")
+    sending.add_argument("--jobs", type=int, default=4, help="uploads at once (4)")
+    viewing = commands.add_parser("workspace", help="make a saved view a figure")
+    viewing.add_argument("figures", nargs="*", help="names in conf/figure (all)")
+    viewing.add_argument("--scale", default="paper")
+    for command in (sending, viewing):
+        command.add_argument("--entity", help="what the run says, or WANDB_ENTITY, or wandb's default")
+        command.add_argument("--project", help=f"what the run says, or WANDB_PROJECT, or {PROJECT}")
+        command.add_argument("--base-url", help="a server of your own; WANDB_BASE_URL")
+    options = parser.parse_args()
+    try:
+        if options.command == "workspace":
+            from repro.tracking import views
+
+            target = place(options.entity, options.project, options.base_url)
+            views.make(options.figures, target, options.scale)
+        else:
+            _upload(options)
+    except ReproError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _upload(options: argparse.Namespace) -> None:
+    folders = options.folders or [Path("multirun_outputs")]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ReproError(f"{folder}: no such folder; run it where the runs were started, or name theirs")
+
+    def where(own: Tracking) -> Place:
+        return place(
+            options.entity or own.entity, options.project or own.project, options.base_url or own.base_url
+        )
+
+    count, errors = upload(folders, where, options.jobs)
+    print(f"uploaded {count} runs")
+    for line in errors:
+        print(f"error: {line}", file=sys.stderr)
+    if errors:
+        sys.exit(1)
