@@ -27,7 +27,7 @@ lint: install
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 
 # The exact versions that were tested, for every Python that is supported.
 constraints:
