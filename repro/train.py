@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from repro.config import register_schema, resolve
 from repro.config.errors import ReproError, run_app
 from repro.config.folders import CONF
+from repro.sweeps.arguments import expand_sweep
 from repro.training.lifecycle import run
 
 
@@ -33,7 +34,12 @@ def main() -> None:
         sweeper.show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
     else:
         register_schema()
-        run_app(app)
+        run_app(_app)
+
+
+def _app() -> None:
+    sys.argv[1:] = expand_sweep(sys.argv[1:])
+    app()
 
 
 if __name__ == "__main__":

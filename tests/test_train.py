@@ -17,6 +17,7 @@ from repro.config import Mode
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import read_history, read_info
+from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import QUIET, Composer
 from repro.training import lifecycle
 
@@ -24,6 +25,31 @@ SMOKE = ("scale=smoke", "tracking=disabled")
 EXPERIMENTS = sorted(
     p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in CONF.glob("experiment/*/*")
 )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expanded"),
+    [
+        (["sweep=fig5a", "seed=7"], ["sweep=figure", "hydra.sweeper.params.experiment=fig5a/*", "seed=7"]),
+        (["sweep=all"], ["sweep=all"]),
+        (["sweep=null", "seed=1"], ["sweep=null", "seed=1"]),
+        (["--config-dir", "mine", "sweep=fig0"],
+         ["--config-dir", "mine", "sweep=figure", "hydra.sweeper.params.experiment=fig0/*"]),
+        (["--config-dir=mine", "sweep=own"], ["--config-dir=mine", "sweep=own"]),
+    ],
+)  # fmt: skip
+def test_a_sweep_of_any_figure_is_one_rule(tmp_path, monkeypatch, arguments, expanded):
+    (tmp_path / "mine/experiment/fig0").mkdir(parents=True)
+    (tmp_path / "mine/sweep").mkdir()
+    (tmp_path / "mine/sweep/own.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert expand_sweep(arguments) == expanded
+
+
+@pytest.mark.parametrize("name", ["fig99", "figure", ""])
+def test_a_sweep_that_there_is_not_is_named(name):
+    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; there are all, fig15a, fig15b, fig5a"):
+        expand_sweep([f"sweep={name}"])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -27,6 +27,7 @@ from repro.config.errors import ReproError, no_launcher, run_app
 from repro.config.folders import CONF
 from repro.records import already_finished
 from repro.sweeps import _compat, cost, machine, states
+from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import QUIET, Composer, Job
 from repro.sweeps.launcher import OnThisMachine
 from repro.sweeps.progress import Progress
@@ -117,9 +118,14 @@ def show(arguments: list[str], how: str) -> None:
     if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
         alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *alone, *arguments]
-    sys.argv = [sys.argv[0], *arguments, "hydra.job.name=train", f"hydra.sweeper.show={how}"]
+    app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)
+
+    def shown() -> None:
+        sys.argv[1:] = [*expand_sweep(arguments), "hydra.job.name=train", f"hydra.sweeper.show={how}"]
+        app()
+
     register_schema()
-    run_app(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing))
+    run_app(shown)
 
 
 def _nothing(composed: DictConfig) -> None:

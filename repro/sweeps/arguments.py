@@ -1,0 +1,37 @@
+"""What ``sweep=`` on a command line of ``repro.train`` means. No torch here."""
+
+import itertools
+from pathlib import Path
+
+from repro.config.errors import ReproError
+from repro.config.folders import CONF
+
+FIGURE = "figure"  # conf/sweep/figure.yaml
+
+
+def expand_sweep(arguments: list[str]) -> list[str]:
+    """The arguments with ``sweep=<figure>`` as Hydra reads it: every curve of conf/experiment/<figure>, four seeds.
+
+    A file of ``conf/sweep`` by that name goes first. Raises ReproError for a name that is neither.
+    """
+    folders = [CONF, *_config_folders(arguments)]
+    sweeps = {path.stem for folder in folders for path in (folder / "sweep").glob("*.yaml")} - {FIGURE}
+    figures = {path.name for folder in folders for path in (folder / "experiment").glob("*") if path.is_dir()}
+    expanded = []
+    for argument in arguments:
+        key, equals, name = argument.partition("=")
+        if key != "sweep" or not equals or name in (*sweeps, "null"):
+            expanded.append(argument)
+        elif name in figures:
+            expanded += [f"sweep={FIGURE}", f"hydra.sweeper.params.experiment={name}/*"]
+        else:
+            raise ReproError(f"sweep={name}: no such sweep; there are {', '.join(sorted(sweeps | figures))}")
+    return expanded
+
+
+def _config_folders(arguments: list[str]) -> list[Path]:
+    """The folders that ``--config-dir`` adds to the search path."""
+    options = ("--config-dir", "-cd")
+    apart = [value for option, value in itertools.pairwise(arguments) if option in options]
+    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    return [Path(value) for value in (*apart, *joined)]
