@@ -1,1 +1,20 @@
-"""A disciplined approach to neural network hyper-parameters (arXiv 1803.09820), reproduced."""
+"""A disciplined approach to neural network hyper-parameters (arXiv 1803.09820), reproduced.
+
+For notebooks: ``repro.load("fig5b", "scale=quick")`` is a figure's runs as one tidy frame.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repro.figures.app import load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    """``load``, imported when it is asked for: importing the package costs nothing."""
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from repro.figures.app import load
+
+    return load

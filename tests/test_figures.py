@@ -1,6 +1,7 @@
 """From records to frames to figures: what is averaged, what is missing, what is drawn."""
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+import repro
+from repro import records
 from repro.config import catalogue
+from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, drawing
 from repro.figures.drawing import Figure, Published
@@ -246,3 +250,47 @@ training.lifecycle training.interrupts status train evaluate"""
 def test_drawing_and_sweeping_never_import_torch(module):
     code = f"import sys, repro.{module}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_notebook_has_the_frame_that_a_figure_is_drawn_from(fig5b, run_app, monkeypatch):
+    monkeypatch.chdir(fig5b)
+    found = repro.load("fig5b", "scale=demo")
+    assert list(found.frame.columns) == runs.KEYS + runs.VALUES
+    assert found.info["wd_1e-3", 1]["status"] == "finished"
+    assert run_app("figures", "figure=fig5b", "scale=demo", "formats=[png]").returncode == 0
+    drawn = pd.read_csv(fig5b / "paper_figures/demo/fig5b.csv", dtype=dict(runs.TYPES))
+    pd.testing.assert_frame_equal(found.frame.drop(columns="images_per_second").reset_index(drop=True), drawn)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fig5a", "scale=demo", "output=elsewhere"],
+            "figure fig5a: no runs at scale demo in elsewhere; python -m",
+        ),
+        (["fig99"], "Could not find 'figure/fig99'"),
+        (["fig5a", "seeds=many"], "seeds"),
+        (["all"], "figure=all: load reads one figure at a time"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(arguments, message):
+    with pytest.raises(ReproError, match=re.escape(message)) as error:
+        repro.load(*arguments)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_example_of_a_frame_runs(tmp_path, resolved):
+    run = resolved("experiment=fig5b/wd_1e-3", "scale=quick")
+    for seed in range(2):
+        run.seed = seed
+        record = records.Record(tmp_path / f"multirun_outputs/quick/fig5b/wd_1e-3/seed{seed}", run, {})
+        for i in (20, 40, 60):
+            row = {"iteration": i, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.0}
+            record.append({**row, "test_accuracy": 0.5 + seed / 10, "images_per_second": 5.0})
+        record.finish("finished")
+    example = CONF.parent / "examples/frame.py"
+    done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "wd_1e-3 1 finished 0.001" in done.stdout
+    assert re.search(r"wd_1e-3 +0\.55 +0\.0707 +2", done.stdout)

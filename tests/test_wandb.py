@@ -112,7 +112,7 @@ def test_one_frame_from_every_source(run_app, server, where, tmp_path):
     home = tmp_path / "multirun_outputs"
     done = run_app("train", "-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=offline")
     assert done.returncode == 0, done.stderr
-    sent = run_app("tracking", "upload", "--project", where.project)
+    sent = run_app("tracking", "upload", f"tracking.project={where.project}")
     assert "uploaded 2 runs" in sent.stdout, sent.stderr
     local = runs.local({"clr_3.0": home / "smoke" / CURVE})
     assert len(local.frame) > 8
@@ -129,7 +129,7 @@ def test_figures_come_out_the_same_from_every_source(run_app, server, where, mad
     for seed in range(2):
         hosted(server, where, made(tmp_path / f"multirun_outputs/smoke/{CURVE}/seed{seed}", seed))
     options = ("figure=fig5a", "scale=smoke", "formats=[svg]", f"wandb.cache={tmp_path}/cache")
-    options += (f"wandb.entity={where.entity}", f"wandb.project={where.project}")
+    options += (f"tracking.entity={where.entity}", f"tracking.project={where.project}")
     drawn = {}
     for source in ("local", "wandb", "cache"):
         done = run_app("figures", *options, f"source={source}", f"to={source}")
@@ -138,7 +138,7 @@ def test_figures_come_out_the_same_from_every_source(run_app, server, where, mad
             (tmp_path / source / f"smoke/fig5a.{kind}").read_bytes() for kind in ("svg", "csv", "claims.csv")
         ]
     assert drawn["local"] == drawn["wandb"] == drawn["cache"]
-    assert f"source=wandb wandb.entity={where.entity}" in (tmp_path / "wandb/smoke/fig5a.md").read_text()
+    assert f"source=wandb tracking.entity={where.entity}" in (tmp_path / "wandb/smoke/fig5a.md").read_text()
 
 
 def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
@@ -316,7 +316,7 @@ def test_80_runs_among_2000(server, where, made, tmp_path):
 
 def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where, made, tmp_path):
     hosted(server, where, made(tmp_path / "seed0"))
-    options = ("figures", "figure=fig5a", f"wandb.project={where.project}", "source=wandb")
+    options = ("figures", "figure=fig5a", f"tracking.project={where.project}", "source=wandb")
     none = run_app(*options, "scale=demo")
     assert none.returncode == 1
     assert (
@@ -324,6 +324,16 @@ def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where
         in none.stderr
     )
     assert len(none.stderr.splitlines()) == 1
+
+
+def test_the_former_spelling_of_a_place_works_with_a_note(run_app, server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "seed0"))
+    drawn = run_app("figures", "figure=fig5a", f"wandb.project={where.project}", "source=wandb", "scale=demo")
+    assert f"no runs at scale demo in {where.project} (1 runs found" in drawn.stderr
+    assert "note: wandb.project is tracking.project now, as in training" in drawn.stderr
+    sent = run_app("tracking", "upload", "--project", where.project, str(tmp_path))
+    assert "note: --project is tracking.project= now, as in training" in sent.stderr
+    assert sent.returncode == 0
 
 
 def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp_path):
@@ -340,14 +350,14 @@ def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp
     ("arguments", "environment", "message"),
     [
         (
-            ["source=wandb", "wandb.project=none-such"],
+            ["source=wandb", "tracking.project=none-such"],
             {},
-            "wandb.project=none-such: smith has no such project on http://",
+            "tracking.project=none-such: smith has no such project on http://",
         ),
         (
-            ["source=wandb", "wandb.entity=nobody"],
+            ["source=wandb", "tracking.entity=nobody"],
             {},
-            "wandb.project=disciplined-repro: nobody has no such project",
+            "tracking.project=disciplined-repro: nobody has no such project",
         ),
         (["source=wandb"], {"WANDB_API_KEY": ""}, "no W&B API key for http://"),
         (["source=wandb"], {"WANDB_API_KEY": "short"}, "API key"),
@@ -357,7 +367,7 @@ def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp
             {"WANDB_BASE_URL": "http://127.0.0.1:9"},
             "W&B, disciplined-repro on http://127.0.0.1:9:",
         ),
-        (["source=cache", "wandb.project=never"], {}, "source=cache: nothing of never in"),
+        (["source=cache", "tracking.project=never"], {}, "source=cache: nothing of never in"),
         (["source=offline", "path=/nowhere"], {}, "path=/nowhere: no W&B files"),
     ],
     ids=["project", "entity", "no key", "short key", "wrong key", "no server", "empty cache", "no files"],
@@ -488,7 +498,7 @@ def test_a_figure_is_an_artifact_on_request(run_app, server, where, made, tmp_pa
         made(tmp_path / f"multirun_outputs/smoke/{CURVE}/seed{seed}", seed)
     server.files.clear()
     done = run_app(
-        "figures", "figure=fig5a", "scale=smoke", "wandb.artifact=true", f"wandb.project={where.project}"
+        "figures", "figure=fig5a", "scale=smoke", "wandb.artifact=true", f"tracking.project={where.project}"
     )
     assert done.returncode == 0, done.stderr
     assert server.artifacts[-1]["artifactCollectionName"] == "fig5a-smoke"

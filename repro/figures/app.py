@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from repro.config import Replicates, Scale
-from repro.config.errors import ReproError, run_app
+from repro.config.errors import ReproError, one_line, run_app
 from repro.config.folders import CONF, cache_folder
 from repro.figures import captions
 from repro.figures.captions import Drawn
@@ -36,12 +39,21 @@ class Source(Enum):
 
 
 @dataclass
-class Wandb:
-    """Where the runs are on W&B."""
+class Tracking:
+    """Where the runs are on W&B, said as in training."""
 
     entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
     project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
     base_url: str | None = None  # null: WANDB_BASE_URL, or wandb's
+
+
+@dataclass
+class Wandb:
+    """What else there is to say of W&B."""
+
+    entity: str | None = None  # the former spelling of tracking.entity
+    project: str | None = None  # of tracking.project
+    base_url: str | None = None  # of tracking.base_url
     cache: str | None = None  # what was pulled; null is the user's cache folder
     artifact: bool = False  # log the figure's files there as an artifact
 
@@ -59,7 +71,8 @@ class App:
     source: Source = Source.local
     output: str = "multirun_outputs"  # where the runs are: source=local
     path: str = "multirun_outputs"  # the folder of W&B's files: source=offline
-    wandb: Wandb = field(default_factory=Wandb)  # source=wandb and source=cache
+    tracking: Tracking = field(default_factory=Tracking)  # source=wandb and source=cache
+    wandb: Wandb = field(default_factory=Wandb)
     to: str = "paper_figures"  # where the figures go, in a folder a scale
     formats: list[str] = field(default_factory=lambda: ["pdf", "svg", "png"])
     variants: bool = False  # draw runs with further overrides too, each as a curve of its own
@@ -88,25 +101,61 @@ def app(composed: DictConfig) -> None:
     fail(errors)
 
 
-def figures(composed: DictConfig) -> Iterator[Drawn | str]:
-    """Every figure of a composed configuration, drawn; or the line that says why it cannot be."""
+def load(figure: str, *overrides: str) -> "Runs":
+    """The runs of a figure from any source, as ``python -m repro.figures figure=<figure> <overrides>`` reads them.
+
+    Its ``frame`` has a row a test: curve, seed, status, iteration, lr, momentum, train_loss, test_loss,
+    test_accuracy (a fraction), images_per_second. ``info`` is each run's ``run.json`` by (curve, seed); ``broken``
+    and ``notes`` say in a line each what was left out and what was chosen among several.
+
+    Raises ReproError where there is no run, and for an unknown figure, scale or setting.
+    """
+    register_schema()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("figures", [f"figure={figure}", *overrides])
+        config = _settings(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ReproError(one_line(error)) from None
+    if list(composed.figures) != [figure]:
+        raise ReproError(f"figure={figure}: load reads one figure at a time")
+    return collect(figure, _figure(composed.figures[figure]), config, [CONF])[0]
+
+
+def _settings(composed: DictConfig) -> App:
+    config = cast(App, OmegaConf.to_object(composed))
+    for key in vars(config.tracking):
+        if (value := getattr(config.wandb, key)) is not None:
+            print(f"note: wandb.{key} is tracking.{key} now, as in training", file=sys.stderr)
+            setattr(config.tracking, key, getattr(config.tracking, key) or value)
+    return config
+
+
+def _figure(node: DictConfig) -> "Figure":
     from repro.figures.drawing import Figure
 
-    config = cast(App, OmegaConf.to_object(composed))
+    return cast(Figure, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Figure), node)))
+
+
+def figures(composed: DictConfig) -> Iterator[Drawn | str]:
+    """Every figure of a composed configuration, drawn; or the line that says why it cannot be."""
+    config = _settings(composed)
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
     for name, node in composed.figures.items():
-        figure = cast(Figure, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Figure), node)))
+        figure = _figure(node)
         try:
             yield make(name, figure, config, sources)
         except ReproError as error:
             yield str(error)
 
 
-def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
-    """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
+def collect(name: str, figure: "Figure", config: App, sources: list[Path]) -> "tuple[Runs, dict[str, str]]":
+    """The runs of a figure, and its curves (name -> whose runs it shows).
+
+    What is broken, or was trained with other values than ``conf/`` has now, is left out and named in ``broken``.
+    Raises ReproError where there is no run with a test.
+    """
     from repro.config import catalogue
-    from repro.figures import claims, printed, reference
-    from repro.figures.drawing import draw, save
     from repro.records import runs
 
     scale = config.scale.name
@@ -114,22 +163,32 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     if not homes:
         raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
     found = read(homes, config)
-    unknown = [c for c in figure.curves if c not in homes]
-    errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
-    errors += found.broken
-    exact = commands(name, config)
     for (curve, seed), problem in runs.outdated(found, scale).items():
-        errors.append(
+        found.broken.append(
             f"figure {name}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
             "is left out; force=true trains it again"
         )
         found.drop(curve, seed)
     if found.frame.empty:
         where = f"at scale {scale} in {found.place}"
-        none = f"no runs {where}; {exact[0]} trains them"
+        none = f"no runs {where}; {commands(name, config)[0]} trains them"
         if found.info:
             none = f"none of the runs {where} has come to its first test yet"
-        raise ReproError("\n".join([*errors, f"figure {name}: {none}"]))
+        raise ReproError("\n".join([*found.broken, f"figure {name}: {none}"]))
+    return found, homes
+
+
+def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
+    """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
+    from repro.figures import claims, printed, reference
+    from repro.figures.drawing import draw, save
+
+    scale = config.scale.name
+    found, homes = collect(name, figure, config, sources)
+    unknown = [c for c in figure.curves if c not in homes]
+    errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
+    errors += found.broken
+    exact = commands(name, config)
     order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
     order += sorted(set(found.frame["curve"]) - set(order))
     expected = {curve: config.seeds if curve in homes else [] for curve in order}
@@ -204,7 +263,7 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
 
 def place(config: App) -> server.Place:
     """Where the runs are on W&B."""
-    return server.place(config.wandb.entity, config.wandb.project, config.wandb.base_url)
+    return server.place(config.tracking.entity, config.tracking.project, config.tracking.base_url)
 
 
 def suffix(config: App) -> str:
@@ -219,8 +278,8 @@ def commands(name: str, config: App) -> list[str]:
     if config.source is Source.offline:
         source = f" source=offline path={config.path}"
     elif config.source is not Source.local:
-        where = {k: getattr(config.wandb, k) for k in ("entity", "project", "base_url")}
-        source = f" source={config.source.value}" + "".join(f" wandb.{k}={v}" for k, v in where.items() if v)
+        where = "".join(f" tracking.{key}={value}" for key, value in vars(config.tracking).items() if value)
+        source = f" source={config.source.value}{where}"
     return [
         f"python -m repro.train sweep={name} {options}",
         f"python -m repro.figures figure={name} {options}{source}",

@@ -10,7 +10,7 @@ FIGURE = "figure"  # conf/sweep/figure.yaml
 
 
 def expand_sweep(arguments: list[str]) -> list[str]:
-    """The arguments with ``sweep=<figure>`` as Hydra reads it: every curve of conf/experiment/<figure>, four seeds.
+    """The arguments with ``sweep=<figure>`` as Hydra reads it: all curves of conf/experiment/<figure>, four seeds.
 
     A file of ``conf/sweep`` by that name goes first. Raises ReproError for a name that is neither.
     """

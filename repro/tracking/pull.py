@@ -71,7 +71,7 @@ def cached(where: Place, cache: Path) -> list[Found]:
         raise ReproError(f"source=cache: nothing of {where} in {cache}; source=wandb pulls it there")
     if len(folders) > 1:
         names = ", ".join(sorted(folder.parent.name for folder in folders))
-        raise ReproError(f"source=cache: {where.project} of several entities: wandb.entity= one of {names}")
+        raise ReproError(f"source=cache: {where.project} of several entities: tracking.entity= one of {names}")
     kept = {path.stem: run for path in sorted(folders[0].glob("*.json")) if (run := _read(path))}
     return [Found(name, run["info"], partial(run.__getitem__, "rows")) for name, run in kept.items()]
 
@@ -105,7 +105,7 @@ def listed(where: Place, filters: Mapping[str, Any], missing_ok: bool = False) -
             if missing_ok:
                 return []
             raise ReproError(
-                f"wandb.project={where.project}: {entity} has no such project on {where.server}, "
+                f"tracking.project={where.project}: {entity} has no such project on {where.server}, "
                 "or your key may not see it"
             ) from None
 

@@ -18,6 +18,9 @@ from repro.tracking.mirror import run_id, send
 from repro.tracking.pull import listed
 from repro.tracking.server import PROJECT, Place, first_line, place
 
+PLACE = ("entity", "project", "base_url")
+KEYS = [f"tracking.{key}" for key in PLACE]  # as in training
+
 
 def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: int = 4) -> tuple[int, list[str]]:
     """Send the finished records under ``folders`` that W&B does not have whole: how many, and a line a failure.
@@ -66,6 +69,13 @@ def present(where: Place, ids: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
+def _settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """What ``tracking.<key>=<value>`` among the arguments says of the place, and the other arguments."""
+    pairs = [argument.partition("=") for argument in arguments]
+    settings = {key.removeprefix("tracking."): value for key, _, value in pairs if key in KEYS}
+    return settings, [argument for argument in arguments if argument.partition("=")[0] not in KEYS]
+
+
 def main() -> None:
     """The console script ``repro-tracking``."""
     parser = argparse.ArgumentParser("repro.tracking", description="Weights & Biases beside training.")
@@ -77,10 +87,18 @@ def main() -> None:
     viewing.add_argument("figures", nargs="*", help="names in conf/figure (all)")
     viewing.add_argument("--scale", default="paper")
     for command in (sending, viewing):
-        command.add_argument("--entity", help="what the run says, or WANDB_ENTITY, or wandb's default")
-        command.add_argument("--project", help=f"what the run says, or WANDB_PROJECT, or {PROJECT}")
-        command.add_argument("--base-url", help="a server of your own; WANDB_BASE_URL")
-    options = parser.parse_args()
+        command.epilog = (
+            "tracking.entity=, tracking.project= and tracking.base_url= name another place than the run says, or "
+            f"WANDB_ENTITY, WANDB_PROJECT ({PROJECT}) and WANDB_BASE_URL"
+        )
+        for key in PLACE:
+            command.add_argument(f"--{key.replace('_', '-')}", help=argparse.SUPPRESS)  # as it was spelt before
+    settings, arguments = _settings(sys.argv[1:])
+    options = parser.parse_args(arguments)
+    for key in PLACE:
+        if getattr(options, key) is not None:
+            print(f"note: --{key.replace('_', '-')} is tracking.{key}= now, as in training", file=sys.stderr)
+        setattr(options, key, settings.get(key, getattr(options, key)))
     try:
         if options.command == "workspace":
             from repro.tracking import views
