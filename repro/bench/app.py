@@ -26,6 +26,7 @@ from repro.bench.measure import Child, Loop, configured
 from repro.bench.table import Results, write
 from repro.config import Precision
 from repro.config.folders import cache_folder
+from repro.records import Info, Row
 from repro.sweeps import machine
 
 GOAL = 167_000.0  # images/s: at that speed what a test or a checkpoint costs is the largest share of a run
@@ -165,7 +166,15 @@ def overheads(results: Results, rounds: int, wandb: bool) -> None:
     config = configured(Loop("", overrides=quiet))
     state = State(config, models.from_config(config.model, 10, 3, 0), "cpu")
     saved = state.state_dict()
-    row = {"iteration": 1, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.0, "test_accuracy": 0.5}
+    row: Row = {
+        "iteration": 1,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "train_loss": 1.0,
+        "test_loss": 1.0,
+        "test_accuracy": 0.5,
+        "images_per_second": None,
+    }
     between = 100 * 1000 / GOAL  # seconds from test to test in Figure 5, whose short runs have a hundred of them
 
     def timed(action: Callable[[], object]) -> list[float]:
@@ -196,7 +205,7 @@ def overheads(results: Results, rounds: int, wandb: bool) -> None:
         record.finish("finished")
 
 
-def mirrored(info: dict[str, Any], rows: list[dict[str, float]]) -> float:
+def mirrored(info: Info, rows: list[Row]) -> float:
     """Milliseconds of processor time that a W&B run of these rows takes, here and in wandb's own processes."""
     import wandb
     import wandb.sdk.launch  # as a sweep does, before its runs begin

@@ -1,6 +1,7 @@
 """What ``conf/`` holds: the run that a command line describes, the curves of a figure. No torch here."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ def composed(*overrides: str) -> Any:
         with open_dict(made):
             del made["hydra"]
         return made
+
+
+@contextlib.contextmanager
+def hydra_of_our_own() -> Iterator[None]:
+    """Hydra with ``conf/`` alone, whatever app or notebook has started it already."""
+    instance = GlobalHydra.instance()
+    before = instance.hydra
+    instance.clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        instance.hydra = before
 
 
 def run_of(*overrides: str) -> Config:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -110,16 +110,22 @@ def load(figure: str, *overrides: str) -> "Runs":
 
     Raises ReproError where there is no run, and for an unknown figure, scale or setting.
     """
+    from repro.config import catalogue
+
     register_schema()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with catalogue.hydra_of_our_own():
             composed = compose("figures", [f"figure={figure}", *overrides])
-        config = _settings(composed)
+            config = _settings(composed)
+            return collect(figure, _single(composed, figure), config, [CONF])[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise ReproError(one_line(error)) from None
+
+
+def _single(composed: DictConfig, figure: str) -> "Figure":
     if list(composed.figures) != [figure]:
         raise ReproError(f"figure={figure}: load reads one figure at a time")
-    return collect(figure, _figure(composed.figures[figure]), config, [CONF])[0]
+    return _figure(composed.figures[figure])
 
 
 def _settings(composed: DictConfig) -> App:

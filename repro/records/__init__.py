@@ -7,8 +7,6 @@ written whole).
 """
 
 from repro.records.record import (
-    ENDING,
-    FINISHED,
     Record,
     already_finished,
     broken,
@@ -23,11 +21,14 @@ from repro.records.record import (
     variant,
     write_info,
 )
+from repro.records.types import ENDING, FINISHED, Info, Row
 
 __all__ = [
     "ENDING",
     "FINISHED",
+    "Info",
     "Record",
+    "Row",
     "already_finished",
     "broken",
     "differences",

@@ -21,17 +21,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
 from repro.config.errors import ReproError
 from repro.records.files import write_whole
+from repro.records.types import FINISHED, Info, Row
 
-FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
-ENDING = (  # keys of run.json that the end writes; the rest is known at the start
-    *("status", "wall_seconds", "rows", "digest", "reason"),
-    *("final_accuracy", "best_accuracy", "diverged", "last_iteration"),
-)
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 
 
@@ -45,18 +41,18 @@ class Record:
         """
         self.folder = folder
         self._clock = time.monotonic()
-        before = read_info(folder) or {}
-        self._wall = before.get("wall_seconds", 0.0) if iteration is not None else 0.0
+        before = read_info(folder)
+        self._wall = before.get("wall_seconds", 0.0) if before and iteration is not None else 0.0
         earlier = read_history(folder) if iteration is not None else []
         self.rows = [row for row in earlier if row["iteration"] <= (iteration or 0)]  # every row of this record
-        self.info: dict[str, Any] = {
+        self.info: Info = {
             "curve": config.curve,
             "seed": config.seed,
             "variant": variant(folder, config),
             "fingerprint": fingerprint(config),
             "protocol": PROTOCOL,
             "status": "running",
-            "attempt": before.get("attempt", 0) + 1,
+            "attempt": (before["attempt"] if before else 0) + 1,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
@@ -70,9 +66,9 @@ class Record:
         self._history = open(folder / "history.jsonl", "ab", buffering=0)  # noqa: SIM115
         self._write()
 
-    def append(self, row: Mapping[str, float | int | None]) -> None:
+    def append(self, row: Row) -> None:
         """Add one test's row."""
-        finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+        finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in _numbers(row)})
         self._history.write(json.dumps(finite).encode() + b"\n")
         self.rows.append(finite)
 
@@ -85,8 +81,9 @@ class Record:
     def finish(self, status: str, **more: Any) -> None:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
         self._history.close()
-        whole = {"rows": len(self.rows), "digest": digest(self.rows)}
-        self.info |= {"status": status, "wall_seconds": self._seconds(), **whole, **more}
+        self.info["status"], self.info["wall_seconds"] = status, self._seconds()
+        self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
+        self.info |= cast(Info, more)
         self._write()
 
     def _seconds(self) -> float:
@@ -96,16 +93,16 @@ class Record:
         write_info(self.folder, self.info)
 
 
-def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+def write_info(folder: Path, info: Info) -> None:
     """Write ``run.json``. Raises OSError."""
     write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n")
 
 
-def read_info(folder: Path) -> dict[str, Any] | None:
+def read_info(folder: Path) -> Info | None:
     """``run.json`` of a run's folder, or None where no run has started. Raises ReproError if it is broken."""
     path = folder / "run.json"
     try:
-        info: dict[str, Any] = json.loads(path.read_text())
+        info: Info = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -113,14 +110,14 @@ def read_info(folder: Path) -> dict[str, Any] | None:
     return info
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
+def read_history(folder: Path) -> list[Row]:
     """The complete rows of a run's folder. Raises ReproError that names file and line for a broken one."""
     path = folder / "history.jsonl"
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return []
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(text.split(b"\n")[:-1], start=1):
         try:
             rows.append(json.loads(line))
@@ -129,30 +126,30 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def last_row(folder: Path) -> dict[str, Any] | None:
+def last_row(folder: Path) -> Row | None:
     """The last complete row of a run that may be running, without reading all of its history."""
     try:
         with open(folder / "history.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            row: dict[str, Any] = json.loads(file.read().split(b"\n")[-2])
+            row: Row = json.loads(file.read().split(b"\n")[-2])
     except (OSError, IndexError, ValueError):
         return None
     return row
 
 
-def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+def digest(rows: Iterable[Row]) -> str:
     """Twelve hexadecimal digits of a history, the same whichever way it was stored.
 
     The speed stays out: two runs with the same digest learnt the same.
     """
     hashed = hashlib.sha256()
     for row in rows:
-        values = {k: float(v) for k, v in row.items() if v is not None and k != "images_per_second"}
+        values = {k: float(v) for k, v in _numbers(row) if v is not None and k != "images_per_second"}
         hashed.update(json.dumps(values, sort_keys=True).encode())
     return hashed.hexdigest()[:12]
 
 
-def broken(info: Mapping[str, Any], rows: list[dict[str, Any]]) -> str | None:
+def broken(info: Info, rows: list[Row]) -> str | None:
     """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
     if "digest" not in info:
         return None
@@ -197,7 +194,7 @@ def already_finished(folder: Path, config: Config) -> bool:
     )
 
 
-def differences(info: Mapping[str, Any], config: Config) -> list[str]:
+def differences(info: Info, config: Config) -> list[str]:
     """What makes a recorded run another than ``config``, a line a key; an unknown digest is no difference."""
     old, new = flat(from_dict(info["config"])), flat(config)
     if None in (old["dataset.digest"], new["dataset.digest"]):
@@ -206,7 +203,7 @@ def differences(info: Mapping[str, Any], config: Config) -> list[str]:
     return [f"{key}: {old[key]} there, {new[key]} now" for key in new if old[key] != new[key]]
 
 
-def outdated(info: Mapping[str, Any], config: Config) -> str | None:
+def outdated(info: Info, config: Config) -> str | None:
     """In words, what other values a recorded run was trained with than ``config`` has; None where there are none.
 
     A record without a fingerprint is not of this suite, and nothing is said of it.
@@ -220,7 +217,8 @@ def outdated(info: Mapping[str, Any], config: Config) -> str | None:
 
 def move_aside(folder: Path) -> None:
     """Make room for a new run where a finished one lies: its files go into the next ``earlier-<n>`` there."""
-    if (read_info(folder) or {}).get("status") not in FINISHED:
+    info = read_info(folder)
+    if info is None or info["status"] not in FINISHED:
         return
     number = 1 + sum(1 for _ in folder.glob("earlier-*"))
     aside = folder / f"earlier-{number}"
@@ -228,6 +226,10 @@ def move_aside(folder: Path) -> None:
     for name in ("history.jsonl", "weights.pt", "wandb", "run.json"):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
+
+
+def _numbers(row: Row) -> Iterable[tuple[str, float | None]]:
+    return cast(dict[str, float | None], row).items()
 
 
 def _commit() -> str | None:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from repro import records, schedules
 from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
-from repro.records.record import FINISHED, broken, read_history, read_info
+from repro.records.record import broken, read_history, read_info
+from repro.records.types import FINISHED, Info, Row
 
 if TYPE_CHECKING:
     from repro.tracking.pull import Found
@@ -31,7 +32,7 @@ class Runs:
     """Runs as read: ``frame`` has the columns KEYS + VALUES, ``info`` each run's ``run.json`` by (curve, seed)."""
 
     frame: pd.DataFrame
-    info: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    info: dict[tuple[str, int], Info] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)  # one line each: what could not be read
     notes: list[str] = field(default_factory=list)  # one line each: what was chosen among several
     counts: str = ""  # what each filter left of what the source has
@@ -50,8 +51,8 @@ class _Run:
     curve: str
     seed: int
     name: str
-    info: dict[str, Any]
-    rows: Callable[[], list[dict[str, Any]]]
+    info: Info
+    rows: Callable[[], list[Row]]
 
 
 def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
@@ -132,7 +133,7 @@ def _assembled(runs: list[_Run]) -> Runs:
     leaving it out would flatter the mean over seeds.
     """
 
-    def read(run: _Run) -> list[dict[str, Any]] | str:
+    def read(run: _Run) -> list[Row] | str:
         try:
             history = run.rows()
         except ReproError as error:
@@ -259,7 +260,7 @@ def _folders(curve: str, folder: Path, variants: bool) -> list[tuple[str, int, P
     return sorted(found)
 
 
-def _held(last: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any]]:
+def _held(last: Row, config: dict[str, Any]) -> list[Row]:
     """The tests that a diverged run did not come to, with the values of its last one and the schedule's LR."""
     every, end = config["test_every"], config["iterations"]
     schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])

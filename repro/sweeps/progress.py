@@ -3,7 +3,6 @@
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +19,7 @@ from rich.table import Column
 
 from repro.config import Config
 from repro.config.errors import ReproError
-from repro.records import last_row, read_info
+from repro.records import Info, Row, last_row, read_info
 
 SECONDS = 0.3  # between two looks at the records
 NARROW = 100  # columns of a terminal; below that only what changes is shown
@@ -78,16 +77,17 @@ class Progress:
             info = self._fresh(folder)
             if info is None:
                 continue
-            row = last_row(folder) or {"iteration": 0, "test_accuracy": None}
+            row = last_row(folder)
             if info["status"] == "running":
-                reached += row["iteration"]
+                iteration = row["iteration"] if row else 0
+                reached += iteration
                 task = self.shown.get(folder)
                 if task is None:
                     task = self.shown[folder] = self.bar.add_task("", total=config.iterations)
                 text = f"  {config.curve} seed {config.seed}  "
                 text += "" if self.narrow else "iteration "
-                text += f"{row['iteration']}/{config.iterations}"
-                self.bar.update(task, description=text + _percent(row, self.narrow), completed=row["iteration"])
+                text += f"{iteration}/{config.iterations}"
+                self.bar.update(task, description=text + _percent(row, self.narrow), completed=iteration)
             else:
                 self._close(folder, config, info, row)
         self.bar.update(
@@ -96,7 +96,7 @@ class Progress:
             completed=self.iterations + reached,
         )
 
-    def _close(self, folder: Path, config: Config, info: dict[str, Any], row: dict[str, Any]) -> None:
+    def _close(self, folder: Path, config: Config, info: Info, row: Row | None) -> None:
         del self.waiting[folder]
         self.done += 1
         self.iterations += config.iterations
@@ -108,7 +108,7 @@ class Progress:
             markup=False,
         )
 
-    def _fresh(self, folder: Path) -> dict[str, Any] | None:
+    def _fresh(self, folder: Path) -> Info | None:
         """The record in ``folder``, unless it is one of an earlier attempt."""
         try:
             return None if _written(folder) == self.before[folder] else read_info(folder)
@@ -123,6 +123,6 @@ def _written(folder: Path) -> int | None:
         return None
 
 
-def _percent(row: dict[str, Any], short: bool = False) -> str:
+def _percent(row: Row | None, short: bool = False) -> str:
     name = "" if short else "accuracy "
-    return "" if row["test_accuracy"] is None else f"  {name}{row['test_accuracy']:.1%}"
+    return "" if row is None or row["test_accuracy"] is None else f"  {name}{row['test_accuracy']:.1%}"

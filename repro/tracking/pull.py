@@ -14,15 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from repro.config import Config
 from repro.config.errors import ReproError
-from repro.records import ENDING, FINISHED, broken
+from repro.records import ENDING, FINISHED, Info, Row, broken
 from repro.records.files import write_whole
 from repro.tracking.server import Place, first_line
 
-Row = dict[str, Any]
 Answer = TypeVar("Answer")
 CONFIG = {field.name for field in fields(Config)}
 
@@ -32,7 +31,7 @@ class Found:
     """A run that a source has, its history not read yet."""
 
     name: str  # what a message calls it
-    info: dict[str, Any]
+    info: Info
     rows: Callable[[], list[Row]]  # raises ReproError where it is not whole
 
 
@@ -42,7 +41,7 @@ def server(where: Place, curves: Sequence[str], cache: Path) -> list[Found]:
     Raises ReproError: no key, no such project, no answer.
     """
 
-    def history(run: Any, info: dict[str, Any]) -> list[Row]:
+    def history(run: Any, info: Info) -> list[Row]:
         file = cache / _host(where) / _safe(run.entity) / _safe(run.project) / f"{_safe(run.id)}.json"
         if (kept := _read(file)) and kept["info"] == info:
             rows: list[Row] = kept["rows"]
@@ -142,7 +141,7 @@ def _pulled(run: Any) -> list[Row]:
 
 
 def _row(values: Mapping[str, Any]) -> Row:
-    return {k: _finite(v) for k, v in values.items() if not k.startswith("_")}
+    return cast(Row, {k: _finite(v) for k, v in values.items() if not k.startswith("_")})
 
 
 def _finite(value: Any) -> Any:
@@ -150,14 +149,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, str) or (value is not None and not math.isfinite(value)) else value
 
 
-def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) -> dict[str, Any] | None:
+def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) -> Info | None:
     """``run.json`` again, or None for a run that is not of this suite."""
     if not {"fingerprint", "protocol", "curve", "seed", "scale", "started"} <= set(config):
         return None
     begun = {k: v for k, v in config.items() if k not in CONFIG and k not in ("figure", "_wandb")}
     ended = {k: summary[k] for k in ENDING if k in summary}
     own = {k: v for k, v in config.items() if k in CONFIG}
-    return {"status": status, **begun, "curve": config["curve"], "seed": config["seed"], "config": own, **ended}
+    named = {"curve": config["curve"], "seed": config["seed"], "config": own}
+    return cast(Info, {"status": status, **begun, **named, **ended})
 
 
 def offline_file(path: Path) -> Found | None:

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 from repro.config import Tracking, from_dict
 from repro.config.errors import ReproError
-from repro.records import FINISHED, read_info
+from repro.records import FINISHED, Info, read_info
 from repro.tracking.mirror import run_id, send
 from repro.tracking.pull import listed
 from repro.tracking.server import PROJECT, Place, first_line, place
@@ -30,7 +29,7 @@ def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: in
     from rich.console import Console
     from rich.progress import Progress
 
-    records: dict[Place, list[tuple[Path, dict[str, Any]]]] = {}
+    records: dict[Place, list[tuple[Path, Info]]] = {}
     unfinished, errors = 0, []
     for path in sorted({p.parent for folder in folders for p in folder.rglob("run.json")}):
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.data import images
-from repro.records import Record, already_finished, differences, lock, move_aside, read_info
+from repro.records import Record, Row, already_finished, differences, lock, move_aside, read_info
 from repro.records.files import write_whole
 from repro.training import checkpoints, memory
 from repro.training.interrupts import Interrupted, interruptible
@@ -94,7 +94,7 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
         record.finish(
             "diverged" if state.diverged else "finished",
             final_accuracy=last["test_accuracy"],
-            best_accuracy=max(row["test_accuracy"] for row in record.rows),
+            best_accuracy=max(row["test_accuracy"] or 0.0 for row in record.rows),
             diverged=state.diverged,
             last_iteration=last["iteration"],
         )
@@ -127,7 +127,7 @@ def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | N
     return checkpoints.load(folder, device)
 
 
-def _line(row: dict[str, float | int | None], iterations: int) -> str:
+def _line(row: Row, iterations: int) -> str:
     text = f"iteration {row['iteration']:>{len(str(iterations))}}/{iterations}  lr {row['lr']:.4g}"
     if row["train_loss"] is not None:
         text += f"  train loss {row['train_loss']:.4f}"

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from repro import schedules
 from repro.config import Config, Precision
 from repro.data.batches import Batches, Data
+from repro.records import Row
 from repro.training import steps
 from repro.training.state import State
 
-Row = dict[str, float | int | None]
 # At once when testing: what a CPU's cache holds, what fills a GPU. Results depend on it by rounding alone.
 TEST_PIXELS = {"cpu": 100_000, "cuda": 5_000 * 32 * 32}
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.3366: where Caffe's loss of one image ends

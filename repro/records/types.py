@@ -1,0 +1,49 @@
+"""What a record holds, as types: a row of ``history.jsonl``, and ``run.json``. No torch here."""
+
+from typing import Any, TypedDict
+
+
+class Row(TypedDict):
+    """One test: the state after ``iteration`` updates. What is not finite, or not known, is None."""
+
+    iteration: int
+    lr: float | None  # the schedule's at that iteration
+    momentum: float | None
+    train_loss: float | None  # mean over the iterations since the test before; None before the first update
+    test_loss: float | None  # mean over the test images
+    test_accuracy: float | None  # a fraction
+    images_per_second: float | None  # of training alone
+
+
+class _Begun(TypedDict):
+    curve: str  # <figure>/<curve>
+    seed: int
+    variant: str  # what the folder's name says beyond scale, curve and seed: the further overrides
+    fingerprint: str  # repro.config.fingerprint
+    protocol: int  # repro.config.PROTOCOL
+    status: str  # "running"; at the end "finished", "diverged", "failed" or "interrupted"
+    attempt: int  # from 1
+    started: str  # UTC, ISO 8601
+    host: str
+    pid: int
+    commit: str | None  # git describe, of the suite
+    environment: dict[str, Any]  # python, torch, device, threads
+    versions: dict[str, str | None]
+    config: dict[str, Any]  # repro.config.to_dict
+
+
+class Info(_Begun, total=False):
+    """``run.json``: the first keys are there from the start, these from a checkpoint or the end on."""
+
+    wall_seconds: float  # over all attempts
+    rows: int  # of history.jsonl, at the end
+    digest: str  # of those rows
+    reason: str  # of a failure
+    final_accuracy: float | None  # fractions
+    best_accuracy: float | None
+    diverged: bool
+    last_iteration: int
+
+
+FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
+ENDING = tuple(sorted({"status", *Info.__annotations__} - ({*_Begun.__annotations__} - {"status"})))  # by the end
