@@ -5,13 +5,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from test_claims import VERDICTS, frame, points
 from test_figures import fig5b, write_run  # noqa: F401
 
 from repro.config.folders import CONF
-from repro.figures import captions, claims, page
+from repro.figures import captions, claims
+from repro.figures import page as pages
 from repro.figures.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
 from repro.figures.drawing import Figure
 from repro.records import runs
@@ -111,7 +113,7 @@ def test_a_verdict_has_the_colour_of_what_it_is(tmp_path, scale):
     # What each claim says is the words of a verdict, and stays uncoloured.
     held = {verdict: Claim(words[verdict], above(LIMITS[verdict])) for verdict in colours}
     held["both"] = Claim("so it is", above(LIMITS[REPRODUCED], LIMITS[NOT_REPRODUCED]))
-    html = page.page([a_figure(tmp_path, held, scale)], scale, [])
+    html = pages.page([a_figure(tmp_path, held, scale)], scale, [])
     assert all(re.search(rf"\.{colour}\b[^{{}}]*{{ color: #", html) for colour in colours.values())
     overview, _, judged, *_ = Parsed(html).tables
     coloured = [[cell for cell in row if cell[1]] for row in overview + judged]
@@ -127,7 +129,7 @@ def test_the_claims_that_fail_come_first_with_their_numbers(tmp_path):
         a_figure(tmp_path, {f"{name}-{v}": Claim("so it is", above(LIMITS[v])) for v in order}, "paper", name)
         for name, order in (("x", (REPRODUCED, UNDECIDED)), ("y", (REPRODUCED, NOT_REPRODUCED, UNDECIDED)))
     ]
-    (header, *rows), *_ = Parsed(page.page(figures, "paper", [])).tables
+    (header, *rows), *_ = Parsed(pages.page(figures, "paper", [])).tables
     assert [text for text, _ in header] == [
         "figure", "claim", "the text says", "verdict", "rule: ours, with 95 % interval",
     ]  # fmt: skip
@@ -141,7 +143,7 @@ def test_the_claims_that_fail_come_first_with_their_numbers(tmp_path):
 def test_text_is_never_markup(tmp_path):
     text = """<b class="x">&amp; it's"""
     held = {text: Claim(text, above(70))}
-    parsed = Parsed(page.page([a_figure(tmp_path, held, "demo", text=text)], "demo", [text]))
+    parsed = Parsed(pages.page([a_figure(tmp_path, held, "demo", text=text)], "demo", [text]))
     assert "b" not in {tag for tag, _ in parsed.elements}
     assert dict(parsed.elements)["svg"]["aria-label"] == text
     # Title, subtitle, table (title, header, cell, note), command, note and error; the claim and what it says, twice;
@@ -197,8 +199,20 @@ def test_a_browser_shows_the_page_without_a_complaint(page, tmp_path, width):
 
 def test_the_readme_lists_the_differences():
     readme = (CONF.parent / "README.md").read_text()
-    for row in page.differences().rows:
+    for row in pages.differences().rows:
         assert f"| {' | '.join(row)} |" in readme
+
+
+def test_the_readme_shows_every_claim_at_quick_scale_those_that_fail_first():
+    root = CONF.parent
+    files = {path.stem: path for path in (root / "paper_figures/quick").glob("*.claims.csv")}
+    order = [f"{name}.claims" for name in OmegaConf.load(CONF / "figure/all.yaml").defaults]
+    assert set(files) == set(order)
+    tables = {name.removesuffix(".claims"): pd.read_csv(files[name], dtype={"seeds": str}) for name in order}
+    rows = pages.verdict_table(tables).rows
+    lines = [f"| {' | '.join(cell.replace(chr(10), '<br>') for cell in row)} |" for row in rows]
+    section = (root / "README.md").read_text().partition("<!-- claims -->")[2].partition("<!-- end -->")[0]
+    assert section.strip().splitlines()[2:] == lines
 
 
 @pytest.mark.parametrize("entry", OmegaConf.load(CONF / "differences.yaml"), ids=lambda entry: entry.what)
