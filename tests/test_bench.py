@@ -133,7 +133,7 @@ def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
     run = resolved("experiment=fig5a/clr_3.0", "device=cpu")
     found = cost.estimate(run, Plan(1, 1, [], 1), [row])
     tests = run.iterations // run.test_every * 10_000
-    assert found.seconds == pytest.approx((10_000_000 + tests / cost.TEST_SPEED) / 250)
+    assert found.seconds == pytest.approx((10_000_000 + tests / cost.TEST_SPEEDUP) / 250)
     assert found.basis.startswith("resnet56_superconv, 9 blocks, 32x32 pixels, batch 1000")
 
 

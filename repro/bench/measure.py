@@ -136,7 +136,7 @@ def _speed(loop: Loop, speed: float, megabytes: float) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "device": loop.device,
         "threads": loop.threads,
-        "images_per_second": round(speed * cost.work(config) / config.iterations / config.batch_size, 1),
+        "images_per_second": round(speed * cost.weighted_images(config) / config.iterations / config.batch_size, 1),
         "memory_mb": round(megabytes, 1),
     }
 
