@@ -1,7 +1,7 @@
-"""What Hydra finds of the suite by itself: the modules of the namespace package ``hydra_plugins``.
+"""The sweeper and the launcher, where Hydra discovers plug-ins: the namespace package ``hydra_plugins``.
 
-Hydra imports this one in every app of the environment and accepts classes that are defined here alone. They import
-what they stand for when they are made: that costs other apps nothing.
+Hydra imports this module in every app of the environment and accepts only classes defined here. They import the
+suite when they are instantiated, so other apps pay nothing.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ class ReproSweeper(Sweeper):
         self.sweeper.setup(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every job of the sweep that is not finished."""
+        """Launch every unfinished job of the sweep."""
         return self.sweeper.sweep(arguments)
 
 
 class LocalLauncher(Launcher):
-    """``hydra/launcher=local``: ``repro.sweeps.launcher.Launcher``, with what its ``OnThisMachine`` asks for."""
+    """``hydra/launcher=local``: ``repro.sweeps.launcher.Launcher``, an ``OnThisMachine``."""
 
     def __init__(self) -> None:
         from repro.sweeps import launcher
@@ -47,13 +47,13 @@ class LocalLauncher(Launcher):
         self.launcher.setup(hydra_context, task_function, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job, given by its overrides; what became of each, in their order."""
+        """Run every job, given by its overrides; their returns in order."""
         return self.launcher.launch(job_overrides, initial_job_idx)
 
     def start(self) -> None:
-        """Begin with what takes a while: the jobs are composed meanwhile."""
+        """Start slow preparations that run while the jobs are composed."""
         self.launcher.start()
 
     def launch_jobs(self, jobs: "list[Job]", initial_job_idx: int = 0) -> Sequence[JobReturn]:
-        """``launch`` of jobs that are composed and resolved already."""
+        """``launch`` for jobs that are already composed and resolved."""
         return self.launcher.launch_jobs(jobs, initial_job_idx)

@@ -13,12 +13,12 @@ from repro.records import read_history, read_info
 def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) of a run's ``weights.pt`` on its full test set.
 
-    ``root`` says where the data set is if not where the run had it. Raises ReproError where run or weights
-    are missing or broken.
+    ``root`` is the data set's folder, by default the run's own. Raises ReproError if record or weights are missing
+    or broken.
     """
     info = read_info(folder)
     if info is None:
-        raise ReproError(f"{folder}: no run.json there; name a run's folder, <scale>/<figure>/<curve>/seed<k>")
+        raise ReproError(f"{folder}: no run.json there; give a run's folder, <scale>/<figure>/<curve>/seed<k>")
     if not (folder / "weights.pt").exists():
         raise ReproError(f"{folder}: no weights.pt; the run's status is {info['status']}")
 
@@ -44,7 +44,7 @@ def main() -> None:
     """The console script ``repro-evaluate``."""
     parser = argparse.ArgumentParser(prog="repro-evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("--root", help="where the data set is (default: where the run had it)")
+    parser.add_argument("--root", help="the data set's folder (default: the run's own)")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     try:

@@ -1,7 +1,7 @@
-"""Where every run stands: ``python -m repro.status [sweep=fig8b] [scale=...] [--watch] [--json]``.
+"""Print the state of runs: ``python -m repro.status [sweep=fig8b] [scale=...] [--watch] [--json]``.
 
-With a sweep (or any arguments of ``repro.train``) it lists the runs of that sweep, the missing ones too; alone,
-every run under ``multirun_outputs``, or under ``output=DIR``.
+With a sweep (or any arguments of ``repro.train``) it lists the runs of that sweep, missing ones included; without,
+every run under ``multirun_outputs`` or under ``output=DIR``.
 """
 
 import sys
@@ -23,8 +23,10 @@ def main() -> None:
     else:
         output = Path(arguments[-1].removeprefix("output=") if arguments else "multirun_outputs")
         if not output.is_dir():
-            sys.exit(f"error: output={output}: no such folder; run it where the runs were started, or name theirs")
-        states.show(((path.parent, None) for path in sorted(output.rglob("run.json"))), mode)
+            sys.exit(
+                f"error: output={output}: no such folder; run this where the runs were started, or name theirs"
+            )
+        states.print_states(((path.parent, None) for path in sorted(output.rglob("run.json"))), mode)
 
 
 if __name__ == "__main__":

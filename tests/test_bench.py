@@ -1,4 +1,4 @@
-"""The benchmark: what it measures and writes. How fast anything is, no test asserts."""
+"""What the benchmark measures and writes. No test asserts a speed."""
 
 import csv
 import json
@@ -20,11 +20,11 @@ TINY = Loop("ours", demo=True, overrides=("model.width=4",))
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The rows of app.json are kept for loops without overrides alone: here for ours too."""
+    """A small loop without overrides: only such loops give rows of bench.json."""
     return replace(TINY, overrides=())
 
 
-def network():
+def build_network():
     return models.build("resnet56_superconv", 10, blocks=1, width=4, channels=1)
 
 
@@ -32,25 +32,25 @@ def network():
 def test_the_peer_loop_trains_from_images(workers):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (10, 12, 12, 1), dtype=np.uint8)
-    of = network()
-    before = of.stem.weight.detach().clone()
-    steps = peer.from_files(of, pixels, np.arange(10), 4, "cpu", workers)
+    network = build_network()
+    before = network.stem.weight.detach().clone()
+    steps = peer.from_files(network, pixels, np.arange(10), 4, "cpu", workers)
     for _ in range(5):  # more than an epoch
         next(steps)
     steps.close()
-    assert not torch.equal(before, of.stem.weight)
+    assert not torch.equal(before, network.stem.weight)
 
 
 def test_the_plain_loop_trains_and_tests():
     images, labels = torch.rand(10, 1, 8, 8), torch.arange(10)
-    of = network()
-    before = of.stem.weight.detach().clone()
-    steps = peer.from_memory(of, images, labels, 4, (images, labels, 2))
+    network = build_network()
+    before = network.stem.weight.detach().clone()
+    steps = peer.from_memory(network, images, labels, 4, (images, labels, 2))
     for _ in range(4):
         next(steps)
-    assert not torch.equal(before, of.stem.weight)
-    assert of.training
-    assert peer.accuracy(of.eval(), images, labels) in {k / 10 for k in range(11)}
+    assert not torch.equal(before, network.stem.weight)
+    assert network.training
+    assert peer.accuracy(network.eval(), images, labels) in {k / 10 for k in range(11)}
 
 
 def test_loops_take_turns_and_ratios_are_to_the_first(tiny):
@@ -104,18 +104,18 @@ def test_what_several_share_says_nothing_of_one_alone(tiny, monkeypatch):
 
 def test_four_seeds_in_the_ways_of_a_device():
     plain = Loop("plain", kind="memory", threads=4)
-    ways = {loop.name: loop for loop in app.sweeps(Loop("", threads=4), plain, quick=False)}
+    ways = {loop.name: loop for loop in app.seed_loops(Loop("", threads=4), plain, quick=False)}
     assert list(ways) == ["plain, one after the other", "ours, one after the other", "ours, 4 at once",
                           "ours, bf16, 4 at once"]  # fmt: skip
     assert (ways["ours, 4 at once"].threads, ways["ours, 4 at once"].at_once) == (1, 4)
-    on_gpu = app.sweeps(Loop("", threads=4, device="cuda"), plain, quick=True)
+    on_gpu = app.seed_loops(Loop("", threads=4, device="cuda"), plain, quick=True)
     assert [loop.at_once for loop in on_gpu] == [1, 2, 4]
 
 
 def test_a_sweep_as_a_command(monkeypatch):
     monkeypatch.setattr(app.machine, "cores", lambda: 2)
     results = Results()
-    app.commands(results, Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
+    app.measure_commands(results, Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
     assert [line.what for line in results.lines] == ["plain", "ours, workers=1", "ours, workers=2"]
     assert all(line.median > 0 and line.ratio for line in results.lines)
 
@@ -123,23 +123,23 @@ def test_a_sweep_as_a_command(monkeypatch):
 def test_the_demos_speed_does_not_count_its_tests_twice(tiny, resolved):
     """A demo loop tests as it trains: its row says how fast it would train without."""
     run = resolved("experiment=fig5a/clr_3.0", "scale=demo", "test_at_start=false", "device=cpu")
-    row = measure._speed(tiny, 1000.0, 100.0)
+    row = measure._speed_row(tiny, 1000.0, 100.0)
     seconds = cost.estimate(run, Plan(1, 1, [], 1), [row]).seconds
     assert seconds == pytest.approx(run.iterations * run.batch_size / 1000, rel=1e-3)
 
 
 def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
-    row = measure._speed(Loop("ours", batch_size=1000, bn_groups=8), 250.0, 5000.0)
+    row = measure._speed_row(Loop("ours", batch_size=1000, bn_groups=8), 250.0, 5000.0)
     run = resolved("experiment=fig5a/clr_3.0", "device=cpu")
-    found = cost.estimate(run, Plan(1, 1, [], 1), [row])
+    estimate = cost.estimate(run, Plan(1, 1, [], 1), [row])
     tests = run.iterations // run.test_every * 10_000
-    assert found.seconds == pytest.approx((10_000_000 + tests / cost.TEST_SPEED) / 250)
-    assert found.basis.startswith("resnet56_superconv, 9 blocks, 32x32 pixels, batch 1000")
+    assert estimate.seconds == pytest.approx((10_000_000 + tests / cost.TEST_SPEEDUP) / 250)
+    assert estimate.basis.startswith("resnet56_superconv, 9 blocks, 32x32 pixels, batch 1000")
 
 
 @pytest.mark.parametrize("name", models.networks())
 def test_what_an_image_needs(name):
-    flops, moved = floor.needs(models.build(name, 10, blocks=1), images=2)
+    flops, moved = floor.count_image_needs(models.build(name, 10, blocks=1), images=2)
     shape = cost.Shape(name, 1, 16, 32)
     multiply_adds, outputs = cost.network_sizes([shape])[shape]
     assert 5.5 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
@@ -150,7 +150,7 @@ def test_what_an_image_needs(name):
 
 def test_tables_are_written(tmp_path, capsys):
     results = Results()
-    results.add("a part", "ours", [3.0, 1.0, 2.0], "images/s", "a note", first=4.0)
+    results.add("a part", "ours", [3.0, 1.0, 2.0], "images/s", "a note", baseline=4.0)
     table.write(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
     (row,) = csv.DictReader((tmp_path / "to/bench.csv").open())
     assert (row["median"], row["low"], row["high"], row["ratio"]) == ("2.0", "1.0", "3.0", "0.5")
@@ -162,7 +162,7 @@ def test_tables_are_written(tmp_path, capsys):
 
 def test_overheads_and_start_up():
     results = Results()
-    app.overheads(results, rounds=3, wandb=False)
+    app.measure_overheads(results, rounds=3, wandb=False)
     assert [line.what for line in results.lines] == [
         "a row of the record",
         "a checkpoint: the copy",
@@ -174,18 +174,18 @@ def test_overheads_and_start_up():
 def test_fidelity_judges_every_setting():
     results = Results()
     fidelity.compare(results, "cpu", quick=True)
-    told = {(line.part, line.what): line for line in results.lines}
+    by_name = {(line.part, line.what): line for line in results.lines}
     for name in models.networks():
         part = f"gradient of {name}, relative error"
-        assert told[part, "float32 (reference)"].median < 2e-3
-        assert 2e-3 < told[part, "bf16"].median < 0.5
-    end = told["final test loss of four demo runs, Figure 8b's tbs512", "float32 (reference)"]
+        assert by_name[part, "float32 (reference)"].median < 2e-3
+        assert 2e-3 < by_name[part, "bf16"].median < 0.5
+    end = by_name["final test loss of four demo runs, Figure 8b's tbs512", "float32 (reference)"]
     assert "+0.0000 away, within" in end.note
 
 
 def test_a_child_answers_in_json_alone(capfd):
     with measure.Child(TINY) as child:
-        child.ask(2)
-        answer = child.answer()
-    assert answer["images"] == 250
-    assert json.dumps(answer)
+        child.start(2)
+        measured = child.wait()
+    assert measured["images"] == 250
+    assert json.dumps(measured)

@@ -1,4 +1,4 @@
-"""What ``repro.sweeps._compat`` relies on is still there, and does what it is used for."""
+"""What ``repro.sweeps._compat`` relies on still exists and behaves as expected."""
 
 import dataclasses
 import inspect
@@ -31,10 +31,10 @@ def test_hydra_runs_a_job_with_its_callbacks_alone():
 
 def test_a_return_of_hydra_holds_its_error():
     error = ValueError("no number")
-    done = _compat.failed(["seed=1"], error)
-    assert done.status is JobStatus.FAILED
-    assert done.overrides == ["seed=1"]
-    assert _compat.error_of(done) is error
+    job_return = _compat.failed_return(["seed=1"], error)
+    assert job_return.status is JobStatus.FAILED
+    assert job_return.overrides == ["seed=1"]
+    assert _compat.error_of(job_return) is error
     completed = JobReturn(["seed=1"], status=JobStatus.COMPLETED)
     completed.return_value = 3
     assert _compat.error_of(completed) is None

@@ -80,7 +80,7 @@ def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):
     images = run.iterations * run.batch_size
     tests = run.iterations // run.test_every
     assert one.seconds == pytest.approx((images + tests * 1497 / 3) / 10_000)
-    assert one.megabytes == 500
+    assert one.memory_mb == 500
     assert one.basis.endswith("batch 125, on cpu")
     half = cost.estimate(run, Plan(1, 1, [], 2), [ROW], start=run.iterations // 2)
     assert half.seconds == pytest.approx(one.seconds / 2, rel=0.05)
@@ -115,21 +115,21 @@ def test_the_closest_row_counts(resolved):
 def test_memory_is_that_of_the_groups_that_a_device_takes_at_once(resolved):
     row = {**ROW, "device": "cuda:0"}
     run = resolved("experiment=fig5a/clr_3.0")  # not measured: 8 groups of 125 images, 6 MB an image
-    on_cpu = cost.estimate(run, Plan(1, 1, [], 2), [ROW]).megabytes - cost.PROCESS
-    on_gpu = cost.estimate(run, Plan(1, 1, ["0"]), [row]).megabytes - cost.PROCESS
+    on_cpu = cost.estimate(run, Plan(1, 1, [], 2), [ROW]).memory_mb - cost.PROCESS_MB
+    on_gpu = cost.estimate(run, Plan(1, 1, ["0"]), [row]).memory_mb - cost.PROCESS_MB
     assert on_cpu == pytest.approx(125 * 6, rel=0.1)
     assert on_gpu == pytest.approx(8 * on_cpu)
     run.engine.compile = True
-    assert cost.estimate(run, Plan(1, 1, [], 2), [ROW]).megabytes - cost.PROCESS == on_gpu
+    assert cost.estimate(run, Plan(1, 1, [], 2), [ROW]).memory_mb - cost.PROCESS_MB == on_gpu
 
 
 def test_a_broken_benchmark_is_none(benchmark):
-    assert cost.benchmark() is None
+    assert cost.read_benchmark() is None
     path = benchmark(ROW)
-    assert cost.benchmark()["rows"] == [ROW]
+    assert cost.read_benchmark()["rows"] == [ROW]
     for text in ("{", "[]", "{}", '{"rows": []}', '{"rows": 3}'):
         path.write_text(text)
-        assert cost.benchmark() is None
+        assert cost.read_benchmark() is None
 
 
 def test_as_many_runs_as_memory_holds(resolved, benchmark, monkeypatch):
@@ -137,9 +137,9 @@ def test_as_many_runs_as_memory_holds(resolved, benchmark, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(machine, "free_memory", lambda: 1100.0)
     run = resolved(*DEMO)
-    assert cost.fitting([run] * 9).workers == 2
+    assert cost.plan_within_memory([run] * 9).workers == 2
     run.workers = 5
-    assert cost.fitting([run] * 9).workers == 5
+    assert cost.plan_within_memory([run] * 9).workers == 5
 
 
 def test_a_dry_run_says_the_cost_and_trains_nothing(run_app, tmp_path, benchmark):
@@ -151,7 +151,7 @@ def test_a_dry_run_says_the_cost_and_trains_nothing(run_app, tmp_path, benchmark
     done = run_app("train", "sweep=fig5b", "scale=demo", "--dry-run", "device=cpu", "workers=2")
     assert done.returncode == 0, done.stderr
     assert "16 runs to do, 0 finished; 200,000 images; time: " in done.stdout
-    assert "2 at once of 1 thread; memory: about " in done.stdout
+    assert "2 at once, 1 thread each; memory: about " in done.stdout
     assert "from resnet56_superconv, 1 blocks, 8x8 pixels, batch 125, on cpu" in done.stdout
     assert not home.exists()
     assert len([line for line in done.stdout.splitlines() if "fig5" in line]) == 4
@@ -167,15 +167,15 @@ def test_finished_runs_cost_nothing(resolved, benchmark, capsys, tmp_path):
     runs = [(tmp_path / f"seed{k}", run) for k in range(3)]
     (tmp_path / "seed1").mkdir()
     (tmp_path / "seed1/checkpoint-000000050.pt").touch()
-    cost.show(runs, local=True)
-    told = capsys.readouterr().out
+    cost.print_cost(runs, local=True)
+    printed = capsys.readouterr().out
     images = (2 * run.iterations - 50) * run.batch_size
-    assert f"2 runs to do, 1 finished; {images:,} images; time: unknown" in told
-    assert cost.NONE_YET in told
-    cost.show(runs[:1], local=True)
+    assert f"2 runs to do, 1 finished; {images:,} images; time: unknown" in printed
+    assert cost.NO_BENCHMARK in printed
+    cost.print_cost(runs[:1], local=True)
     assert "nothing to do: 1 of 1 runs are finished" in capsys.readouterr().out
     benchmark(ROW, host="elsewhere")
-    cost.show(runs, local=False)
-    told = capsys.readouterr().out
-    assert "one run after the other (the launcher decides how many run at once)" in told
-    assert "the benchmark is of another machine, elsewhere" in told
+    cost.print_cost(runs, local=False)
+    printed = capsys.readouterr().out
+    assert "one run after another (the launcher decides how many run at once)" in printed
+    assert "the benchmark is from another machine, elsewhere" in printed

@@ -79,10 +79,10 @@ def test_a_job_of_slurm_that_is_preempted_is_queued_again_and_goes_on(slurm, tmp
             time.sleep(0.05)
         assert rows >= 3
         os.kill(int((folder / "pid0").read_text()), signal.SIGUSR2)
-        told, _ = launched.communicate(timeout=240)
+        output, _ = launched.communicate(timeout=240)
     finally:
         launched.kill()
-    assert launched.returncode == 0, told + "".join(path.read_text() for path in folder.glob("log*"))
+    assert launched.returncode == 0, output + "".join(path.read_text() for path in folder.glob("log*"))
     assert (folder / "requeued").read_text() == "requeue 7_0\n"
     runs = sorted(path.parent for path in tmp_path.glob("runs/demo/**/run.json"))
     assert [run.name for run in runs] == ["seed0", "seed1"]
@@ -94,8 +94,8 @@ def test_a_job_of_slurm_that_is_preempted_is_queued_again_and_goes_on(slurm, tmp
     assert "going on after iteration" in (runs[0] / "train.log").read_text()
     assert "going on after iteration" not in (runs[1] / "train.log").read_text()
     script = (folder / "script").read_text()
-    for asked in ("--gpus-per-node=1", "--partition=short", "--signal=USR2@120"):
-        assert f"#SBATCH {asked}" in script
+    for option in ("--gpus-per-node=1", "--partition=short", "--signal=USR2@120"):
+        assert f"#SBATCH {option}" in script
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the stand-in for Slurm is made of bash and setsid")
@@ -107,7 +107,7 @@ def test_a_launcher_that_gives_up_is_one_line(slurm, tmp_path):
     )
     assert done.returncode == 1
     assert "error: the launcher gave up (" in done.stderr
-    assert "finished runs are kept" in done.stderr
+    assert "finished runs are kept, unfinished ones resume" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -150,8 +150,8 @@ def test_hydras_own_launcher_trains_one_run_after_the_other_in_the_sweeps_proces
     assert "[2/2]" in done.stderr
     pids = processes(tmp_path)
     assert pids[0] == pids[1]
-    told = run_app("train", *small("hydra/launcher=basic", "seed=range(4)"), "--dry-run")
-    assert "one run after the other (the launcher decides how many run at once)" in told.stdout, told.stderr
+    dry_run = run_app("train", *small("hydra/launcher=basic", "seed=range(4)"), "--dry-run")
+    assert "one run after another (the launcher decides how many run at once)" in dry_run.stdout, dry_run.stderr
 
 
 def test_another_sweeper_launches_by_overrides_in_processes_of_their_own(run_app, tmp_path):

@@ -1,4 +1,4 @@
-"""Where every run stands, read off the records."""
+"""Where every run stands, read from the records."""
 
 import json
 
@@ -14,19 +14,19 @@ def test_every_state_has_its_name(tmp_path, resolved):
     for name in ("finished", "diverged", "failed", "interrupted", "running"):
         write_run(tmp_path / name / "seed0", rows, status=name, host="node7", reason="no room")
     config = resolved("experiment=fig5b/wd_1e-3", "scale=demo")
-    nothing = states.look(tmp_path / "nothing", config)
-    assert (nothing["state"], nothing["iterations"]) == ("missing", config.iterations)
+    missing = states.describe_run(tmp_path / "nothing", config)
+    assert (missing["state"], missing["iterations"]) == ("missing", config.iterations)
     for name in ("finished", "diverged", "failed", "interrupted"):
-        assert states.look(tmp_path / name / "seed0")["state"] == name
-    assert states.look(tmp_path / "failed/seed0")["reason"] == "no room"
+        assert states.describe_run(tmp_path / name / "seed0")["state"] == name
+    assert states.describe_run(tmp_path / "failed/seed0")["reason"] == "no room"
     running = tmp_path / "running/seed0"
-    assert states.look(running)["state"] == "stopped"  # nobody holds it: it died without saying so
+    assert states.describe_run(running)["state"] == "stopped"  # nobody holds it: it died without saying so
     with lock.locked(running):
-        now = states.look(running)
+        now = states.describe_run(running)
     assert (now["state"], now["iteration"], now["iterations"], now["host"]) == ("running", 2, 4, "node7")
     assert now["seconds_left"] == (4 - 2) * 10 / 5.0
     (running / "run.json").write_text("{")
-    assert states.look(running)["state"] == "broken"
+    assert states.describe_run(running)["state"] == "broken"
 
 
 def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
@@ -34,10 +34,10 @@ def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
     now = resolved("experiment=fig8b/tbs256", "scale=demo")
     record = records.Record(tmp_path, then, {})
     record.finish("finished")
-    row = states.look(tmp_path, now)
+    row = states.describe_run(tmp_path, now)
     assert row["state"] == "outdated"
     assert row["reason"].startswith("schedule.lr: {'shape': 'onecycle', 'base_lr': 0.04,")
-    assert states.look(tmp_path, then)["state"] == states.look(tmp_path)["state"] == "finished"
+    assert states.describe_run(tmp_path, then)["state"] == states.describe_run(tmp_path)["state"] == "finished"
 
 
 def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):

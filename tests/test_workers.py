@@ -1,4 +1,4 @@
-"""A sweep trains several runs at once: the same results, and no run's end is another's."""
+"""A sweep trains several runs at once: the same results, and a killed run fails alone."""
 
 import os
 import platform
@@ -79,9 +79,9 @@ def test_how_many_run_at_once_and_in_which_order_changes_no_bit(run_app, tmp_pat
 def test_a_process_that_is_killed_is_one_failed_run(endless, run_app, tmp_path):
     process, (killed, other) = endless
     os.kill(read_info(killed)["pid"], signal.SIGKILL)
-    until(lambda: states.look(killed)["state"] == "failed")
+    until(lambda: states.describe_run(killed)["state"] == "failed")
     assert "killed by signal 9" in read_info(killed)["reason"]
-    assert states.look(other)["state"] == "running"
+    assert states.describe_run(other)["state"] == "running"
     rows = len(read_history(other))
     until(lambda: len(read_history(other)) > rows)
     os.kill(read_info(other)["pid"], signal.SIGTERM)
@@ -89,7 +89,7 @@ def test_a_process_that_is_killed_is_one_failed_run(endless, run_app, tmp_path):
     assert process.returncode == 1
     assert "2 of 2 runs failed:" in errors
     assert f"{HOME}/seed0: its process was killed by signal 9, as the system does when memory runs out" in errors
-    assert f"{HOME}/seed1: interrupted by signal 15; the same command goes on" in errors
+    assert f"{HOME}/seed1: interrupted by signal 15; run the same command again to resume" in errors
     assert "Traceback" not in errors
 
 
@@ -135,7 +135,7 @@ def test_no_run_outlives_the_sweep(endless):
     process, folders = endless
     process.kill()
     until(lambda: all(lock.holder(folder) is None for folder in folders), 10)
-    assert [states.look(folder)["state"] for folder in folders] == ["stopped", "stopped"]
+    assert [states.describe_run(folder)["state"] for folder in folders] == ["stopped", "stopped"]
 
 
 def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
@@ -153,7 +153,7 @@ def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
 def test_two_runs_share_a_gpu_where_both_have_room(resolved, monkeypatch):
     run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": None})  # it takes one process alone
+    monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": None})  # exclusive: one process
     assert plan(run, 16) == Plan(2, 4, ["0", "1"], 8)
     monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": 30_000.0})
     assert plan(run, 16) == Plan(4, 2, ["0", "1"], 8, 30_000.0)
@@ -184,16 +184,16 @@ def test_no_more_runs_at_once_than_memory_holds(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 10_000.0)
     assert Plan(8, 1, []).within(3_000).workers == 3
     assert Plan(8, 1, []).within(100_000).workers == 1
-    assert Plan(8, 1, ["0"]).within(100_000).workers == 8  # a GPU that does not tell its memory
+    assert Plan(8, 1, ["0"]).within(100_000).workers == 8  # a GPU whose memory is unknown
     monkeypatch.setattr(machine, "free_memory", lambda: None)
     assert Plan(8, 1, []).within(100_000).workers == 8
 
 
 def test_the_gpus_of_a_device(monkeypatch, tmp_path):
-    """Asking torch takes seconds: it is not asked where no driver has left a device."""
+    """Torch, which takes seconds to import, is asked only if a driver has left a device."""
     assert machine.gpus("cpu") == {}
     assert machine.gpus("cuda:1") == machine.gpus("mps") == {"": None}
-    done = subprocess.CompletedProcess([], 0, stdout="80000.5\nalone\n")
+    done = subprocess.CompletedProcess([], 0, stdout="80000.5\nexclusive\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
@@ -251,13 +251,13 @@ def test_the_allocator_keeps_what_is_freed_unless_the_environment_says_otherwise
 def test_every_run_in_progress_is_shown(tmp_path, resolved, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
-    shown = progress.Progress([(tmp_path / f"seed{k}", run) for k in range(3)])
-    shown.before = dict.fromkeys(shown.waiting)
+    display = progress.Progress([(tmp_path / f"seed{k}", run) for k in range(3)])
+    display.earlier = dict.fromkeys(display.unfinished)
     for k in (0, 1):
         write_run(tmp_path / f"seed{k}", [(0, 0.1), (5, 0.25)], status="running")
-    shown._look()
+    display._update()
     screen = Console(width=width, file=StringIO())
-    screen.print(shown.bar.get_renderable())
+    screen.print(display.bar.get_renderable())
     lines = screen.file.getvalue().splitlines()
     assert len(lines) == 3
     assert all(len(line) <= width for line in lines)

@@ -1,9 +1,9 @@
 """How fast this machine trains, and how fast the loops that people use do: ``python -m repro.bench [--quick]``.
 
-Every loop runs in a process of its own, with its own threads and allocator. They take turns, a few iterations at
-a time, so that what else the machine does strikes them all: read the ratios, and the range beside each median.
-``--fidelity`` compares the numbers of the fast settings instead. ``--to`` (default ``benchmarks``) gets the table
-as CSV and markdown; the user's cache folder gets ``bench.json``, by which ``repro.train --dry-run`` estimates.
+Every loop runs in its own process, with its own threads and allocator. They take turns, a few iterations at a
+time, so that other load on the machine affects them all: read the ratios, and the range beside each median.
+``--fidelity`` measures the errors of the fast settings instead. The table goes to ``--to`` as CSV and markdown;
+``repro.train --dry-run`` estimates from ``bench.json``, which goes to the user's cache folder.
 """
 
 import argparse
@@ -22,39 +22,39 @@ from pathlib import Path
 from typing import Any
 
 from repro.bench import measure
-from repro.bench.measure import Child, Loop, configured
+from repro.bench.measure import Child, Loop, compose_config
 from repro.bench.table import Results, write
 from repro.config import Precision
 from repro.config.folders import cache_folder
 from repro.records import Info, Row
 from repro.sweeps import machine
 
-GOAL = 167_000.0  # images/s: at that speed what a test or a checkpoint costs is the largest share of a run
+GOAL_SPEED = 167_000.0  # images/s, at which overheads take the largest share of a run
 
 
 def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
-    """Everything but fidelity."""
+    """Measure everything but fidelity; ``rounds`` are the turns of each loop (by default 3 if quick, else 7)."""
     from repro.bench import floor
     from repro.training import steps
 
     results = Results()
-    no_bf16 = steps.emulated(Precision.bf16, device)
-    if no_bf16:
-        print(f"note: {device} has no arithmetic for bf16; its lines are left out", file=sys.stderr)
+    bf16_emulated = steps.emulated(Precision.bf16, device)
+    if bf16_emulated:
+        print(f"note: {device} only emulates bf16; its lines are left out", file=sys.stderr)
     cores = machine.cores()
     gpu = device != "cpu"
     rounds, seconds = rounds or (3 if quick else 7), 0.6 if quick else 3.0
     base = Loop("", device=device, threads=cores)
     bf16, compiled = ("engine.precision=bf16",), ("engine.compile=true",)
-    files = replace(base, name="peer, DataLoader in the process", kind="files", keep=False)
-    memory = replace(base, name="plain loop over tensors", kind="memory", keep=False)
+    files = replace(base, name="peer, DataLoader in the process", kind="files", keep_freed=False)
+    memory = replace(base, name="plain loop over tensors", kind="memory", keep_freed=False)
     plain = ("engine.compile=false", "engine.cuda_graph=false")
 
     def compare(part: str, loops: list[Loop], rounds: int, seconds: float) -> None:
-        kept = [loop for loop in loops if not (no_bf16 and "engine.precision=bf16" in loop.overrides)]
-        measure.compare(results, part, kept, rounds, seconds)
+        supported = [loop for loop in loops if not (bf16_emulated and "engine.precision=bf16" in loop.overrides)]
+        measure.compare(results, part, supported, rounds, seconds)
 
-    def variants(large: bool) -> list[Loop]:
+    def our_loops(large: bool) -> list[Loop]:
         loops = [replace(base, name="ours"), replace(base, name="ours, bf16", overrides=bf16)]
         if gpu:
             loops.append(replace(base, name="ours, plain", overrides=plain))
@@ -62,62 +62,64 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
             loops.append(replace(base, name="ours, tf32", overrides=("engine.precision=tf32",)))
         elif not (large or quick):
             loops.append(replace(base, name="ours, one thread", threads=1))
-            loops.append(replace(base, name="ours, default allocator", keep=False))
+            loops.append(replace(base, name="ours, default allocator", keep_freed=False))
         return loops
 
-    def demo(loops: list[Loop]) -> list[Loop]:
+    def on_demo(loops: list[Loop]) -> list[Loop]:
         return [replace(loop, demo=True) for loop in loops if "bf16" not in loop.name]
 
-    def train(name: str, experiment: str, batch: int, groups: int) -> None:
-        """Large batches on a CPU in fewer ways, for the memory, and in fewer rounds, for the time."""
-        large = batch > 128 and not gpu
-        peers = [files] if quick or large else [files, replace(files, name="peer, 2 processes", workers=2), memory]
+    def compare_training(name: str, experiment: str, batch_size: int, groups: int) -> None:
+        large = batch_size > 128 and not gpu  # fewer loops to save memory, and fewer rounds to save time
+        peers = [files]
+        if not (quick or large):
+            peers += [replace(files, name="peer, 2 processes", loader_workers=2), memory]
         peers = [replace(loop, bn_groups=1) for loop in peers]
-        loops = [*peers, *(replace(loop, bn_groups=groups) for loop in variants(large))]
+        loops = [*peers, *(replace(loop, bn_groups=groups) for loop in our_loops(large))]
         if not (quick or gpu or large) and name == "resnet56_superconv":
             loops.append(replace(base, name="ours, compiled", overrides=compiled))
             loops.append(replace(base, name="ours, compiled bf16", overrides=compiled + bf16))
-        loops = [replace(loop, experiment=experiment, batch_size=batch) for loop in loops]
-        compare(f"{name}, batch {batch}", loops, 3 if large else rounds, seconds)
+        loops = [replace(loop, experiment=experiment, batch_size=batch_size) for loop in loops]
+        compare(f"{name}, batch {batch_size}", loops, 3 if large else rounds, seconds)
 
     superconv = [(1000, 8)] if gpu else [(128, 1), (1000, 8)]  # batch size, normalisation groups
     hyperparam = [(512, 4), (1024, 4)] if gpu else [(128, 4), (512, 4), (1024, 4)]
-    first = 1 if quick and not gpu else None
-    for batch, groups in superconv[:first]:
-        train("resnet56_superconv", "fig5a/clr_3.0", batch, groups)
-    for batch, groups in hyperparam[:first]:
-        train("resnet56_hyperparam", "fig8b/tbs512", batch, groups)
-    compare("demo network, with its tests", demo([memory, *variants(False)]), rounds + 2, seconds / 2)
-    four = sweeps(base, files, quick)
+    count = 1 if quick and not gpu else None
+    for batch_size, groups in superconv[:count]:
+        compare_training("resnet56_superconv", "fig5a/clr_3.0", batch_size, groups)
+    for batch_size, groups in hyperparam[:count]:
+        compare_training("resnet56_hyperparam", "fig8b/tbs512", batch_size, groups)
+    compare("demo network, with its tests", on_demo([memory, *our_loops(False)]), rounds + 2, seconds / 2)
+    four_seeds = seed_loops(base, files, quick)
     if gpu:
-        four = [replace(loop, batch_size=1000, bn_groups=8 if loop.kind == "ours" else 1) for loop in four]
-    compare(f"four seeds, resnet56_superconv, batch {four[0].batch_size}", four, rounds, 2 * seconds)
+        four_seeds = [
+            replace(loop, batch_size=1000, bn_groups=8 if loop.kind == "ours" else 1) for loop in four_seeds
+        ]
+    compare(f"four seeds, resnet56_superconv, batch {four_seeds[0].batch_size}", four_seeds, rounds, 2 * seconds)
     if not (quick or gpu):
-        own = replace(base, experiment="fig8b/tbs512", batch_size=512, bn_groups=4)
-        four = sweeps(own, replace(files, experiment=own.experiment, batch_size=512), quick)
-        compare("four seeds, resnet56_hyperparam, batch 512", four, 3, 2 * seconds)
+        ours = replace(base, experiment="fig8b/tbs512", batch_size=512, bn_groups=4)
+        four_seeds = seed_loops(ours, replace(files, experiment=ours.experiment, batch_size=512), quick)
+        compare("four seeds, resnet56_hyperparam, batch 512", four_seeds, 3, 2 * seconds)
     part = "four seeds, demo network, with its tests"
-    compare(part, demo(sweeps(base, memory, quick)), rounds + 2, seconds)
+    compare(part, on_demo(seed_loops(base, memory, quick)), rounds + 2, seconds)
     if not quick:
-        commands(results, replace(memory, demo=True), rounds)
+        measure_commands(results, replace(memory, demo=True), rounds)
         loops = [replace(memory, name="plain, 100 images at once", kind="plain testing")]
         loops += [replace(base, name="ours", kind="testing")]
         loops += [replace(base, name="ours, bf16", kind="testing", overrides=bf16)]
         compare("testing, resnet56_superconv", loops, rounds, seconds)
     print("measuring floor, overheads, start-up", file=sys.stderr)
-    floor.measure(results, device, cores, rounds=3 if quick else 7, bf16=not no_bf16)
-    overheads(results, 20 if quick else 100, wandb=not quick)
-    start_up(results, 1 if quick else 5)
+    floor.measure(results, device, cores, rounds=3 if quick else 7, bf16=not bf16_emulated)
+    measure_overheads(results, 20 if quick else 100, wandb=not quick)
+    measure_start_up(results, 1 if quick else 5)
     return results
 
 
-def sweeps(base: Loop, other: Loop, quick: bool) -> list[Loop]:
-    """Four seeds as another loop trains them, and as ours does: one after the other and several at once."""
+def seed_loops(base: Loop, other: Loop, quick: bool) -> list[Loop]:
+    """Loops for four seeds: another's, one after the other, and ours, one after the other and several at once."""
     loops = [replace(other, name=f"{other.name}, one after the other")]
     if not quick:
         loops.append(replace(base, name="ours, one after the other"))
-    at_once = [base.threads] if base.device == "cpu" else [2, 4]
-    for count in at_once:
+    for count in [base.threads] if base.device == "cpu" else [2, 4]:
         ours = replace(base, threads=max(1, base.threads // count), at_once=count)
         loops.append(replace(ours, name=f"ours, {count} at once"))
         if not quick:
@@ -125,10 +127,10 @@ def sweeps(base: Loop, other: Loop, quick: bool) -> list[Loop]:
     return loops
 
 
-def commands(results: Results, plain: Loop, rounds: int, seeds: int = 8) -> None:
-    """A sweep of the demo as a user launches it, start and end included, beside a loop that has neither."""
+def measure_commands(results: Results, plain: Loop, rounds: int, seeds: int = 8) -> None:
+    """Add a sweep of the demo as a user launches it, start and end included, beside a loop without either."""
     part = f"{seeds} seeds, demo network, as a command"
-    config = configured(plain)
+    config = compose_config(plain)
     images = seeds * config.iterations * config.batch_size
     sweep = ["-m", "repro.train", "-m", f"experiment={config.curve}", "scale=demo", f"seed=range({seeds})"]
     sweep += ["test_at_start=false", "tracking=disabled", f"device={plain.device}"]
@@ -136,36 +138,35 @@ def commands(results: Results, plain: Loop, rounds: int, seeds: int = 8) -> None
     counts = sorted({1, 2, machine.cores()})
     speeds: dict[str, list[float]] = {plain.name: [], **{f"ours, workers={count}": [] for count in counts}}
     with Child(plain) as child:
-        measure.warmed_up([child])
+        measure.warm_up([child])
         for _ in range(rounds):
-            child.ask(seeds * config.iterations)
-            speeds[plain.name].append(images / child.answer()["seconds"])
+            child.start(seeds * config.iterations)
+            speeds[plain.name].append(images / child.wait()["seconds"])
             for count in counts:
-                speeds[f"ours, workers={count}"].append(images / lasting([*sweep, f"workers={count}"]))
+                speeds[f"ours, workers={count}"].append(images / time_command([*sweep, f"workers={count}"]))
     for name, values in speeds.items():
-        results.add(part, name, values, "images/s", first=statistics.median(speeds[plain.name]))
+        results.add(part, name, values, "images/s", baseline=statistics.median(speeds[plain.name]))
 
 
-def lasting(arguments: list[str]) -> float:
-    """Seconds of ``python`` with these arguments; a ``repro.train`` leaves its runs in a folder that goes away."""
-    with tempfile.TemporaryDirectory() as place:
-        more = [f"output={place}"] if "repro.train" in arguments else []
+def time_command(arguments: list[str]) -> float:
+    """Seconds that ``python`` takes with these arguments; runs of ``repro.train`` go to a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = [f"output={folder}"] if "repro.train" in arguments else []
         clock = time.perf_counter()
-        subprocess.run([sys.executable, *arguments, *more], check=True, capture_output=True)
+        subprocess.run([sys.executable, *arguments, *output], check=True, capture_output=True)
         return time.perf_counter() - clock
 
 
-def overheads(results: Results, rounds: int, wandb: bool) -> None:
-    """Of a row, of W&B, of a checkpoint: what it takes, and its share of a run at the goal's speed."""
+def measure_overheads(results: Results, rounds: int, wandb: bool) -> None:
+    """Add the time of a row, of W&B and of a checkpoint, and its share of a run at ``GOAL_SPEED``."""
     from repro import models
     from repro.records import Record
     from repro.training import checkpoints, loop
     from repro.training.state import State
 
-    quiet = () if wandb else ("tracking=disabled",)
-    config = configured(Loop("", overrides=quiet))
+    config = compose_config(Loop("", overrides=() if wandb else ("tracking=disabled",)))
     state = State(config, models.from_config(config.model, 10, 3, 0), "cpu")
-    saved = state.state_dict()
+    checkpoint = state.state_dict()
     row: Row = {
         "iteration": 1,
         "lr": 0.1,
@@ -175,75 +176,79 @@ def overheads(results: Results, rounds: int, wandb: bool) -> None:
         "test_accuracy": 0.5,
         "images_per_second": None,
     }
-    between = 100 * 1000 / GOAL  # seconds from test to test in Figure 5, whose short runs have a hundred of them
+    row_seconds = 100 * 1000 / GOAL_SPEED  # between the tests of Figure 5, a hundred in its short runs
 
-    def timed(action: Callable[[], object]) -> list[float]:
-        found = []
+    def milliseconds(action: Callable[[], object]) -> list[float]:
+        times = []
         for _ in range(rounds):
             clock = time.perf_counter()
             action()
-            found.append(1e3 * (time.perf_counter() - clock))
-        return found
+            times.append(1e3 * (time.perf_counter() - clock))
+        return times
 
-    def told(what: str, values: list[float], every: float) -> None:
-        share = statistics.median(values) / 1e3 / every
-        results.add("overhead", what, values, "ms", f"{share:.3%} of a run at {GOAL:,.0f} images/s")
+    def add(name: str, values: list[float], interval: float) -> None:
+        share = statistics.median(values) / 1e3 / interval
+        results.add("overhead", name, values, "ms", f"{share:.3%} of a run at {GOAL_SPEED:,.0f} images/s")
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         record = Record(folder, config, loop.environment("cpu"))
-        told("a row of the record", timed(lambda: record.append(row)), between)
+        add("a row of the record", milliseconds(lambda: record.append(row)), row_seconds)
         if wandb:
-            ends = [mirrored(record.info, []) for _ in range(3)]
-            rows = [mirrored(record.info, [row] * 1000) for _ in range(3)]
-            told("W&B, offline, processor time: start and end of a run", ends, 100 * between)
-            each = [(value - statistics.median(ends)) / 1000 for value in rows]
-            told("W&B, offline, processor time: a row", each, between)
-        every = config.checkpoint_seconds
-        told("a checkpoint: the copy", timed(lambda: copy.deepcopy(state.state_dict())), every)
-        told("a checkpoint: writing it, in its thread", timed(lambda: checkpoints.save(folder, saved)), every)
+            empty = [mirror_milliseconds(record.info, []) for _ in range(3)]
+            full = [mirror_milliseconds(record.info, [row] * 1000) for _ in range(3)]
+            add("W&B, offline, processor time: start and end of a run", empty, 100 * row_seconds)
+            per_row = [(value - statistics.median(empty)) / 1000 for value in full]
+            add("W&B, offline, processor time: a row", per_row, row_seconds)
+        interval = config.checkpoint_seconds
+        add("a checkpoint: the copy", milliseconds(lambda: copy.deepcopy(state.state_dict())), interval)
+        add(
+            "a checkpoint: writing it, in its thread",
+            milliseconds(lambda: checkpoints.save(folder, checkpoint)),
+            interval,
+        )
         record.finish("finished")
 
 
-def mirrored(info: Info, rows: list[Row]) -> float:
-    """Milliseconds of processor time that a W&B run of these rows takes, here and in wandb's own processes."""
+def mirror_milliseconds(info: Info, rows: list[Row]) -> float:
+    """Processor time of a W&B run of these rows, in this process and in wandb's own."""
     import wandb
-    import wandb.sdk.launch  # as a sweep does, before its runs begin
+    import wandb.sdk.launch  # as a sweep imports it, before its runs begin
 
     from repro.tracking.mirror import Mirror
 
     before = sum(os.times()[:4])
-    with tempfile.TemporaryDirectory() as place:
-        mirror = Mirror(info, Path(place))
-        for i, row in enumerate(rows):
-            mirror.row({**row, "iteration": i})
+    with tempfile.TemporaryDirectory() as folder:
+        mirror = Mirror(info, Path(folder))
+        for iteration, row in enumerate(rows):
+            mirror.row({**row, "iteration": iteration})
         mirror.finish({**info, "status": "finished"})
-        wandb.teardown()  # its process ends, and is counted
+        wandb.teardown()  # ends wandb's process, so that its time is counted
     return 1e3 * (sum(os.times()[:4]) - before)
 
 
-def start_up(results: Results, rounds: int) -> None:
-    """Seconds from a command to the end of a run of one iteration, or to torch alone."""
+def measure_start_up(results: Results, rounds: int) -> None:
+    """Add the seconds that a run of one iteration takes as a command, beside importing torch alone."""
     run = ["-m", "repro.train", "experiment=fig5a/clr_3.0", "scale=smoke", "iterations=1", "device=cpu"]
-    ways = {
+    commands = {
         "python -c 'import torch'": ["-c", "import torch"],
         "python -m repro.train, a run of one iteration": [*run, "tracking=disabled"],
         "the same with W&B, offline": [*run, "tracking=offline"],
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds):
-        for name, arguments in ways.items():
-            times[name].append(lasting(arguments))
+        for name, arguments in commands.items():
+            times[name].append(time_command(arguments))
     for name, values in times.items():
-        results.add("start-up", name, values, "s", first=statistics.median(next(iter(times.values()))))
+        results.add("start-up", name, values, "s", baseline=statistics.median(next(iter(times.values()))))
 
 
-def described(device: str) -> dict[str, Any]:
-    """The machine, in the words of ``bench.json``."""
+def describe_machine(device: str) -> dict[str, Any]:
+    """The ``machine`` of ``bench.json``."""
     import torch
 
     try:
-        cpu = next(s.split(":")[1].strip() for s in open("/proc/cpuinfo") if s.startswith("model name"))  # noqa: SIM115
+        cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))  # noqa: SIM115
     except (OSError, StopIteration):
         cpu = platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
@@ -255,10 +260,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="repro-bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes on two cores")
     parser.add_argument(
-        "--fidelity", action="store_true", help="compare the fast settings' numbers, not their speed"
+        "--fidelity", action="store_true", help="measure the errors of the fast settings, not their speed"
     )
-    parser.add_argument("--rounds", type=int, help="turns of each loop (7, or 3 when quick)")
-    parser.add_argument("--to", type=Path, default=Path("benchmarks"), help="folder of the tables")
+    parser.add_argument("--rounds", type=int, help="turns of each loop (default: 7, with --quick 3)")
+    parser.add_argument(
+        "--to", type=Path, default=Path("benchmarks"), help="folder for the tables (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     import torch
@@ -268,13 +275,13 @@ def main() -> None:
 
     clock = time.monotonic()
     device = loop.device(arguments.device)
-    found = described(device)
-    instructions = torch.backends.cpu.get_cpu_capability()  # processors of one name may differ in it, and by much
-    where = f"{found['gpu'] or found['cpu']}, {found['cores']} cores, {instructions}"
-    busy = os.getloadavg()[0]
-    if busy > 0.5:
-        where += f" that were busy when it began (load {busy:.1f})"
-        print(f"note: this machine is busy (load {busy:.1f}); measure again when it is not", file=sys.stderr)
+    machine_info = describe_machine(device)
+    instructions = torch.backends.cpu.get_cpu_capability()  # processors of one name may differ in it, and in speed
+    hardware = f"{machine_info['gpu'] or machine_info['cpu']}, {machine_info['cores']} cores, {instructions}"
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        hardware += f", busy at the start (load {load:.1f})"
+        print(f"note: this machine is busy (load {load:.1f}); measure again when it is idle", file=sys.stderr)
     results = Results()
     if arguments.fidelity:
         fidelity.compare(results, device, arguments.quick)
@@ -284,10 +291,9 @@ def main() -> None:
         name, title = "bench", "Speed"
         cache = cache_folder(None) / "bench.json"
         cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(json.dumps({"machine": found, "rows": results.speeds}, indent=1) + "\n")
+        cache.write_text(json.dumps({"machine": machine_info, "rows": results.speeds}, indent=1) + "\n")
     minutes = (time.monotonic() - clock) / 60
     command = " ".join(["python -m repro.bench", *sys.argv[1:]])
-    setting = (
-        f"`{command}` on {where}; Python {platform.python_version()}, torch {torch.__version__}; {minutes:.1f} min"
-    )
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    setting = f"`{command}` on {hardware}; {versions}; {minutes:.1f} min"
     write(results, title, name, arguments.to, setting)

@@ -1,4 +1,4 @@
-"""The numbers of every fast setting, beside those of the plain float32 step and of float64."""
+"""The errors of every fast setting, against float64 and the plain float32 step."""
 
 import statistics
 import sys
@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from repro import models
-from repro.bench.measure import noise
+from repro.bench.measure import make_noise
 from repro.bench.table import Results
 from repro.config import Precision
 from repro.config.catalogue import run_of
@@ -17,85 +17,87 @@ from repro.training import loop, steps
 from repro.training.sgd import SGD
 from repro.training.state import State
 
-Setting = tuple[Precision, bool, bool]  # compiled, captured as a CUDA graph
+Setting = tuple[Precision, bool, bool]  # precision, compiled, captured as a CUDA graph
 
 
 def compare(results: Results, device: str, quick: bool) -> None:
-    """Every fast setting against float64, one step each; and a short training against float32, over four seeds.
+    """Compare every fast setting: one step against float64, and short trainings of four seeds against float32.
 
-    A setting passes where the spread of its errors is the rounding that it asks for, and where its mean after
-    training lies within the seeds' own spread of float32's.
+    A setting passes if its gradient error is the rounding of its precision, and if its mean loss after training is
+    within float32's standard deviation over seeds.
     """
-    several = settings(device, quick)
-    gradients(results, several, device, quick)
-    left_out = [what for what, (precision, *_) in several.items() if steps.emulated(precision, device)]
-    if left_out:
-        print(f"note: no training in {', '.join(left_out)}: {device} has no arithmetic for it", file=sys.stderr)
-    trainings(results, {k: v for k, v in several.items() if k not in left_out}, device, quick)
+    settings = available_settings(device, quick)
+    compare_gradients(results, settings, device, quick)
+    emulated = [name for name, (precision, *_) in settings.items() if steps.emulated(precision, device)]
+    if emulated:
+        print(f"note: no training in {', '.join(emulated)}: {device} only emulates it", file=sys.stderr)
+    compare_trainings(results, {k: v for k, v in settings.items() if k not in emulated}, device, quick)
 
 
-def settings(device: str, quick: bool) -> dict[str, Setting]:
-    """What there is to compare on a device; the first is the reference."""
-    found: dict[str, Setting] = {
+def available_settings(device: str, quick: bool) -> dict[str, Setting]:
+    """The settings to compare on a device, by name; the first is the reference."""
+    settings: dict[str, Setting] = {
         "float32 (reference)": (Precision.float32, False, False),
         "bf16": (Precision.bf16, False, False),
     }
     if device != "cpu":
-        found["tf32"] = (Precision.tf32, False, False)
+        settings["tf32"] = (Precision.tf32, False, False)
         for precision in (Precision.float32, Precision.bf16):
-            found[f"{precision.value}, graph"] = (precision, False, True)
-            found[f"{precision.value}, compiled, graph"] = (precision, True, True)
+            settings[f"{precision.value}, graph"] = (precision, False, True)
+            settings[f"{precision.value}, compiled, graph"] = (precision, True, True)
     elif not quick:
-        found["float32, compiled"] = (Precision.float32, True, False)
-        found["bf16, compiled"] = (Precision.bf16, True, False)
-    return found
+        settings["float32, compiled"] = (Precision.float32, True, False)
+        settings["bf16, compiled"] = (Precision.bf16, True, False)
+    return settings
 
 
-def gradients(results: Results, settings: dict[str, Setting], device: str, quick: bool) -> None:
-    """One step of both networks: its gradient's error relative to float64's, and its loss's."""
+def compare_gradients(results: Results, settings: dict[str, Setting], device: str, quick: bool) -> None:
+    """One step of every network: the relative errors of gradient and loss against float64."""
     batch = 16 if quick else 128
-    source = noise(device)
-    images, labels = source.network_input(source.train_images[:batch]), source.train_labels[:batch]
+    dataset = make_noise(device)
+    images, labels = dataset.network_input(dataset.train_images[:batch]), dataset.train_labels[:batch]
     blocks = 1 if quick else 9
-    for name in models.networks():
-        start = models.build(name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
-        exact = models.build(name, 10, blocks=blocks).double().to(device)
+    for network_name in models.networks():
+        start = models.build(network_name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
+        exact = models.build(network_name, 10, blocks=blocks).double().to(device)
         loss = F.cross_entropy(exact(images.double()), labels)
         loss.backward()
-        # One update at LR 1 without momentum: its velocity is the gradient. A bias without gradient is zero.
+        # After one update at LR 1 without momentum the velocity is the gradient; 0 for a bias without gradient.
         truth = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
-        for what, (precision, compiled, graph) in settings.items():
-            network = models.build(name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
+        for name, (precision, compiled, graph) in settings.items():
+            network = (
+                models.build(network_name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
+            )
             network.load_state_dict(start.state_dict())
             rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
             step: Any = steps.Plain(network, rule, precision)
             if compiled or graph:
                 step = steps.Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
                 step.adopt(network, rule)
-            found = step(images, labels, 1.0, 0.0).item()
+            step_loss = step(images, labels, 1.0, 0.0).item()
             gradient = torch.cat([v.reshape(-1) for group in rule.velocities() for v in group]).double()
             error = ((gradient - truth).norm() / truth.norm()).item()
-            note = f"loss off by {abs(found / loss.item() - 1):.1e}"
-            results.add(f"gradient of {name}, relative error", what, [error], "", note)
+            note = f"loss off by {abs(step_loss / loss.item() - 1):.1e}"
+            results.add(f"gradient of {network_name}, relative error", name, [error], "", note)
 
 
-def trainings(results: Results, settings: dict[str, Setting], device: str, quick: bool) -> None:
-    """The final test loss of a short training of each of four seeds, its mean beside float32's."""
+def compare_trainings(results: Results, settings: dict[str, Setting], device: str, quick: bool) -> None:
+    """The final test loss of short trainings of four seeds, its mean beside float32's."""
     share = 0.01 if quick else 0.05  # of the paper's iterations: 93 or 464
-    ends: dict[str, list[float]] = {}
-    for what, (precision, compiled, graph) in settings.items():
+    losses: dict[str, list[float]] = {}
+    for name, (precision, compiled, graph) in settings.items():
         for seed in range(4):
             config = run_of("experiment=fig8b/tbs512", "scale=demo", f"scale.iterations={share}", f"seed={seed}")
             config.engine.precision, config.engine.compile = precision, compiled
             config.engine.cuda_graph = graph
-            loaded = batches.load(config.dataset, device)
-            network = models.from_config(config.model, loaded.classes, 1, seed).to(device)
-            rows = [r for r in loop.train(config, loaded, State(config, network, device)) if r]
-            ends.setdefault(what, []).append(statistics.mean(float(r["test_loss"] or 0) for r in rows[-3:]))
-    reference = ends["float32 (reference)"]
+            dataset = batches.load(config.dataset, device)
+            network = models.from_config(config.model, dataset.classes, 1, seed).to(device)
+            rows = [r for r in loop.train(config, dataset, State(config, network, device)) if r]
+            losses.setdefault(name, []).append(statistics.mean(float(r["test_loss"] or 0) for r in rows[-3:]))
+    reference = losses["float32 (reference)"]
     spread = statistics.stdev(reference)
-    for what, values in ends.items():
-        away = statistics.mean(values) - statistics.mean(reference)
-        verdict = "within" if abs(away) <= spread else "NOT within"
-        note = f"mean {away:+.4f} away, {verdict} the seeds' standard deviation of {spread:.4f}"
-        results.add("final test loss of four demo runs, Figure 8b's tbs512", what, values, "", note)
+    for name, values in losses.items():
+        difference = statistics.mean(values) - statistics.mean(reference)
+        verdict = "within" if abs(difference) <= spread else "NOT within"
+        note = f"mean {difference:+.4f} away, {verdict} the seeds' standard deviation of {spread:.4f}"
+        results.add("final test loss of four demo runs, Figure 8b's tbs512", name, values, "", note)

@@ -1,4 +1,4 @@
-"""What a machine could do at best, what training an image needs of that, and how much of it is used."""
+"""The rates that the machine can reach, what training an image needs of them, and the share that our loop uses."""
 
 import statistics
 import time
@@ -14,54 +14,54 @@ from repro.bench.table import Results
 
 
 def measure(results: Results, device: str, threads: int, rounds: int = 7, *, bf16: bool = True) -> None:
-    """What the machine could do at best: its rates, what an image needs of them, and how much of each is used."""
+    """Add the machine's best rates, each network's needs per image, and the share that ``results`` reach."""
     torch.set_num_threads(threads)
 
-    def rate(action: Callable[[], object], amount: float) -> list[float]:
-        found = []
+    def measure_rate(action: Callable[[], object], amount: float) -> list[float]:
+        rates = []
         for _ in range(rounds + 2):
             clock = time.perf_counter()
             action()
             if device != "cpu":
                 torch.cuda.synchronize()
-            found.append(amount / (time.perf_counter() - clock))
-        return found[2:]
+            rates.append(amount / (time.perf_counter() - clock))
+        return rates[2:]  # the first two warm up
 
-    n, images = (8192, 512) if device != "cpu" else (2048, 32)
+    side, images = (8192, 512) if device != "cpu" else (2048, 32)
     rates = {}
     for name, dtype in (("float32", torch.float32), *([("bfloat16", torch.bfloat16)] if bf16 else [])):
-        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        product = rate(lambda a=a, b=b: a @ b, 2 * n**3 / 1e9)  # type: ignore[misc]
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        product = measure_rate(lambda a=a, b=b: a @ b, 2 * side**3 / 1e9)  # type: ignore[misc]
         results.add("floor", f"matrix product, {name}", product, "GFLOP/s")
         x, w = (torch.randn(shape, device=device).to(dtype) for shape in ((images, 256, 16, 16), (256, 256, 3, 3)))
         x, w = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, w))
         amount = 2 * images * 256 * 256 * 9 * 16 * 16 / 1e9
-        wide = rate(lambda x=x, w=w: F.conv2d(x, w, padding=1), amount)  # type: ignore[misc]
-        results.add("floor", f"a convolution of 256 channels, {name}", wide, "GFLOP/s")
-        rates[name] = max(statistics.median(product), statistics.median(wide))
+        convolution = measure_rate(lambda x=x, w=w: F.conv2d(x, w, padding=1), amount)  # type: ignore[misc]
+        results.add("floor", f"a convolution of 256 channels, {name}", convolution, "GFLOP/s")
+        rates[name] = max(statistics.median(product), statistics.median(convolution))
     source, target = (torch.ones(2**28 if device != "cpu" else 2**26, device=device) for _ in range(2))
-    values = rate(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
+    values = measure_rate(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
     bandwidth = statistics.median(values)
     results.add("floor", "memory, read and write", values, "GB/s")
     for name in models.networks():
-        flops, moved = (amount / 1e9 for amount in needs(models.build(name, 10)))
+        flops, moved = (amount / 1e9 for amount in count_image_needs(models.build(name, 10)))
         results.add("floor", f"{name}: arithmetic of an image", [flops], "GFLOP")
         results.add("floor", f"{name}: values kept for backward, written and read", [moved * 1e3], "MB an image")
-        of_this = [line for line in results.lines if line.part.startswith(name)]
-        for line in [line for line in of_this if line.what in ("ours", "ours, bf16")]:
+        parts = [line for line in results.lines if line.part.startswith(name)]
+        for line in [line for line in parts if line.what in ("ours", "ours, bf16")]:
             in_bf16 = "bf16" in line.what
-            use = line.median * flops / rates["bfloat16" if in_bf16 else "float32"]
+            share = line.median * flops / rates["bfloat16" if in_bf16 else "float32"]
             traffic = line.median * moved / (2 if in_bf16 else 1) / bandwidth
             note = f"at least {traffic:.0%} of the memory's rate"
-            results.add("floor", f"{line.part}, {line.what}: of the better rate above", [100 * use], "%", note)
+            results.add("floor", f"{line.part}, {line.what}: of the better rate above", [100 * share], "%", note)
 
 
-def needs(network: Any, images: int = 8) -> tuple[float, float]:
-    """Of one 32x32 image's training: floating-point operations, and bytes of the values that backward needs.
+def count_image_needs(network: Any, images: int = 8) -> tuple[float, float]:
+    """What training on one 32x32 image needs: floating-point operations, and bytes of memory traffic.
 
-    Those are written once and read once at least, in float32.
+    The traffic counts the float32 values kept for backward, each written once and read once.
     """
-    kept: dict[int, int] = {}
+    kept: dict[int, int] = {}  # address -> bytes
     x, y = torch.randn(images, 3, 32, 32), torch.randint(0, 10, (images,))
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""The loops that people use, to measure ours against: as popular CIFAR repositories write them.
+"""The loops that people use, as popular CIFAR repositories write them, to measure ours against.
 
-Each is a generator that trains one iteration a ``next``, without end. They train the same network and batch as
-ours, in one normalisation group, with torch's own SGD and OneCycleLR.
+Each is an endless generator that trains one iteration per ``next``: the same network and batch as ours, in one
+normalisation group, with torch's own SGD and OneCycleLR.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-STEPS = 1_000_000  # of the schedule: more than are ever measured
+SCHEDULE_STEPS = 1_000_000  # more than are ever measured
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -36,16 +36,16 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         from PIL import Image
 
-        return self.transform(Image.fromarray(self.pixels[i].squeeze())), int(self.labels[i])
+        return self.transform(Image.fromarray(self.pixels[index].squeeze())), int(self.labels[index])
 
 
 def from_files(
     network: nn.Module, pixels: np.ndarray, labels: np.ndarray, batch_size: int, device: str, workers: int
 ) -> Iterator[None]:
-    """PIL images through a DataLoader with ``workers`` processes, float32, NCHW, ``.item()`` every step."""
+    """Train on PIL images from a DataLoader with ``workers`` processes: float32, NCHW, ``.item()`` every step."""
     loader: Any = DataLoader(
         Images(pixels, labels),
         batch_size,
@@ -55,7 +55,7 @@ def from_files(
         pin_memory=device != "cpu",
         persistent_workers=workers > 0,
     )
-    step = _stepper(network.to(device))
+    step = _make_step(network.to(device))
     while True:
         for images, targets in loader:
             step(images.to(device, non_blocking=True), targets.to(device, non_blocking=True))
@@ -65,11 +65,11 @@ def from_files(
 def from_memory(
     network: nn.Module, images: Tensor, labels: Tensor, batch_size: int, test: tuple[Tensor, Tensor, int]
 ) -> Iterator[None]:
-    """The plain loop over tensors that are on the device: float32 NCHW images.
+    """Train by a plain loop over float32 NCHW images on the device.
 
-    ``test`` holds test images and labels, and after how many iterations to go through them, 100 at a time.
+    ``test`` holds test images, their labels, and the number of iterations between tests, of 100 images at a time.
     """
-    step = _stepper(network)
+    step = _make_step(network)
     test_images, test_labels, test_every = test
     iteration = 0
     while True:
@@ -87,26 +87,26 @@ def from_memory(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Of a network in testing mode, 100 images at a time."""
+    """The accuracy (a fraction) of a network in evaluation mode, tested 100 images at a time."""
     correct = 0.0
-    for some, targets in zip(images.split(100), labels.split(100), strict=True):
-        correct += (network(some).argmax(1) == targets).sum().item()
+    for batch, targets in zip(images.split(100), labels.split(100), strict=True):
+        correct += (network(batch).argmax(1) == targets).sum().item()
     return correct / len(labels)
 
 
-def _stepper(network: nn.Module) -> Any:
+def _make_step(network: nn.Module) -> Any:
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=STEPS)
-    running = 0.0
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=SCHEDULE_STEPS)
+    total_loss = 0.0
 
     def step(images: Tensor, labels: Tensor) -> None:
-        nonlocal running
+        nonlocal total_loss
         optimizer.zero_grad()
         loss = F.cross_entropy(network(images), labels)
         loss.backward()
         optimizer.step()
         scheduler.step()
-        running += loss.item()
+        total_loss += loss.item()
 
     return step

@@ -1,4 +1,4 @@
-"""What was measured: a line each, and the table that the lines make."""
+"""Measurements, one a line, and the table of them."""
 
 import csv
 import math
@@ -16,7 +16,7 @@ COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
 
 @dataclass
 class Line:
-    """One measurement: the median of its rounds, their range, the ratio to the first of its part."""
+    """One measurement: the median and range of its rounds, and the median's ratio to its part's baseline."""
 
     part: str
     what: str
@@ -30,28 +30,30 @@ class Line:
 
 @dataclass
 class Results:
-    """What a benchmark found; ``speeds`` are the rows of ``bench.json``."""
+    """The lines of a benchmark; ``speeds`` are the rows of ``bench.json``."""
 
     lines: list[Line] = field(default_factory=list)
     speeds: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, part: str, what: str, values: list[float], unit: str, note: str = "", first: float = 0) -> None:
-        """A line from the values of its rounds; ``first`` is the median that its ratio is to."""
+    def add(
+        self, part: str, what: str, values: list[float], unit: str, note: str = "", baseline: float = 0
+    ) -> None:
+        """Add a line with the values of its rounds; its ratio is to ``baseline``, a median (0: no ratio)."""
         median = statistics.median(values)
         self.lines.append(
-            Line(part, what, median, min(values), max(values), unit, median / first if first else None, note)
+            Line(part, what, median, min(values), max(values), unit, median / baseline if baseline else None, note)
         )
 
 
 def write(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
-    """The table on the terminal, and as ``<name>.csv`` and ``<name>.md`` in ``folder``."""
+    """Print the table, and write it to ``<name>.csv`` and ``<name>.md`` in ``folder``."""
     table = Table(title=title, caption=setting)
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in ("median", "low", "high", "ratio") else "left")
     cells = []
     part = None
     for line in results.lines:
-        numbers = [_number(v) for v in (line.median, line.low, line.high)]
+        numbers = [_format(value) for value in (line.median, line.low, line.high)]
         ratio = f"{line.ratio:.2f}" if line.ratio else ""
         if part not in (None, line.part):
             table.add_section()
@@ -63,13 +65,13 @@ def write(results: Results, title: str, name: str, folder: Path, setting: str) -
     with open(folder / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows([[getattr(line, c) for c in COLUMNS] for line in results.lines])
+        writer.writerows([[getattr(line, column) for column in COLUMNS] for line in results.lines])
     text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     text += [f"| {' | '.join(row)} |" for row in cells]
     (folder / f"{name}.md").write_text("\n".join(text) + "\n")
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

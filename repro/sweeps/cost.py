@@ -1,7 +1,7 @@
 """What a sweep will cost, before it is launched: runs, images, time, memory. No torch here.
 
-Time follows from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` leaves in the user's
-cache folder, and so does memory where a run of that size was measured:
+Time comes from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` writes to the user's
+cache folder; so does memory if a run of that size was measured:
 
     {"machine": {"host": ..., "cpu": ..., "cores": ..., "gpu": ...},
      "rows": [{"model": "resnet56_superconv", "blocks": 9, "width": 16, "resolution": 32, "batch_size": 1000,
@@ -33,17 +33,17 @@ from repro.records.files import write_whole
 from repro.sweeps.machine import Plan, plan
 from repro.training import checkpoints
 
-BENCHMARK = "bench.json"
-NONE_YET = "no benchmark of this machine yet: python -m repro.bench --quick makes one"
-PROCESS = 600.0  # megabytes of a process that has imported torch and read its data
-PER_OUTPUT = 12  # bytes that training keeps for each value that a convolution puts out: itself, normalised, summed
-ROW_KEYS = ("model", "blocks", "width", "resolution")  # of a row of the benchmark
-TEST_SPEED = 3.0  # times the training speed: forward is a third of forward and backward
+BENCHMARK_FILE = "bench.json"
+NO_BENCHMARK = "no benchmark of this machine yet; run python -m repro.bench --quick"
+PROCESS_MB = 600.0  # a process that has imported torch and read its data
+BYTES_PER_OUTPUT = 12  # kept for each output value of a convolution: the value, normalised, summed
+SHAPE_KEYS = ("model", "blocks", "width", "resolution")  # of a row of the benchmark
+TEST_SPEEDUP = 3.0  # over training: forward is a third of forward and backward
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides how large a network is."""
+    """What determines the size of a network."""
 
     model: str
     blocks: int
@@ -53,11 +53,16 @@ class Shape:
     classes: int = 10
     options: str = "{}"  # model.options, as JSON
 
-    def asked(self) -> dict[str, Any]:
+    def size_arguments(self) -> dict[str, Any]:
         """The arguments of ``repro.models.size.size``."""
-        own = {"name": self.model, "blocks": self.blocks, "width": self.width, "options": json.loads(self.options)}
+        model = {
+            "name": self.model,
+            "blocks": self.blocks,
+            "width": self.width,
+            "options": json.loads(self.options),
+        }
         return {
-            "model": own,
+            "model": model,
             "classes": self.classes,
             "channels": self.channels,
             "resolution": self.resolution,
@@ -66,196 +71,204 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One run: ``seconds`` on its own share of the machine, ``megabytes``, and how they were come by."""
+    """One run: seconds on its share of the machine, megabytes, and the measurement they are based on."""
 
     seconds: float | None
-    megabytes: float
+    memory_mb: float
     basis: str | None = None
 
 
-def benchmark() -> dict[str, Any] | None:
-    """The last benchmark of this machine; None where there is none that can be read."""
+def read_benchmark() -> dict[str, Any] | None:
+    """The last benchmark of this machine; None if it is missing or cannot be read."""
     try:
-        found = json.loads((cache_folder() / BENCHMARK).read_text())
-        return found if isinstance(found["rows"], list) and found["rows"] else None
+        benchmark = json.loads((cache_folder() / BENCHMARK_FILE).read_text())
+        return benchmark if isinstance(benchmark["rows"], list) and benchmark["rows"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int]]:
-    """Multiply-adds of one image's forward pass and the values that its convolutions put out, by shape.
+    """Multiply-adds of one image's forward pass, and output values of its convolutions, by shape.
 
-    They are counted by torch, once: in this process if it has torch already, otherwise in one of its own, and
-    kept in the user's cache folder. Raises ReproError for a network that cannot be built.
+    Torch counts them: in this process if it has torch already; otherwise once, in another process, cached in the
+    user's cache folder. Raises ReproError for a network that cannot be built.
     """
     wanted = dict.fromkeys(shapes)
     if "torch" in sys.modules:
         from repro.models.size import size
 
-        return {shape: size(**shape.asked()) for shape in wanted}
+        return {shape: size(**shape.size_arguments()) for shape in wanted}
     version = hashlib.sha256()
     for path in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
         version.update(path.read_bytes())
     file = cache_folder() / "sizes.json"
     try:
-        kept: dict[str, Any] = json.loads(file.read_text())
+        cached: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError):
-        kept = {}
-    keys = {shape: json.dumps([version.hexdigest()[:12], shape.asked()], sort_keys=True) for shape in wanted}
-    missing = [shape for shape in wanted if keys[shape] not in kept or ":" in shape.model]  # one's own may change
+        cached = {}
+    keys = {
+        shape: json.dumps([version.hexdigest()[:12], shape.size_arguments()], sort_keys=True) for shape in wanted
+    }
+    # A network of the user's own module may change, so its size is not taken from the cache.
+    missing = [shape for shape in wanted if keys[shape] not in cached or ":" in shape.model]
     if missing:
-        asked = json.dumps([shape.asked() for shape in missing])
+        arguments = json.dumps([shape.size_arguments() for shape in missing])
         command = [sys.executable, "-m", "repro.models.size"]
-        own = any(":" in shape.model for shape in missing)  # found from where we are
-        home = None if own else Path(__file__).parents[2]
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, cwd=home)
+        user_module = any(":" in shape.model for shape in missing)  # imported from the current folder
+        folder = None if user_module else Path(__file__).parents[2]
+        done = subprocess.run(command, input=arguments, capture_output=True, text=True, cwd=folder)
         if done.returncode:
             raise ReproError((done.stderr.strip().splitlines() or ["a network's size cannot be counted"])[-1])
-        kept |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)
+        cached |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(kept))
-    return {shape: tuple(kept[key]) for shape, key in keys.items()}
+            write_whole(file, json.dumps(cached))
+    return {shape: tuple(cached[key]) for shape, key in keys.items()}
 
 
-def work(config: Config, start: int = 0) -> float:
-    """Images that a run trains from iteration ``start`` on, those that it tests counted by what they cost."""
+def weighted_images(config: Config, start: int = 0) -> float:
+    """Images that a run trains from iteration ``start`` on, plus those it tests, weighted by their cost."""
     tests = (config.iterations - start) // config.test_every
-    tested = config.dataset.test_images or registry.get(config.dataset).test
-    return (config.iterations - start) * config.batch_size + tests * tested / TEST_SPEED
+    test_images = config.dataset.test_images or registry.get(config.dataset).test
+    return (config.iterations - start) * config.batch_size + tests * test_images / TEST_SPEEDUP
 
 
 def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: int = 0) -> Estimate:
-    """What one run costs from iteration ``start`` on, by the row of the benchmark that is closest to it.
+    """What one run costs from iteration ``start`` on, estimated from the closest row of the benchmark.
 
-    A row of another size is scaled by the multiply-adds for time; memory is then what the values put out take.
+    Time of a row of another size is scaled by multiply-adds; memory then follows from the convolutions' outputs.
     """
-    wanted = _shape(config)
+    shape = _shape(config)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     rows = [row for row in rows if row["device"].split(":")[0] == device]
-    sizes = network_sizes([wanted, *map(_row_shape, rows)])
-    needed, outputs = sizes[wanted]
+    sizes = network_sizes([shape, *map(_row_shape, rows)])
+    multiply_adds, outputs = sizes[shape]
     by_group = device == "cpu" and not config.engine.compile  # repro.training.steps.ByGroup
-    at_once = config.batch_size / (config.model.bn_groups if by_group else 1)
-    megabytes = PROCESS + at_once * outputs * PER_OUTPUT / 2**20
+    images = config.batch_size / (config.model.bn_groups if by_group else 1)  # in memory at once
+    memory_mb = PROCESS_MB + images * outputs * BYTES_PER_OUTPUT / 2**20
     if not rows:
-        return Estimate(None, megabytes)
+        return Estimate(None, memory_mb)
 
     def distance(row: dict[str, Any]) -> tuple[float, ...]:
         return (
-            abs(math.log(sizes[_row_shape(row)][0] / needed)) + 0.1 * (row["model"] != wanted.model),
+            abs(math.log(sizes[_row_shape(row)][0] / multiply_adds)) + 0.1 * (row["model"] != shape.model),
             device == "cpu" and row["threads"] != planned.threads,
             abs(math.log(row["batch_size"] / config.batch_size)),
         )
 
     row = min(rows, key=distance)
     speed, notes = float(row["images_per_second"]), []
-    same = all(row[key] == getattr(wanted, key) for key in ROW_KEYS)
-    if not same:
-        speed *= sizes[_row_shape(row)][0] / needed
+    same_shape = all(row[key] == getattr(shape, key) for key in SHAPE_KEYS)
+    if not same_shape:
+        speed *= sizes[_row_shape(row)][0] / multiply_adds
         notes.append("scaled by multiply-adds")
     if device == "cpu" and row["threads"] != planned.threads:
         speed *= planned.threads / row["threads"]
         threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
         notes.append(f"scaled from {threads} to {planned.threads}")
-    seconds = work(config, start) / speed * _sharing(planned)
-    if same and row["batch_size"] == config.batch_size:
-        megabytes = row.get("memory_mb") or megabytes
+    seconds = weighted_images(config, start) / speed * _slowdown(planned)
+    if same_shape and row["batch_size"] == config.batch_size:
+        memory_mb = row.get("memory_mb") or memory_mb
     basis = "{model}, {blocks} blocks, {resolution}x{resolution} pixels, batch {batch_size}".format(**row)
-    return Estimate(seconds, megabytes, ", ".join([f"{basis}, on {device}", *notes]))
+    return Estimate(seconds, memory_mb, ", ".join([f"{basis}, on {device}", *notes]))
 
 
-def show(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
-    """Print what a sweep's runs cost, a line a curve; ``local`` is whether they train on this machine."""
+def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
+    """Print what a sweep's runs cost, one line a curve; ``local`` says whether they train on this machine."""
     curves: dict[str, list[tuple[Path, Config]]] = {}
     for folder, config in runs:
         curves.setdefault(config.curve, []).append((folder, config))
     total = sum(map(len, curves.values()))
-    found = benchmark()
-    rows = found["rows"] if found else []
-    todo = [
+    benchmark = read_benchmark()
+    rows = benchmark["rows"] if benchmark else []
+    unfinished = [
         (folder, config)
         for group in curves.values()
         for folder, config in group
         if config.force or not already_finished(folder, config)
     ]
     console = Console(width=None if Console().is_terminal else 160, soft_wrap=True, highlight=False)
-    if not todo:
+    if not unfinished:
         console.print(f"nothing to do: {total} of {total} runs are finished")
         return
-    configs = [config for _, config in todo]
-    planned = fitting(configs, rows) if local else plan(configs[0], 1)
+    configs = [config for _, config in unfinished]
+    planned = plan_within_memory(configs, rows) if local else plan(configs[0], 1)
     table = Table()
     for column in ("curve", "runs to do", "finished", "images", "time", "memory a run"):
         table.add_column(column, justify="left" if column == "curve" else "right", overflow="fold")
     estimates: list[Estimate] = []
-    images_left = 0
+    total_images = 0
     for curve, group in curves.items():
-        left = [(folder, config, _reached(folder)) for folder, config in group if (folder, config) in todo]
-        costs = [estimate(config, planned, rows, start) for _, config, start in left]
-        count = sum((config.iterations - start) * config.batch_size for _, config, start in left)
-        time = _time(_spread(costs, planned.workers))
-        memory = _size(max((cost.megabytes for cost in costs), default=0.0))
-        table.add_row(curve, str(len(left)), str(len(group) - len(left)), f"{count:,}", time, memory)
+        remaining = [
+            (config, _resume_iteration(folder)) for folder, config in group if (folder, config) in unfinished
+        ]
+        costs = [estimate(config, planned, rows, start) for config, start in remaining]
+        images = sum((config.iterations - start) * config.batch_size for config, start in remaining)
+        time = _format_time(_total_seconds(costs, planned.workers))
+        memory = _format_memory(max((cost.memory_mb for cost in costs), default=0.0))
+        table.add_row(curve, str(len(remaining)), str(len(group) - len(remaining)), f"{images:,}", time, memory)
         estimates += costs
-        images_left += count
+        total_images += images
     console.print(table)
-    largest = max(cost.megabytes for cost in estimates)
-    together = _size(largest * planned.workers)
+    largest_mb = max(cost.memory_mb for cost in estimates)
+    together = _format_memory(largest_mb * planned.workers)
     console.print(
-        f"{len(todo)} runs to do, {total - len(todo)} finished; {images_left:,} images; "
-        f"time: {_time(_spread(estimates, planned.workers))}, {_how(planned, local)}; "
-        f"memory: about {_size(largest)} a run" + (f", {together} together" if planned.workers > 1 else "")
+        f"{len(unfinished)} runs to do, {total - len(unfinished)} finished; {total_images:,} images; "
+        f"time: {_format_time(_total_seconds(estimates, planned.workers))}, {_format_plan(planned, local)}; "
+        f"memory: about {_format_memory(largest_mb)} a run"
+        + (f", {together} together" if planned.workers > 1 else "")
     )
-    if found is None:
-        console.print(NONE_YET)
+    if benchmark is None:
+        console.print(NO_BENCHMARK)
     else:
-        host = found.get("machine", {}).get("host")
+        host = benchmark.get("machine", {}).get("host")
         if host not in (None, platform.node()):
-            console.print(f"the benchmark is of another machine, {host}")
+            console.print(f"the benchmark is from another machine, {host}")
         for basis in dict.fromkeys(cost.basis for cost in estimates if cost.basis):
             console.print(f"from {basis}")
         if any(cost.seconds is None for cost in estimates):
-            console.print("the benchmark has no row for this device: python -m repro.bench --quick makes one")
+            console.print("the benchmark has no row for this device; run python -m repro.bench --quick")
 
 
-def fitting(configs: list[Config], rows: list[dict[str, Any]] | None = None) -> Plan:
-    """The plan for a sweep of these runs, with no more of them at once than the free memory holds."""
+def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None = None) -> Plan:
+    """The plan for a sweep of these runs, with no more at once than free memory holds unless ``workers`` is set.
+
+    ``rows`` are the benchmark's; by default those of the last benchmark of this machine.
+    """
     if rows is None:
-        found = benchmark()
-        rows = found["rows"] if found else []
+        benchmark = read_benchmark()
+        rows = benchmark["rows"] if benchmark else []
     planned = plan(configs[0], len(configs))
     if configs[0].workers is not None:
         return planned
-    return planned.within(max(estimate(config, planned, rows).megabytes for config in configs))
+    return planned.within(max(estimate(config, planned, rows).memory_mb for config in configs))
 
 
 def _shape(config: Config) -> Shape:
-    found, model = registry.get(config.dataset), config.model
-    resolution = config.dataset.resolution or found.size
+    dataset, model = registry.get(config.dataset), config.model
+    resolution = config.dataset.resolution or dataset.size
     options = json.dumps(model.options, sort_keys=True)
-    return Shape(model.name, model.blocks, model.width, resolution, found.channels, found.classes, options)
+    return Shape(model.name, model.blocks, model.width, resolution, dataset.channels, dataset.classes, options)
 
 
 def _row_shape(row: dict[str, Any]) -> Shape:
-    return Shape(**{key: row[key] for key in ROW_KEYS})
+    return Shape(**{key: row[key] for key in SHAPE_KEYS})
 
 
-def _sharing(planned: Plan) -> float:
-    """How many times slower a run is for those that share its GPU or its cores."""
+def _slowdown(planned: Plan) -> float:
+    """How many times longer a run takes because others share its GPU or its cores."""
     if planned.gpus:
         return math.ceil(planned.workers / len(planned.gpus))
     return max(1.0, planned.workers * planned.threads / planned.cores)
 
 
-def _reached(folder: Path) -> int:
-    """The iteration that a run goes on from."""
+def _resume_iteration(folder: Path) -> int:
     saved = checkpoints.found(folder)
     return int(saved[0].stem.split("-")[1]) if saved else 0
 
 
-def _spread(costs: list[Estimate], workers: int) -> float | None:
-    """Seconds until the last of the runs ends, each starting where one has ended."""
+def _total_seconds(costs: list[Estimate], workers: int) -> float | None:
+    """Seconds until the last run ends, where each starts as soon as a worker is free; None if any is unknown."""
     ends = [0.0] * max(1, workers)
     for cost in costs:
         if cost.seconds is None:
@@ -264,15 +277,15 @@ def _spread(costs: list[Estimate], workers: int) -> float | None:
     return max(ends)
 
 
-def _how(planned: Plan, local: bool) -> str:
+def _format_plan(planned: Plan, local: bool) -> str:
     if not local:
-        return "one run after the other (the launcher decides how many run at once)"
-    where = f" on {len(planned.gpus)} GPUs" if len(planned.gpus) > 1 else " on the GPU" if planned.gpus else ""
-    threads = "" if planned.gpus else f" of {planned.threads} thread{'s' * (planned.threads > 1)}"
-    return f"{planned.workers} at once{threads}{where}"
+        return "one run after another (the launcher decides how many run at once)"
+    device = f" on {len(planned.gpus)} GPUs" if len(planned.gpus) > 1 else " on the GPU" if planned.gpus else ""
+    threads = "" if planned.gpus else f", {planned.threads} thread{'s' * (planned.threads > 1)} each"
+    return f"{planned.workers} at once{threads}{device}"
 
 
-def _time(seconds: float | None) -> str:
+def _format_time(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -281,5 +294,5 @@ def _time(seconds: float | None) -> str:
     return f"{seconds:,.0f} s"
 
 
-def _size(megabytes: float) -> str:
-    return f"{megabytes / 1024:,.1f} GB" if megabytes >= 1024 else f"{megabytes:,.0f} MB"
+def _format_memory(memory_mb: float) -> str:
+    return f"{memory_mb / 1024:,.1f} GB" if memory_mb >= 1024 else f"{memory_mb:,.0f} MB"

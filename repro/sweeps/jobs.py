@@ -1,4 +1,4 @@
-"""A job of a sweep: what it overrides, what that composes and resolves to, where it goes. No torch here."""
+"""A job of a sweep: its overrides, the configuration they compose, its folder. No torch here."""
 
 import copy
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from repro.config import Config, resolve
 from repro.config.errors import ReproError
 from repro.data import images
 
-# In a sweep the terminal is the progress display's: a job's log goes to its folder alone.
+# In a sweep the terminal belongs to the progress display, so a job logs only to its folder.
 QUIET = "hydra.job_logging.root.handlers=[file]"
 
 
@@ -24,19 +24,19 @@ class Job:
     overrides: list[str]
     config: Config  # resolved
     folder: Path
-    composed: DictConfig  # with Hydra's own part
+    composed: DictConfig  # including the hydra section
 
 
 class Composer:
-    """Makes the jobs of one sweep; ``composed`` is the sweep's own configuration."""
+    """Composes the jobs of one sweep from its configuration, ``composed``."""
 
     def __init__(self, loader: ConfigLoader, composed: DictConfig):
         self.loader, self.composed = loader, composed
-        self.compositions: dict[tuple[str, ...], tuple[str, DictConfig]] = {}
+        self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # without seed -> seed, result
 
     def job(self, overrides: list[str]) -> Job:
-        """The job that overrides what it is given. Raises ReproError, and what Hydra raises."""
-        composed = self._composed(overrides)
+        """The job with these overrides. Raises ReproError for wrong values, and what Hydra raises."""
+        composed = self._compose(overrides)
         HydraConfig.instance().set_config(composed)
         folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
         task = copy.copy(composed)
@@ -49,18 +49,20 @@ class Composer:
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
-        """As Hydra composes it; that takes tens of milliseconds, which jobs that differ by seed alone share."""
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        # Composing takes tens of milliseconds, so jobs that differ only in their seed share one composition.
         seed = next((o for o in overrides if o.startswith("seed=")), None)
-        others = tuple(o for o in overrides if o != seed)
-        if seed is None or others not in self.compositions:
+        key = tuple(o for o in overrides if o != seed)
+        if seed is None or key not in self.cache:
             composed: DictConfig = self.loader.load_sweep_config(self.composed, [*overrides, QUIET])
             if seed and "seed" in composed.hydra.job.config.override_dirname.exclude_keys:
-                self.compositions[others] = seed, composed
+                self.cache[key] = seed, composed
             return composed
-        other, composed = self.compositions[others]
+        cached_seed, composed = self.cache[key]
         composed = copy.deepcopy(composed)
         composed.seed = OverridesParser.create().parse_override(seed).value()
         with read_write(composed.hydra):
-            composed.hydra.overrides.task = [seed if o == other else o for o in composed.hydra.overrides.task]
+            composed.hydra.overrides.task = [
+                seed if o == cached_seed else o for o in composed.hydra.overrides.task
+            ]
         return composed

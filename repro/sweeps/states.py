@@ -1,4 +1,4 @@
-"""Where every run stands, read off its record. No torch here."""
+"""The state of every run, read from its record. No torch here."""
 
 import json
 import sys
@@ -15,81 +15,81 @@ from repro.records.lock import holder
 if TYPE_CHECKING:
     from rich.table import Table
 
-SECONDS = 5.0  # between two looks of --watch
+WATCH_SECONDS = 5.0  # between two updates of --watch
 COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "host", "reason")
 
 
-def look(folder: Path, config: Config | None = None) -> dict[str, Any]:
-    """One run: its state ("missing", "running", "stopped", or what its record says), progress, host, reason.
+def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
+    """One run: its state, progress, host and reason; accuracy is a fraction.
 
-    "stopped" is a run that died without saying so. ``config`` is what the run should be: "outdated" is a record of
-    other values, as its reason says. Speed is in images a second, time left in seconds, accuracy a fraction.
+    Its state is the status that its record has, or "missing", "broken" (unreadable), "stopped" (its process died
+    without recording an end) or "outdated" (recorded with other values than ``config``; the reason names them).
     """
     iterations = config.iterations if config else None
-    nothing = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "host", "reason"))
-    found: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **nothing}
+    empty = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "host", "reason"))
+    missing: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **empty}
     try:
         info = read_info(folder)
     except ReproError as error:
-        return {**found, "state": "broken", "reason": str(error)}
+        return {**missing, "state": "broken", "reason": str(error)}
     if info is None:
-        return found
+        return missing
     row = last_row(folder) or {"iteration": 0}
     total = info["config"]["iterations"]
     state = info["status"]
     reason = info.get("reason")
     if state == "running" and holder(folder) is None:
         state = "stopped"
-    if config and (other := outdated(info, config)):
-        state, reason = "outdated", other
+    if config and (difference := outdated(info, config)):
+        state, reason = "outdated", difference
     speed = row.get("images_per_second")
-    left = None
+    seconds_left = None
     if state == "running" and speed:
-        left = (total - row["iteration"]) * info["config"]["batch_size"] / speed
+        seconds_left = (total - row["iteration"]) * info["config"]["batch_size"] / speed
     return {
-        **found,
+        **missing,
         "state": state,
         "iteration": row["iteration"],
         "iterations": total,
         "accuracy": row.get("test_accuracy"),
         "images_per_second": speed,
-        "seconds_left": left,
+        "seconds_left": seconds_left,
         "host": info.get("host"),
         "reason": reason,
     }
 
 
-def show(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:
-    """Print runs, folder and what they should be, as a table or as JSON; mode is "table", "watch" or "json"."""
-    wanted = list(runs)
+def print_states(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:
+    """Print each run's state; a run is a folder and what it should be, mode is "table", "watch" or "json"."""
+    runs = list(runs)
     if mode == "json":
-        print(json.dumps(rows(wanted), indent=1))
+        print(json.dumps(describe_runs(runs), indent=1))
     elif mode == "watch":
-        _watch(wanted)
+        _watch(runs)
     else:
         from rich.console import Console
 
         console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200)
-        console.print(table(rows(wanted)))
+        console.print(build_table(describe_runs(runs)))
 
 
-def rows(runs: Iterable[tuple[Path, Config | None]]) -> list[dict[str, Any]]:
-    """Every run as ``look`` sees it."""
-    return [look(folder, config) for folder, config in runs]
+def describe_runs(runs: Iterable[tuple[Path, Config | None]]) -> list[dict[str, Any]]:
+    """``describe_run`` for each run."""
+    return [describe_run(folder, config) for folder, config in runs]
 
 
 def _watch(runs: list[tuple[Path, Config | None]]) -> None:
     from rich.live import Live
 
-    with Live(table(now := rows(runs)), auto_refresh=False) as live:
-        while any(row["state"] not in FINISHED for row in now):
-            time.sleep(SECONDS)
-            now = rows(runs)
-            live.update(table(now), refresh=True)
+    with Live(build_table(rows := describe_runs(runs)), auto_refresh=False) as live:
+        while any(row["state"] not in FINISHED for row in rows):
+            time.sleep(WATCH_SECONDS)
+            rows = describe_runs(runs)
+            live.update(build_table(rows), refresh=True)
 
 
-def table(rows: list[dict[str, Any]]) -> "Table":
-    """A line a run, under how many there are in each state."""
+def build_table(rows: list[dict[str, Any]]) -> "Table":
+    """A table with one line a run, titled by the number of runs in each state."""
     from rich.table import Table
 
     states: dict[str, int] = {}
@@ -100,15 +100,15 @@ def table(rows: list[dict[str, Any]]) -> "Table":
     for column in COLUMNS:
         table.add_column(column, overflow="fold", min_width=40 if column == "run" else None)
     for row in rows:
-        done = "" if row["iteration"] is None else f"{row['iteration']}/{row['iterations']}"
-        accuracy, speed, left = (row.get(key) for key in ("accuracy", "images_per_second", "seconds_left"))
+        progress = "" if row["iteration"] is None else f"{row['iteration']}/{row['iterations']}"
+        accuracy, speed, seconds_left = (row.get(key) for key in ("accuracy", "images_per_second", "seconds_left"))
         table.add_row(
             row["run"],
             row["state"],
-            done,
+            progress,
             "" if accuracy is None else f"{accuracy:.1%}",
             "" if speed is None else f"{speed:,.0f}",
-            "" if left is None else f"{left / 60:,.1f} min",
+            "" if seconds_left is None else f"{seconds_left / 60:,.1f} min",
             (row.get("host") or "") if row["state"] in ("running", "stopped") else "",
             row.get("reason") or "",
         )

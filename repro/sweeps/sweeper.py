@@ -1,7 +1,7 @@
-"""A sweep becomes jobs, any launcher runs them, and every failure has a name.
+"""A sweep becomes jobs, any launcher runs them, and every failed run is named.
 
-Hydra's own sweeper does not see experiments in subfolders, lets two jobs write into one folder, and reports only
-the first of several failures.
+Hydra's own sweeper misses experiments in subfolders, lets two jobs write into one folder, and reports only the
+first of several failures.
 """
 
 import itertools
@@ -34,14 +34,14 @@ from repro.sweeps.progress import Progress
 
 
 class Sweeper:
-    """Expands experiments, refuses what cannot be right, drops finished runs, launches the rest."""
+    """Expands experiments, rejects wrong configurations, skips finished runs, launches the rest."""
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         self.params = dict(params or {})
         self.show = show  # instead of launching: "cost", or how repro.sweeps.states shows the runs
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what ``sweep`` needs. Raises ReproError where the launcher's plug-in is not installed."""
+        """Keep what ``sweep`` needs. Raises ReproError if the launcher's plug-in is not installed."""
         self.loader = hydra_context.config_loader
         self.composer = Composer(self.loader, config)
         try:
@@ -54,29 +54,29 @@ class Sweeper:
             raise ReproError(no_launcher(config.hydra.runtime.choices["hydra/launcher"])) from error
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every job that is not finished; ReproError names those that failed."""
-        here = self.launcher if isinstance(self.launcher, OnThisMachine) else None
-        if here and not self.show:
-            here.start()
-        jobs = merged([self.composer.job(overrides) for overrides in self._expand(arguments)])
+        """Launch every unfinished job; their returns in order. Raises a ReproError that names every failed run."""
+        local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
+        if local_launcher and not self.show:
+            local_launcher.start()
+        jobs = merge_shared([self.composer.job(overrides) for overrides in self._expand(arguments)])
         if self.show == "cost":
-            cost.show([(job.folder, job.config) for job in jobs], local=here is not None)
+            cost.print_cost([(job.folder, job.config) for job in jobs], local=local_launcher is not None)
             return []
         if self.show:
-            states.show([(job.folder, job.config) for job in jobs], self.show)
+            states.print_states([(job.folder, job.config) for job in jobs], self.show)
             return []
-        todo = [job for job in jobs if not already_finished(job.folder, job.config)]
-        if len(todo) < len(jobs):
-            done = len(jobs) - len(todo)
-            print(f"{done} of {len(jobs)} runs are finished already; force=true trains them again")
-        if not todo:
+        unfinished = [job for job in jobs if not already_finished(job.folder, job.config)]
+        if len(unfinished) < len(jobs):
+            finished = len(jobs) - len(unfinished)
+            print(f"{finished} of {len(jobs)} runs are finished already; force=true trains them again")
+        if not unfinished:
             return []
-        returns = list(here.launch_jobs(todo) if here else self._launch(todo))
-        report_failures(todo, returns)
+        returns = list(local_launcher.launch_jobs(unfinished) if local_launcher else self._launch(unfinished))
+        raise_failures(unfinished, returns)
         return returns
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
-        """By a launcher that knows Hydra alone."""
+        """Launch through Hydra's own interface, by overrides."""
         try:
             with Progress([(job.folder, job.config) for job in jobs]):
                 overrides = [[*job.overrides, QUIET] for job in jobs]
@@ -85,11 +85,11 @@ class Sweeper:
             reason = (str(error).strip() or "no reason given").splitlines()[0]
             raise ReproError(
                 f"the launcher gave up ({type(error).__name__}: {reason}); what it started may still run. "
-                "Launch again when they have ended: finished runs are kept, the others go on"
+                "Run the same command again once they have ended: finished runs are kept, unfinished ones resume"
             ) from error
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
-        """The overrides of every job; what the command line says replaces the sweep's own ``params``."""
+        """The overrides of every job; arguments replace the sweep's ``params`` of the same key."""
         values: dict[str, list[str]] = {}
         parser = OverridesParser.create(config_loader=self.loader)
         params = [f"{key}={value}" for key, value in self.params.items()]
@@ -102,7 +102,7 @@ class Sweeper:
             elif override.is_discrete_sweep():
                 choices = list(override.sweep_string_iterator())
             else:
-                raise ReproError(f"{override.input_line}: an interval has no list of values; name them")
+                raise ReproError(f"{override.input_line}: an interval cannot be swept; list its values")
             if not choices:
                 raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
             values[key] = choices
@@ -133,7 +133,10 @@ def _nothing(composed: DictConfig) -> None:
 
 
 def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
-    """The experiments that an override names, with patterns such as ``fig5a/*`` or ``glob(fig5a/*)`` expanded."""
+    """The experiments that an override names, patterns such as ``fig5a/*`` or ``glob(fig5a/*)`` expanded.
+
+    Raises ReproError for a pattern that matches nothing.
+    """
     exclude: list[str] = []
     if isinstance(value := override.value(), Glob):
         include, exclude = value.include, value.exclude
@@ -141,36 +144,41 @@ def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
         include = list(override.sweep_string_iterator())
     else:
         include = [override.get_value_element_as_str()]
-    found: dict[str, None] = {}
-    for name in include:
-        matches = [n for n in experiments(loader) if fnmatchcase(n, name)] if "*" in name else [name]
+    names: dict[str, None] = {}
+    for pattern in include:
+        matches = [pattern]
+        if "*" in pattern:
+            matches = [name for name in list_experiments(loader) if fnmatchcase(name, pattern)]
         if not matches:
             raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
-        found |= dict.fromkeys(matches)
-    return [name for name in found if not any(fnmatchcase(name, pattern) for pattern in exclude)]
+        names |= dict.fromkeys(matches)
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in exclude)]
 
 
-def experiments(loader: ConfigLoader, folder: str = "") -> list[str]:
-    """Every experiment of the search path, as <figure>/<curve>."""
+def list_experiments(loader: ConfigLoader, folder: str = "") -> list[str]:
+    """Every experiment on Hydra's search path, as <figure>/<curve>."""
     names = []
     group = f"experiment/{folder}".rstrip("/")
     for name in loader.get_group_options(group, ObjectType.GROUP):
-        names += experiments(loader, f"{folder}{name}/")
+        names += list_experiments(loader, f"{folder}{name}/")
     return names + [f"{folder}{name}" for name in loader.get_group_options(group, ObjectType.CONFIG)]
 
 
-def merged(jobs: list[Job]) -> list[Job]:
-    """The jobs without those that another curve shares; ReproError if two others would write into one folder."""
+def merge_shared(jobs: list[Job]) -> list[Job]:
+    """The jobs, a run that several curves share only once.
 
-    def settings(job: Job) -> list[str]:
-        return [o for o in job.overrides if not o.startswith("experiment=")]
+    Raises ReproError if two different runs would write into one folder.
+    """
+
+    def without_experiment(job: Job) -> list[str]:
+        return [override for override in job.overrides if not override.startswith("experiment=")]
 
     kept: dict[Path, Job] = {}
     for job in jobs:
         other = kept.setdefault(job.folder, job)
         shared = (
             job.overrides != other.overrides
-            and settings(job) == settings(other)
+            and without_experiment(job) == without_experiment(other)
             and fingerprint(job.config) == fingerprint(other.config)
         )
         if other is not job and not shared:
@@ -181,11 +189,11 @@ def merged(jobs: list[Job]) -> list[Job]:
     return list(kept.values())
 
 
-def report_failures(jobs: list[Job], returns: list[JobReturn]) -> None:
-    """ReproError that lists every failed run with its reason, if there is one."""
+def raise_failures(jobs: list[Job], returns: list[JobReturn]) -> None:
+    """Raise a ReproError that lists every failed run with its reason, if any failed."""
     failed = []
-    for job, done in zip(jobs, returns, strict=True):
-        if (error := _compat.error_of(done)) is not None:
+    for job, job_return in zip(jobs, returns, strict=True):
+        if (error := _compat.error_of(job_return)) is not None:
             reason = str(error) if isinstance(error, ReproError) else f"{type(error).__name__}: {error}"
             failed.append(f"  {job.folder}: {reason}")
             logging.getLogger(__name__).debug("failed", exc_info=error)

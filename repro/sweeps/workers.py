@@ -1,7 +1,7 @@
-"""The processes that a sweep trains in: several runs at once, each in one of its own.
+"""The processes that a sweep trains in: several runs at once, each in its own.
 
-A server imports torch once, and every run is a fork of it: it starts in tens of milliseconds, and what kills it
-kills nothing else. How many run at once changes no result: ``threads`` a run does not depend on it.
+A server imports torch once and every run is a fork of it, so a run starts in tens of milliseconds and a killed
+worker fails only its own run. How many run at once changes no result, because ``threads`` does not depend on it.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ from repro.tracking import mirror
 from repro.training import lifecycle
 from repro.training.interrupts import Interrupted, interruptible
 
-SECONDS = 0.1  # between two looks for a signal
-GRACE = 3.0  # seconds that a second Ctrl-C leaves a run to say that it was interrupted
-FORWARDED = [signal.SIGTERM, signal.SIGUSR2]  # what a run may hear by itself too
-AT_ONCE = signal.SIGUSR1  # tells a run to end without a checkpoint
+POLL_SECONDS = 0.1  # between two checks for a signal
+GRACE_SECONDS = 3.0  # after a second Ctrl-C, for runs to record that they were interrupted
+RUN_SIGNALS = [signal.SIGTERM, signal.SIGUSR2]  # a run obeys these from anyone
+ABORT = signal.SIGUSR1  # ends a run without a checkpoint
 
 
 def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[JobReturn]:
-    """Run every job, so many at once as planned; what became of each, in their order.
+    """Run every job, as many at once as planned; their returns in order.
 
-    A run that fails or dies is reported in its place, the others go on. SIGINT, SIGTERM and SIGUSR2 end every
-    run with a checkpoint and then raise Interrupted, a second SIGINT at once.
+    A run that fails or is killed fails alone; its return holds the error. SIGINT, SIGTERM and SIGUSR2 end every
+    run with a checkpoint and then raise Interrupted; a second SIGINT ends them without.
     """
     returns = [JobReturn() for _ in jobs]
     waiting = list(range(len(jobs)))
@@ -48,36 +48,36 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
     running: dict[int, _Run] = {}  # by sentinel
     context = multiprocessing.get_context("forkserver")
     start_server(jobs[0].composed)
-    silent = context.RawValue("b", 0)  # what one run learns of W&B, the later ones need not wait for
+    silent = context.RawValue("b", 0)  # repro.tracking.mirror.silent, shared by the runs
     with interruptible() as stop:
         try:
-            told = False
+            stopping = False
             while running or (waiting and not stop):
                 while waiting and slots and not stop:
-                    number, slot = waiting.pop(0), slots.pop(0)
-                    job = jobs[number]
+                    index, slot = waiting.pop(0), slots.pop(0)
+                    job = jobs[index]
                     with read_write(job.composed), read_write(job.composed.hydra), open_dict(job.composed.hydra):
-                        job.composed.hydra.job.id = job.composed.hydra.job.num = initial_job_idx + number
-                    run = _Run(context, number, slot, job, planned, silent)
+                        job.composed.hydra.job.id = job.composed.hydra.job.num = initial_job_idx + index
+                    run = _Run(context, index, slot, job, planned, silent)
                     running[run.process.sentinel] = run
-                if stop and not told:
-                    told = True
+                if stop and not stopping:
+                    stopping = True
                     for run in running.values():
-                        run.tell(signal.SIGTERM)
-                for sentinel in wait(list(running), timeout=SECONDS):
+                        run.send_signal(signal.SIGTERM)
+                for sentinel in wait(list(running), timeout=POLL_SECONDS):
                     run = running.pop(sentinel)  # type: ignore[arg-type]
-                    returns[run.number] = run.over()
+                    returns[run.index] = run.finish()
                     slots.append(run.slot)
             if stop:
                 raise Interrupted(stop[0])
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a third Ctrl-C would leave some behind
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a third Ctrl-C would leave runs behind
             for run in running.values():
-                run.tell(AT_ONCE)
-            end = time.monotonic() + GRACE
+                run.send_signal(ABORT)
+            deadline = time.monotonic() + GRACE_SECONDS
             for run in running.values():
-                run.process.join(max(0.0, end - time.monotonic()))
-                run.tell(signal.SIGKILL)
+                run.process.join(max(0.0, deadline - time.monotonic()))
+                run.send_signal(signal.SIGKILL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return returns
 
@@ -85,55 +85,56 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
 class _Run:
     """One job in its process."""
 
-    def __init__(self, context: Any, number: int, slot: int, job: Job, planned: Plan, silent: Any):
-        self.number, self.slot, self.job = number, slot, job
-        self.result, theirs = context.Pipe(duplex=False)
+    def __init__(self, context: Any, index: int, slot: int, job: Job, planned: Plan, silent: Any):
+        self.index, self.slot, self.job = index, slot, job
+        self.receiver, sender = context.Pipe(duplex=False)
         gpu = planned.gpus[slot % len(planned.gpus)] if planned.gpus else ""
-        arguments = (job, planned.threads, gpu, _compat.version_base(), silent, theirs)
-        self.process = context.Process(target=_job, args=arguments)
+        arguments = (job, planned.threads, gpu, _compat.version_base(), silent, sender)
+        self.process = context.Process(target=_run_job, args=arguments)
         with _compat.without_main():
             self.process.start()
-        theirs.close()
+        sender.close()
 
-    def tell(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             if self.process.exitcode is None:
                 os.kill(self.process.pid, number)
 
-    def over(self) -> JobReturn:
-        """What became of it, once its process has ended."""
+    def finish(self) -> JobReturn:
+        """Wait for the process to end; the job's return."""
         self.process.join()
-        if self.process.exitcode == _compat.ORPHANED:  # it may be alive, but nobody would know when it ends
+        if self.process.exitcode == _compat.ORPHANED:  # it may be alive, but its end could not be noticed
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
         error: str | None
         try:
-            error = self.result.recv() if self.result.poll() else _death(self.process.exitcode)
+            error = self.receiver.recv() if self.receiver.poll() else _describe_exit(self.process.exitcode)
         except EOFError:
-            error = _death(self.process.exitcode)
-        self.result.close()
-        if self.process.exitcode:  # it may have had no time to write its end
-            mark_failed(self.job.folder, error or _death(self.process.exitcode))
+            error = _describe_exit(self.process.exitcode)
+        self.receiver.close()
+        if self.process.exitcode:  # it may not have recorded its end
+            mark_failed(self.job.folder, error or _describe_exit(self.process.exitcode))
         if error is None:
             return JobReturn(self.job.overrides, status=JobStatus.COMPLETED)
-        return _compat.failed(self.job.overrides, ReproError(error))
+        return _compat.failed_return(self.job.overrides, ReproError(error))
 
 
-def _death(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code == -signal.SIGKILL:
         return (
-            "its process was killed by signal 9, as the system does when memory runs out; launch again, with "
-            "fewer workers= if that was it"
+            "its process was killed by signal 9, as the system does when memory runs out; run the same command "
+            "again to resume, with fewer workers= if memory ran out"
         )
-    what = f"was killed by signal {-code}" if code < 0 else f"ended by itself with code {code}"
-    return f"its process {what}; train.log has its last words, the same command goes on"
+    end = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+    return f"its process {end}; see train.log, and run the same command again to resume"
 
 
 def start_server(composed: DictConfig) -> None:
-    """Start what runs are forked from, if it is not there: it imports what they need while we go on.
+    """Start the server that runs are forked from, unless it runs; it imports what they need in the background.
 
-    ``composed`` is the sweep's own configuration. The server hears no signal: those to a whole group of processes
-    would end it before its runs. Nor do they hear Ctrl-C, which a terminal tells all of us: we tell them.
+    ``composed`` is the configuration of the sweep itself. The server blocks the signals that stop a sweep: sent to
+    the process group, they would end it before its runs. Runs ignore Ctrl-C too, which a terminal sends to the
+    whole group; the sweep forwards it to them.
     """
     modules = [
         "torch",
@@ -142,67 +143,66 @@ def start_server(composed: DictConfig) -> None:
         "repro.data.batches",
         "repro.tracking.mirror",
     ]
+    # wandb.init imports wandb.sdk.launch, and with it all of wandb
     modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
-    # (wandb.init itself imports wandb.sdk.launch, and all of wandb with it)
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
-    # No thread may run where processes are forked from; and where more threads than cores are asked for, none may
-    # spin while it waits.
-    settings = {"OPENBLAS_NUM_THREADS": "1"}
+    # A process that forks may run no other thread, and with more threads than cores none may spin while it waits.
+    variables = {"OPENBLAS_NUM_THREADS": "1"}
     if (composed.workers or 1) * (composed.threads or 1) > machine.cores():
-        settings["OMP_WAIT_POLICY"] = "passive"
-    before = {key: os.environ.get(key) for key in settings}
-    os.environ.update(settings | {key: value for key, value in before.items() if value is not None})
+        variables["OMP_WAIT_POLICY"] = "passive"
+    added = variables.keys() - os.environ.keys()  # the user's own values stay
+    os.environ.update({key: variables[key] for key in added})
     try:
-        _compat.start_fork_server(blocked=[signal.SIGINT, *FORWARDED])
+        _compat.start_fork_server(blocked=[signal.SIGINT, *RUN_SIGNALS])
     finally:
-        for key in [key for key, value in before.items() if value is None]:
+        for key in added:
             del os.environ[key]
 
 
-def _job(job: Job, threads: int, gpu: str, base: Any, silent: Any, result: Connection) -> None:
-    """In its own process: train one run as Hydra's own launcher does, and tell what went wrong, or None."""
+def _run_job(job: Job, threads: int, gpu: str, version_base: Any, silent: Any, sender: Connection) -> None:
+    """In its own process: train one run as Hydra's launcher does; send the error as text, or None."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    threading.Thread(target=_follow, daemon=True).start()
-    signal.signal(AT_ONCE, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(ABORT, signal.default_int_handler)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     mirror.silent = silent
     try:
-        result.send(_train(job, threads, base))
+        sender.send(_train(job, threads, version_base))
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "signal", signal.SIGINT)
-        result.send(f"interrupted by signal {number}; the same command goes on")
+        sender.send(f"interrupted by signal {number}; run the same command again to resume")
     finally:
-        result.close()
+        sender.close()
 
 
-def _train(job: Job, threads: int, base: Any) -> str | None:
+def _train(job: Job, threads: int, version_base: Any) -> str | None:
     import torch
 
     def task(composed: DictConfig) -> None:
-        """What the sweep resolved is what is trained, though the environment be another here."""
+        # job.config, not composed: the environment may differ here, and a run trains what the sweep resolved.
         lifecycle.run(job.config, Path(HydraConfig.get().runtime.output_dir))
 
-    with contextlib.suppress(OSError):  # what is printed, or said in dying, is not for the terminal
+    with contextlib.suppress(OSError):  # prints and crash reports go to the log
         job.folder.mkdir(parents=True, exist_ok=True)
         with open(job.folder / "train.log", "ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         faulthandler.enable()
     torch.set_num_threads(threads)
-    _compat.set_version_base(base)
+    _compat.set_version_base(version_base)
     setup_globals()
     JobRuntime.instance().set("name", job.composed.hydra.job.name)
     try:
-        done = run_job(
+        job_return = run_job(
             hydra_context=_compat.job_context(job.composed),
             task_function=task,
             config=job.composed,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        if (error := _compat.error_of(done)) is not None:
+        if (error := _compat.error_of(job_return)) is not None:
             raise error
         return None
     except ReproError as error:
@@ -212,8 +212,8 @@ def _train(job: Job, threads: int, base: Any) -> str | None:
         return f"{type(error).__name__}: {error}"[:10_000]
 
 
-def _follow() -> None:
-    """End when the sweep's own process does, however it does: nobody would launch or stop this run again."""
+def _end_with_parent() -> None:
+    """Kill this process when the sweep's process ends in whatever way, because nothing else would stop it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
