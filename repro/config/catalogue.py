@@ -37,14 +37,13 @@ def composed(*overrides: str) -> Any:
 @contextlib.contextmanager
 def hydra_of_our_own() -> Iterator[None]:
     """Hydra with ``conf/`` alone, whatever app or notebook has started it already."""
-    instance = GlobalHydra.instance()
-    before = instance.hydra
-    instance.clear()
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     finally:
-        instance.hydra = before
+        GlobalHydra.instance().hydra = before
 
 
 def run_of(*overrides: str) -> Config:
