@@ -1,4 +1,4 @@
-"""Data: what is loaded, from where, and what a batch is."""
+"""Data: sources, contents, subsets and batches."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from conftest import image_tree
 
 from repro.config import Dataset
 from repro.config.errors import ReproError
-from repro.data import images
+from repro.data import images, registry
 from repro.data.batches import Batches, load
 
 
@@ -27,10 +27,10 @@ def test_digits_are_split_once_for_all(digits):
     assert digits.test_images.shape == (1497, 8, 8, 1)
     assert digits.train_images.dtype == torch.uint8
     assert digits.classes == len(digits.train_labels.unique()) == 10
-    everything = torch.cat([digits.train_images, digits.test_images]).float()
+    pixels = torch.cat([digits.train_images, digits.test_images]).float()
     from sklearn.datasets import load_digits
 
-    assert everything.mean().item() == pytest.approx(load_digits().images.mean())
+    assert pixels.mean().item() == pytest.approx(load_digits().images.mean())
 
 
 def test_the_mean_image_is_subtracted_and_nothing_is_divided(digits):
@@ -44,8 +44,8 @@ def test_every_epoch_is_a_new_permutation_and_batches_span_its_end(digits):
     batches = Batches(digits, 125, mirror=False, seed=0)
     stream = torch.cat([batches(i)[0] for i in range(24)]).flatten(1)  # 3,000 images: ten epochs of 300
     epochs = stream.split(300)
-    everything = digits.network_input(digits.train_images).flatten(1)
-    expected = sorted(map(tuple, everything.tolist()))
+    train_images = digits.network_input(digits.train_images).flatten(1)
+    expected = sorted(map(tuple, train_images.tolist()))
     assert all(sorted(map(tuple, e.tolist())) == expected for e in epochs)
     assert not torch.equal(epochs[0], epochs[1])
 
@@ -54,10 +54,10 @@ def test_a_batch_is_a_function_of_seed_and_iteration(digits):
     def make(seed):
         return Batches(digits, 64, mirror=True, seed=seed)
 
-    forwards = make(1)
-    seen = [forwards(i)[0] for i in range(20)]
-    assert torch.equal(make(1)(17)[0], seen[17])
-    assert not torch.equal(make(2)(17)[0], seen[17])
+    in_order = make(1)
+    images = [in_order(i)[0] for i in range(20)]
+    assert torch.equal(make(1)(17)[0], images[17])
+    assert not torch.equal(make(2)(17)[0], images[17])
 
 
 def test_a_batch_may_be_larger_than_the_set(digits):
@@ -69,8 +69,8 @@ def test_half_the_images_are_mirrored(cifar):
     loaded = load(cifar)
     plain = Batches(loaded, 300, mirror=False, seed=4)
     mirrored = Batches(loaded, 300, mirror=True, seed=4)
-    back = loaded.mean.permute(2, 0, 1)
-    x, y = plain(0)[0] + back, mirrored(0)[0] + back
+    mean = loaded.mean.permute(2, 0, 1)
+    x, y = plain(0)[0] + mean, mirrored(0)[0] + mean
     same = (x == y).all((1, 2, 3))
     flipped = (x.flip(3) == y).all((1, 2, 3))
     assert (same | flipped).all()
@@ -81,7 +81,7 @@ def test_an_image_folder_is_decoded_once(cifar, tmp_path, monkeypatch):
     first = load(cifar)
     assert first.train_images.shape == (30, 32, 32, 3)
     assert first.test_labels.tolist() == [label for label in range(10) for _ in range(2)]
-    monkeypatch.setattr(images, "_decode", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "_decode", lambda *_: pytest.fail("decoded again"))
     again = load(cifar)
     assert torch.equal(first.train_images, again.train_images)
     assert list((tmp_path / "cache").rglob(".*")) == []  # nothing half-written left
@@ -97,7 +97,7 @@ def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
     """torchvision's files and an image folder of the same images give the same set, in the same order."""
     from torchvision import datasets
 
-    tree = images._decode_tree(tmp_path / "images", "cifar10")
+    tree = images._decode_tree(tmp_path / "images", "cifar10", registry.get(cifar))
     shuffle = np.random.default_rng(3).permutation(30)
 
     class CIFAR10:
@@ -146,19 +146,19 @@ def test_a_broken_cache_is_decoded_anew(cifar, tmp_path, capsys, spoil):
 
 
 def test_a_full_disk_costs_the_cache_not_the_run(cifar, monkeypatch, capsys):
-    def full(*args):
+    def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.np, "save", full)
+    monkeypatch.setattr(images.np, "save", full_disk)
     assert len(load(cifar).train_labels) == 30
     assert "are not cached" in capsys.readouterr().out
 
 
 def test_a_folder_that_may_not_be_read_is_named(cifar, monkeypatch):
-    def closed(*args):
+    def deny(*args):
         raise PermissionError(13, "Permission denied", "images/train")
 
-    monkeypatch.setattr(images, "_image_tree", closed)
+    monkeypatch.setattr(images, "_find_image_tree", deny)
     with pytest.raises(ReproError, match="images/train cannot be read: Permission denied"):
         load(cifar)
 
@@ -190,7 +190,7 @@ def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch)
         str(tmp_path / "nothing"),
         "could not be downloaded",
         "train/<class>/*.png",
-        "name another root",
+        "Provide one of them, or set another root",
     ):
         assert part in message
 

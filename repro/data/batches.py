@@ -23,53 +23,53 @@ class Data:
     classes: int
 
     def network_input(self, images: Tensor) -> Tensor:
-        """uint8 (n, H, W, C) to float32 (n, C, H, W): the mean image subtracted, no division (as the author)."""
+        """uint8 (n, H, W, C) to float32 (n, C, H, W): subtracts the mean image only, as the author does."""
         return (images.float() - self.mean).permute(0, 3, 1, 2)
 
 
 def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
-    """The data set that the configuration names, on ``device``; a subset is the same for every seed.
+    """The configured data set on ``device``; a subset is the same for every seed.
 
-    Raises ReproError where the data is missing or incomplete.
+    Raises ReproError for missing or incomplete data.
     """
     arrays = images.load(dataset)
-    parts: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for split, count in (("train", dataset.train_images), ("test", dataset.test_images)):
         pixels, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if count is not None and count < len(labels):
-            chosen = np.random.default_rng(0).permutation(len(labels))[:count]
-            pixels, labels = pixels[chosen], labels[chosen]
+            subset = np.random.default_rng(0).permutation(len(labels))[:count]
+            pixels, labels = pixels[subset], labels[subset]
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))
         if dataset.resolution is not None:
-            tensor = _resized(tensor, dataset.resolution)
-        parts[f"{split}_images"] = tensor.to(device)
-        parts[f"{split}_labels"] = torch.from_numpy(labels.astype(np.int64)).to(device)
-    total = sum(batch.sum(0, dtype=torch.int64) for batch in parts["train_images"].split(5000))
-    mean = (total / len(parts["train_images"])).float()
-    return Data(**parts, mean=mean, classes=registry.get(dataset).classes)
+            tensor = _resize(tensor, dataset.resolution)
+        tensors[f"{split}_images"] = tensor.to(device)
+        tensors[f"{split}_labels"] = torch.from_numpy(labels.astype(np.int64)).to(device)
+    pixel_sums = sum(chunk.sum(0, dtype=torch.int64) for chunk in tensors["train_images"].split(5000))
+    mean = (pixel_sums / len(tensors["train_images"])).float()
+    return Data(**tensors, mean=mean, classes=registry.get(dataset).classes)
 
 
 class Batches:
     """Training batches as a function of seed and iteration alone.
 
-    The stream is one permutation of the training set an epoch after the other, without partial batches: a batch
-    may span the end of an epoch. Each epoch draws its own order and its own mirroring.
+    Each epoch is a new permutation of the training set with new random mirroring. Epochs are concatenated without
+    partial batches: a batch may span the end of an epoch.
     """
 
     def __init__(self, data: Data, batch_size: int, *, mirror: bool, seed: int):
         self.data, self.batch_size, self.mirror, self.seed = data, batch_size, mirror, seed
-        self._epoch = lru_cache(maxsize=2)(self._draw)
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Float32 images (batch_size, C, H, W) and int64 labels (batch_size,) of one iteration, from 0."""
+        """Float32 images (batch_size, C, H, W) and int64 labels (batch_size,) of an iteration, counted from 0."""
         data, n = self.data, len(self.data.train_labels)
         start, stop = iteration * self.batch_size, (iteration + 1) * self.batch_size
         orders, flips = [], []
         for epoch in range(start // n, (stop - 1) // n + 1):
             order, flip = self._epoch(epoch)
-            part = slice(max(start - epoch * n, 0), stop - epoch * n)
-            orders.append(order[part])
-            flips.append(flip[part])
+            in_batch = slice(max(start - epoch * n, 0), stop - epoch * n)
+            orders.append(order[in_batch])
+            flips.append(flip[in_batch])
         order = torch.cat(orders) if len(orders) > 1 else orders[0]
         images = data.train_images[order]
         if self.mirror:
@@ -77,20 +77,21 @@ class Batches:
             images = torch.where(flip[:, None, None, None], images.flip(2), images)
         return data.network_input(images), data.train_labels[order]
 
-    def _draw(self, epoch: int) -> tuple[Tensor, Tensor]:
+    def _draw_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The order of an epoch's images, and whether each is mirrored."""
         rng, n = np.random.default_rng((self.seed, epoch)), len(self.data.train_labels)
         order, flip = torch.from_numpy(rng.permutation(n)), torch.from_numpy(rng.random(n) < 0.5)
         device = self.data.train_labels.device
         return order.to(device, non_blocking=True), flip.to(device, non_blocking=True)
 
 
-def _resized(images: Tensor, size: int) -> Tensor:
+def _resize(images: Tensor, size: int) -> Tensor:
     """uint8 (N, H, W, C) to (N, size, size, C) by area averaging."""
     resized = [
-        torch.nn.functional.interpolate(batch.permute(0, 3, 1, 2).float(), size=(size, size), mode="area")
+        torch.nn.functional.interpolate(chunk.permute(0, 3, 1, 2).float(), size=(size, size), mode="area")
         .round()
         .to(torch.uint8)
         .permute(0, 2, 3, 1)
-        for batch in images.split(5000)
+        for chunk in images.split(5000)
     ]
     return torch.cat(resized).contiguous()

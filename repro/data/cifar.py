@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from torchvision's files. No torch here until they are read."""
+"""CIFAR-10 and CIFAR-100, from torchvision's files. Imports torch only when they are read."""
 
 from functools import partial
 from pathlib import Path
@@ -12,22 +12,26 @@ TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFA
 
 
 def read(root: Path, name: str) -> Arrays:
-    """What torchvision reads under ``root``, or downloads there. Raises ReproError, and PermissionError."""
+    """The image set ``name`` as torchvision reads it under ``root``; downloads it where it is missing.
+
+    Raises ReproError for an incomplete set or a failed download, and PermissionError.
+    """
     from torchvision import datasets
 
-    kind, folder = TORCHVISION[name]
+    class_name, folder = TORCHVISION[name]
     present = (root / folder).is_dir()
     arrays: Arrays = {}
     for split in ("train", "test"):
         try:
-            source = getattr(datasets, kind)(root, train=split == "train", download=not present)
+            source = getattr(datasets, class_name)(root, train=split == "train", download=not present)
         except (OSError, RuntimeError) as error:
             if isinstance(error, PermissionError):
                 raise
-            what = "is incomplete" if present else "could not be downloaded"
+            problem = "is incomplete" if present else "could not be downloaded"
             raise ReproError(
-                f"dataset.root={root}: {name} {what} ({str(error).splitlines()[0]}); looked there for {folder}/, "
-                f"train/<class>/*.png and {name}/train/<class>/*.png. Bring one of them, or name another root"
+                f"dataset.root={root}: {name} {problem} ({str(error).splitlines()[0]}); searched there for "
+                f"{folder}/, train/<class>/*.png and {name}/train/<class>/*.png. Provide one of them, or "
+                "set another root"
             ) from None
         arrays[f"{split}_images"] = np.asarray(source.data)
         arrays[f"{split}_labels"] = np.asarray(source.targets, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which come with it. No torch here."""
+"""The handwritten digits that scikit-learn ships. No torch here."""
 
 import importlib.util
 from pathlib import Path
@@ -10,11 +10,16 @@ from repro.data.registry import Arrays, ImageSet
 
 
 def read(root: Path) -> Arrays:
-    """scikit-learn's 1,797 handwritten digits, 8x8, values 0 to 16: a fixed 300 to train on, the rest to test."""
-    package = importlib.util.find_spec("sklearn")  # its file is read without importing it, which takes a second
+    """scikit-learn's 1,797 handwritten digits, 8x8, values 0 to 16: a fixed 300 to train on, the rest to test.
+
+    ``root`` is not used. Raises ReproError where scikit-learn is not installed.
+    """
+    package = importlib.util.find_spec("sklearn")  # importing it would take a second
     folders = package.submodule_search_locations if package else None
     if not folders:
-        raise ReproError("dataset.name=digits: scikit-learn, which has them, is not installed; pip install it")
+        raise ReproError(
+            "dataset.name=digits: scikit-learn, which ships them, is not installed; pip install scikit-learn"
+        )
     table = np.loadtxt(Path(folders[0]) / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.uint8)
     table = table[np.random.default_rng(0).permutation(len(table))]
     images, labels = table[:, :-1].reshape(-1, 8, 8, 1), table[:, -1].astype(np.int64)

@@ -1,7 +1,7 @@
 """Image sets as numpy arrays, decoded once. No torch here.
 
-An image set comes from its own files (downloaded at first use) or from a tree of image folders, is put
-into an order that does not depend on where it came from, and is cached decoded: a run is the same from either.
+An image set is read from its own files (downloaded at first use) or from a tree of image folders, sorted into an
+order that does not depend on the source, and cached decoded: a run is the same from either source.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
 from repro.data.registry import Arrays, ImageSet, get
 
-NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def load(dataset: Dataset) -> Arrays:
-    """The whole image set that the configuration names. Raises ReproError where it is missing or incomplete."""
+    """The whole configured image set. Raises ReproError where it is missing or incomplete."""
     image_set = get(dataset)
-    return image_set.read(Path()) if image_set.folder is None else _from_files(dataset, image_set)
+    return image_set.read(Path()) if image_set.folder is None else _load_files(dataset, image_set)
 
 
 def digest(dataset: Dataset) -> str | None:
-    """Sixteen hexadecimal digits of the image set's contents; None where it has not been decoded yet."""
+    """Sixteen hexadecimal digits that identify the image set's contents; None before it is first decoded."""
     image_set = get(dataset)
     if image_set.folder is None:
-        return _packaged_digest(dataset.name)
-    entry = _entry(dataset, image_set)
+        return _digest_packaged(dataset.name)
+    entry = _cache_entry(dataset, image_set)
     try:
         return (entry / "digest").read_text().strip() if entry else None
     except OSError:
@@ -40,78 +40,80 @@ def digest(dataset: Dataset) -> str | None:
 
 
 def identify(dataset: Dataset) -> None:
-    """Put the digest of the images into the configuration, where it is known.
+    """Set ``dataset.digest`` to the digest of the images, where it is known.
 
-    Raises ReproError where the configuration asks for another one.
+    Raises ReproError where the configuration requires another digest.
     """
-    found, asked = digest(dataset), dataset.digest
-    if asked is not None and found is not None and asked != found:
-        raise ReproError(f"dataset.digest={asked}: the images of {dataset.name} under {dataset.root} have {found}")
-    dataset.digest = found or asked
+    actual, required = digest(dataset), dataset.digest
+    if required is not None and actual is not None and required != actual:
+        raise ReproError(
+            f"dataset.digest={required}: the images of {dataset.name} under {dataset.root} have {actual}"
+        )
+    dataset.digest = actual or required
 
 
 @lru_cache(maxsize=4)
-def _packaged_digest(name: str) -> str:
-    return _digest(load(Dataset(name=name)))
+def _digest_packaged(name: str) -> str:
+    return _digest_arrays(load(Dataset(name=name)))
 
 
-def _digest(arrays: Arrays) -> str:
-    total = hashlib.sha256()
-    for name in NAMES:
-        total.update(f"{name} {arrays[name].shape}".encode())
-        total.update(arrays[name].tobytes())
-    return total.hexdigest()[:16]
+def _digest_arrays(arrays: Arrays) -> str:
+    sha256 = hashlib.sha256()
+    for name in ARRAY_NAMES:
+        sha256.update(f"{name} {arrays[name].shape}".encode())
+        sha256.update(arrays[name].tobytes())
+    return sha256.hexdigest()[:16]
 
 
-def _from_files(dataset: Dataset, image_set: ImageSet) -> Arrays:
+def _load_files(dataset: Dataset, image_set: ImageSet) -> Arrays:
     root = Path(dataset.root).expanduser().resolve()
     try:
-        entry = _entry(dataset, image_set)
-        if entry is not None and (arrays := _cached(entry)) is not None:
+        entry = _cache_entry(dataset, image_set)
+        if entry is not None and (arrays := _read_cache(entry)) is not None:
             return arrays
-        tree = _image_tree(root, dataset.name)
+        tree = _find_image_tree(root, dataset.name)
         arrays = _decode_tree(tree, dataset.name, image_set) if tree else image_set.read(root)
     except PermissionError as error:
         raise ReproError(f"dataset.root={root}: {error.filename} cannot be read: {error.strerror}") from None
-    arrays = {**_sorted(arrays, "train"), **_sorted(arrays, "test")}
-    if entry := _entry(dataset, image_set):
+    arrays = {**_sort_split(arrays, "train"), **_sort_split(arrays, "test")}
+    if entry := _cache_entry(dataset, image_set):
         try:
-            _store(entry, arrays)
+            _write_cache(entry, arrays)
         except OSError as error:
-            print(f"note: the decoded images are not cached in {entry} ({error}) and will be decoded again")
+            print(f"note: the decoded images are not cached in {entry} ({error}); the next run decodes them again")
     return arrays
 
 
-def _entry(dataset: Dataset, image_set: ImageSet) -> Path | None:
-    """The cache folder of an image set, which need not exist; None where there are no images to begin with."""
+def _cache_entry(dataset: Dataset, image_set: ImageSet) -> Path | None:
+    """The cache folder of an image set, which may not exist yet; None where there are no source images."""
     root = Path(dataset.root).expanduser().resolve()
-    source = _image_tree(root, dataset.name) or root / str(image_set.folder)
+    source = _find_image_tree(root, dataset.name) or root / str(image_set.folder)
     if not source.is_dir():
         return None
-    return cache_folder(dataset.cache) / f"{dataset.name}-{_key(source)}"
+    return cache_folder(dataset.cache) / f"{dataset.name}-{_hash_folders(source)}"
 
 
-def _cached(entry: Path) -> Arrays | None:
-    """What ``_store`` left, if it is whole."""
+def _read_cache(entry: Path) -> Arrays | None:
+    """The arrays that ``_write_cache`` wrote, or None; a broken cache is deleted."""
     if not entry.exists():
         return None
     try:
-        return {name: np.load(entry / f"{name}.npy") for name in NAMES}
+        return {name: np.load(entry / f"{name}.npy") for name in ARRAY_NAMES}
     except (OSError, ValueError, EOFError) as error:
         print(f"note: the cache {entry} is broken ({error}); the images are decoded again")
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _image_tree(root: Path, name: str) -> Path | None:
+def _find_image_tree(root: Path, name: str) -> Path | None:
     return next((tree for tree in (root, root / name) if (tree / "train").is_dir()), None)
 
 
-def _key(folder: Path) -> str:
-    """Changes with the place and with any file added to or removed from its folders."""
+def _hash_folders(folder: Path) -> str:
+    """A key that changes with the path and whenever a file is added to or removed from its folders."""
     folders = sorted(p for p in [folder, *folder.glob("*"), *folder.glob("*/*")] if p.is_dir())
-    text = "".join(f"{path}:{path.stat().st_mtime_ns};" for path in folders)
-    return f"{zlib.crc32(text.encode()):08x}"
+    stamps = "".join(f"{path}:{path.stat().st_mtime_ns};" for path in folders)
+    return f"{zlib.crc32(stamps.encode()):08x}"
 
 
 def _decode_tree(tree: Path, name: str, image_set: ImageSet) -> Arrays:
@@ -153,21 +155,21 @@ def _decode(path: Path, channels: int) -> np.ndarray:
         raise ReproError(f"dataset.root: {path} is not a readable image ({error}); restore it") from None
 
 
-def _sorted(arrays: Arrays, split: str) -> Arrays:
-    """By label, then by pixels: the same order whatever order the source had."""
+def _sort_split(arrays: Arrays, split: str) -> Arrays:
+    """One split sorted by label, then by pixels: the same order for every source."""
     images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
     order = sorted(range(len(labels)), key=lambda i: (labels[i], images[i].tobytes()))
     return {f"{split}_images": images[order], f"{split}_labels": labels[order]}
 
 
-def _store(entry: Path, arrays: Arrays) -> None:
-    """All of it or nothing: written beside its place, then renamed."""
+def _write_cache(entry: Path, arrays: Arrays) -> None:
+    """Write the arrays and their digest all or nothing: beside the cache folder, then renamed."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
-        (partial / "digest").write_text(_digest(arrays) + "\n")
+        (partial / "digest").write_text(_digest_arrays(arrays) + "\n")
         if not entry.exists():
             partial.rename(entry)
     finally:

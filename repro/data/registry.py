@@ -1,4 +1,4 @@
-"""Which image sets there are, and what each declares of itself. No torch here."""
+"""The registry of image sets, and what each declares. No torch here."""
 
 import importlib
 import pkgutil
@@ -12,34 +12,34 @@ import numpy as np
 from repro.config import Dataset
 from repro.config.errors import ReproError
 
-Arrays = dict[str, np.ndarray]  # by images.NAMES; images uint8 (N, H, W, C), labels int64 (N,)
+Arrays = dict[str, np.ndarray]  # by images.ARRAY_NAMES; images uint8 (N, H, W, C), labels int64 (N,)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An image set: its size, and where it comes from when there is no tree of image folders."""
+    """An image set: its size, and its source where there is no tree of image folders."""
 
-    train: int  # images
+    train: int  # number of images
     test: int
     classes: int
     size: int  # pixels a side
     channels: int
-    read: Callable[[Path], Arrays]  # from its own files under ``dataset.root``; may download, raises ReproError
-    folder: str | None = None  # its own files there; None: they come with a package, and no root is looked at
+    read: Callable[[Path], Arrays]  # reads its files under ``dataset.root``, may download; raises ReproError
+    folder: str | None = None  # the folder of its files under the root; None: a package ships them
 
 
 @lru_cache(maxsize=1)
 def data_sets() -> Mapping[str, ImageSet]:
     """Every image set of the modules of this package, by name."""
-    found: dict[str, ImageSet] = {}
+    registered: dict[str, ImageSet] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in ("batches", "registry"):  # the first needs torch
-            found |= getattr(importlib.import_module(f"repro.data.{module.name}"), "DATA_SETS", {})
-    return found
+        if module.name not in ("batches", "registry"):  # batches imports torch
+            registered |= getattr(importlib.import_module(f"repro.data.{module.name}"), "DATA_SETS", {})
+    return registered
 
 
 def get(dataset: Dataset) -> ImageSet:
-    """The image set that the configuration names. Raises ReproError for a name that there is not."""
+    """The configured image set. Raises ReproError for an unknown name."""
     if dataset.name in data_sets():
         return data_sets()[dataset.name]
     module, colon, name = dataset.name.partition(":")
@@ -47,9 +47,9 @@ def get(dataset: Dataset) -> ImageSet:
         names = ", ".join(data_sets())
         raise ReproError(f"dataset.name={dataset.name}: there are {names}, or package.module:object")
     try:
-        found = getattr(importlib.import_module(module), name)
+        image_set = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ReproError(f"dataset.name={dataset.name}: {error}") from None
-    if not isinstance(found, ImageSet):
+    if not isinstance(image_set, ImageSet):
         raise ReproError(f"dataset.name={dataset.name}: it is no repro.data.registry.ImageSet")
-    return found
+    return image_set
