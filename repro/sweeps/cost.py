@@ -250,7 +250,7 @@ def _sharing(planned: Plan) -> float:
 
 def _reached(folder: Path) -> int:
     """The iteration that a run goes on from."""
-    saved = checkpoints.found(folder)
+    saved = checkpoints.find(folder)
     return int(saved[0].stem.split("-")[1]) if saved else 0
 
 
