@@ -110,7 +110,7 @@ def test_normalisation_folded_into_convolutions_tests_the_same(name, monkeypatch
     network.eval()
     images = make_batches(1, torch.float64)[0][0]
     folded = network(images)
-    monkeypatch.setattr(resnet, "normalised", lambda x, convolution, norm: norm(convolution(x)))
+    monkeypatch.setattr(resnet, "convolve_and_normalise", lambda x, convolution, norm: norm(convolution(x)))
     torch.testing.assert_close(folded, network(images))
 
 
@@ -123,7 +123,7 @@ def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
         return losses, {k: v.clone() for k, v in network.state_dict().items()}
 
     losses, state = run()
-    monkeypatch.setattr(resnet, "normalised", lambda x, convolution, norm: norm(convolution(x)))
+    monkeypatch.setattr(resnet, "convolve_and_normalise", lambda x, convolution, norm: norm(convolution(x)))
     plain, expected = run()
     assert losses == pytest.approx(plain, rel=1e-9)
     for key, value in expected.items():
@@ -135,8 +135,8 @@ def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
 def test_a_bias_that_is_there_reaches_the_running_mean():
     convolution, norm = nn.Conv2d(1, 3, 3, padding=1), layers.BatchNorm(3, 1, 0.9, 1e-5)
     x = torch.randn(8, 1, 5, 5)
-    layers.normalised(x, convolution, norm)
-    mean, _ = norm.averages()
+    layers.convolve_and_normalise(x, convolution, norm)
+    mean, _ = norm.running_averages()
     torch.testing.assert_close(mean, convolution(x).mean((0, 2, 3)).detach())
 
 
