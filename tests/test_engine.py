@@ -1,4 +1,4 @@
-"""Every fast path beside its plain reference: the same step, the same moving schedule, stated tolerances."""
+"""Every fast path against its plain reference: the same step and changing schedule, stated tolerances."""
 
 import copy
 import itertools
@@ -21,21 +21,21 @@ from repro.training.sgd import SGD
 from repro.training.state import State
 from repro.training.steps import ByGroup, Fast, Plain
 
-compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up
 SCHEDULE = [(0.01 + 0.01 * i, 0.95 - 0.02 * i) for i in range(5)]
 
 
-def network(name="resnet56_superconv", seed=0, groups=2, dtype=torch.float32, memory=torch.channels_last):
-    made = models.build(name, 10, blocks=1, width=4, channels=1, bn_groups=groups, seed=seed)
-    return made.to(dtype=dtype, memory_format=memory)
+def make_network(name="resnet56_superconv", seed=0, groups=2, dtype=torch.float32, memory=torch.channels_last):
+    built = models.build(name, 10, blocks=1, width=4, channels=1, bn_groups=groups, seed=seed)
+    return built.to(dtype=dtype, memory_format=memory)
 
 
-def optimizer(of, nesterov=True, decay=1e-2):
-    return SGD(models.parameter_groups(of, conv_bias_lr=2.0), weight_decay=decay, nesterov=nesterov)
+def make_optimizer(network, nesterov=True, decay=1e-2):
+    return SGD(models.parameter_groups(network, conv_bias_lr=2.0), weight_decay=decay, nesterov=nesterov)
 
 
-def batches(count=5, dtype=torch.float32):
+def make_batches(count=5, dtype=torch.float32):
     rng = torch.Generator().manual_seed(3)
     return [
         (torch.randn(12, 1, 8, 8, generator=rng).to(dtype), torch.randint(0, 10, (12,), generator=rng))
@@ -43,44 +43,47 @@ def batches(count=5, dtype=torch.float32):
     ]
 
 
-def trained(step, schedule=SCHEDULE, dtype=torch.float32):
-    """The losses of a step over moving learning rate and momentum."""
-    return [step(*batch, *now).item() for batch, now in zip(batches(dtype=dtype), schedule, strict=True)]
+def train(step, schedule=SCHEDULE, dtype=torch.float32):
+    """The losses of a step while learning rate and momentum change."""
+    return [
+        step(*batch, *lr_and_momentum).item()
+        for batch, lr_and_momentum in zip(make_batches(dtype=dtype), schedule, strict=True)
+    ]
 
 
-def values(of):
-    return [p.detach().clone() for p in [*of.parameters(), *of.buffers()]]
+def copy_values(network):
+    return [p.detach().clone() for p in [*network.parameters(), *network.buffers()]]
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", models.networks())
 def test_parameters_in_a_flat_buffer_are_the_same_parameters(name, memory):
-    plain, flat = network(name, memory=memory), network(name, memory=memory)
-    rule = optimizer(flat)
+    plain, flat = make_network(name, memory=memory), make_network(name, memory=memory)
+    optimizer = make_optimizer(flat)
     for a, b in zip(plain.parameters(), flat.parameters(), strict=True):
         assert torch.equal(a, b)
         assert a.stride() == b.stride()
-    assert sum(w.numel() for w in rule.weights) == sum(p.numel() for p in flat.parameters())
-    rule.weights[0].zero_()
-    assert all((p == 0).all() for p in rule.groups[1.0, 1.0])
+    assert sum(w.numel() for w in optimizer.weights) == sum(p.numel() for p in flat.parameters())
+    optimizer.weights[0].zero_()
+    assert all((p == 0).all() for p in optimizer.groups[1.0, 1.0])
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_a_flat_update_has_the_bits_of_one_tensor_at_a_time(nesterov):
-    flat, plain = network(), network()
-    rule = optimizer(flat, nesterov)
+    flat, plain = make_network(), make_network()
+    optimizer = make_optimizer(flat, nesterov)
     groups = models.parameter_groups(plain, conv_bias_lr=2.0)
-    alone = [
+    optimizers = [
         SGD({multiples: [p]}, weight_decay=1e-2, nesterov=nesterov)
         for multiples, group in groups.items()
         for p in group
     ]
-    for (images, labels), (lr, momentum) in zip(batches(), SCHEDULE, strict=True):
-        for of, rules in ((flat, [rule]), (plain, alone)):
-            F.cross_entropy(of(images), labels).backward()
-            for each in rules:
+    for (images, labels), (lr, momentum) in zip(make_batches(), SCHEDULE, strict=True):
+        for network, its_optimizers in ((flat, [optimizer]), (plain, optimizers)):
+            F.cross_entropy(network(images), labels).backward()
+            for each in its_optimizers:
                 each.step(lr, momentum)
-    assert all(torch.equal(a, b) for a, b in zip(values(flat), values(plain), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(copy_values(flat), copy_values(plain), strict=True))
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -102,25 +105,25 @@ def test_normalisation_by_view_is_normalisation_by_parts(groups, memory):
 
 @pytest.mark.parametrize("name", models.networks())
 def test_normalisation_folded_into_convolutions_tests_the_same(name, monkeypatch):
-    of = network(name, dtype=torch.float64)
-    of(batches(1, torch.float64)[0][0])  # fills the averages
-    of.eval()
-    images = batches(1, torch.float64)[0][0]
-    folded = of(images)
-    monkeypatch.setattr(resnet, "normalised", lambda x, convolution, norm: norm(convolution(x)))
-    torch.testing.assert_close(folded, of(images))
+    network = make_network(name, dtype=torch.float64)
+    network(make_batches(1, torch.float64)[0][0])  # fills the averages
+    network.eval()
+    images = make_batches(1, torch.float64)[0][0]
+    folded = network(images)
+    monkeypatch.setattr(resnet, "convolve_and_normalise", lambda x, convolution, norm: norm(convolution(x)))
+    torch.testing.assert_close(folded, network(images))
 
 
 @pytest.mark.parametrize("name", models.networks())
 def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
     def run():
-        of = network(name, dtype=torch.float64)
-        rule = optimizer(of)
-        losses = trained(Plain(of, rule), dtype=torch.float64)
-        return losses, {k: v.clone() for k, v in of.state_dict().items()}
+        network = make_network(name, dtype=torch.float64)
+        optimizer = make_optimizer(network)
+        losses = train(Plain(network, optimizer), dtype=torch.float64)
+        return losses, {k: v.clone() for k, v in network.state_dict().items()}
 
     losses, state = run()
-    monkeypatch.setattr(resnet, "normalised", lambda x, convolution, norm: norm(convolution(x)))
+    monkeypatch.setattr(resnet, "convolve_and_normalise", lambda x, convolution, norm: norm(convolution(x)))
     plain, expected = run()
     assert losses == pytest.approx(plain, rel=1e-9)
     for key, value in expected.items():
@@ -132,41 +135,46 @@ def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
 def test_a_bias_that_is_there_reaches_the_running_mean():
     convolution, norm = nn.Conv2d(1, 3, 3, padding=1), layers.BatchNorm(3, 1, 0.9, 1e-5)
     x = torch.randn(8, 1, 5, 5)
-    layers.normalised(x, convolution, norm)
-    mean, _ = norm.averages()
+    layers.convolve_and_normalise(x, convolution, norm)
+    mean, _ = norm.running_averages()
     torch.testing.assert_close(mean, convolution(x).mean((0, 2, 3)).detach())
 
 
 @pytest.mark.parametrize("name", models.networks())
 def test_one_group_after_the_other_is_the_plain_step(name):
-    ends = []
-    for make in (lambda of, rule: Plain(of, rule), lambda of, rule: ByGroup(of, rule, Precision.float32, 3)):
-        of = network(name, groups=3, dtype=torch.float64)
-        rule = optimizer(of)
-        ends.append((trained(make(of, rule), dtype=torch.float64), values(of), rule.velocity))
-    (losses, state, velocity), (expected, *others) = ends
+    results = []
+    for make_step in (
+        lambda network, optimizer: Plain(network, optimizer),
+        lambda network, optimizer: ByGroup(network, optimizer, Precision.float32, 3),
+    ):
+        network = make_network(name, groups=3, dtype=torch.float64)
+        optimizer = make_optimizer(network)
+        results.append(
+            (train(make_step(network, optimizer), dtype=torch.float64), copy_values(network), optimizer.velocity)
+        )
+    (losses, state, velocity), (expected, *others) = results
     assert losses == pytest.approx(expected, rel=1e-9)
     for a, b in zip([*state, *velocity], itertools.chain(*others), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
 def test_the_running_averages_follow_the_first_group_alone():
-    of, (images, _) = network(groups=3, dtype=torch.float64), batches(1, torch.float64)[0]
-    for number, part in enumerate(images.chunk(3)):
-        with models.one_group(of, number):
-            of(part)
-    alone = network(groups=1, dtype=torch.float64)
-    alone(images[:4])
-    assert all(torch.equal(a, b) for a, b in zip(of.buffers(), alone.buffers(), strict=True))
-    of(images)  # and afterwards it sees whole batches again
-    assert of.bn.groups == 3
-    assert of.bn.weight_sum == pytest.approx(1 + of.bn.fraction)
+    network, (images, _) = make_network(groups=3, dtype=torch.float64), make_batches(1, torch.float64)[0]
+    for group_index, group_images in enumerate(images.chunk(3)):
+        with models.one_group(network, group_index):
+            network(group_images)
+    reference = make_network(groups=1, dtype=torch.float64)
+    reference(images[:4])
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), reference.buffers(), strict=True))
+    network(images)  # and afterwards it sees whole batches again
+    assert network.bn.groups == 3
+    assert network.bn.weight_sum == pytest.approx(1 + network.bn.fraction)
 
 
 def test_a_cpu_takes_one_group_after_the_other(resolved):
-    config, of = resolved("experiment=fig8b/tbs512", "scale=smoke"), network()
+    config, network = resolved("experiment=fig8b/tbs512", "scale=smoke"), make_network()
     config.model.bn_groups = 2
-    step, name = steps.build(config, of, optimizer(of), *batches(1)[0])
+    step, name = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
     assert isinstance(step, ByGroup)
     assert name == "plain, by group"
 
@@ -183,33 +191,33 @@ def test_bf16_that_a_cpu_only_emulates_is_found_out(bf16, float32, expected, mon
 
 @pytest.mark.parametrize("update", ["caffe", "torch"])
 def test_static_buffers_have_the_bits_of_the_plain_step(update):
-    ends = []
+    results = []
     for fast in (False, True):
-        of = network()
-        groups = models.parameter_groups(of)
-        rule = SGD(groups, weight_decay=1e-2, update=Update(update), nesterov=True)
-        step = Fast(of, rule, *batches(1)[0]) if fast else Plain(of, rule)
+        network = make_network()
+        groups = models.parameter_groups(network)
+        optimizer = SGD(groups, weight_decay=1e-2, update=Update(update), nesterov=True)
+        step = Fast(network, optimizer, *make_batches(1)[0]) if fast else Plain(network, optimizer)
         if fast:
-            step.adopt(of, rule)
-        ends.append((trained(step), values(of)))
-    assert ends[0][0] == ends[1][0]
-    assert all(torch.equal(a, b) for a, b in zip(ends[0][1], ends[1][1], strict=True))
+            step.adopt(network, optimizer)
+        results.append((train(step), copy_values(network)))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
 
 
-@compiler
+@needs_compiler
 @pytest.mark.parametrize("name", models.networks())
 def test_a_compiled_step_follows_a_moving_schedule(name):
     def run(schedule, compiled=False):  # in float64: what differs would be the rule, not its rounding
-        of = network(name, dtype=torch.float64)
-        rule = optimizer(of)
-        step = Plain(of, rule)
+        network = make_network(name, dtype=torch.float64)
+        optimizer = make_optimizer(network)
+        step = Plain(network, optimizer)
         if compiled:
-            step = Fast(of, rule, *batches(1, torch.float64)[0], compiled=True)
-            step.adopt(of, rule)
+            step = Fast(network, optimizer, *make_batches(1, torch.float64)[0], compiled=True)
+            step.adopt(network, optimizer)
         torch._dynamo.utils.counters.clear()
-        losses = trained(step, schedule, torch.float64)
+        losses = train(step, schedule, torch.float64)
         assert not torch._dynamo.utils.counters["stats"], "compiled again while LR and momentum moved"
-        return losses, values(of)
+        return losses, copy_values(network)
 
     (expected, plain), (losses, fast) = run(SCHEDULE), run(SCHEDULE, compiled=True)
     assert losses == pytest.approx(expected, rel=1e-9)
@@ -219,7 +227,7 @@ def test_a_compiled_step_follows_a_moving_schedule(name):
 
 
 def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch, caplog):
-    """Without a word, torch 2.11 in float64 left the weight of the running averages at zero."""
+    """In float64, torch 2.11 silently left the weight of the running averages at zero."""
 
     class Losing(Fast):
         def _iterate(self):
@@ -229,49 +237,54 @@ def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch,
 
     monkeypatch.setattr(steps, "_FAST", {})
     monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
-    monkeypatch.setattr(steps, "choice", lambda settings, device: (True, False))
+    monkeypatch.setattr(steps, "choose_engine", lambda settings, device: (True, False))
     config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke")
-    of = network()
-    rule = optimizer(of)
-    _, name = steps.build(config, of, rule, *batches(1)[0])
+    network = make_network()
+    optimizer = make_optimizer(network)
+    _, name = steps.build(config, network, optimizer, *make_batches(1)[0])
     assert name == "compiled"
     monkeypatch.setattr(steps, "_FAST", {})
     monkeypatch.setattr(steps, "Fast", Losing)
-    _, name = steps.build(config, of, rule, *batches(1)[0])
+    _, name = steps.build(config, network, optimizer, *make_batches(1)[0])
     assert name == "plain"
-    assert "engine.compile does not work here (ArithmeticError: it does not compute what the plain" in caplog.text
+    assert (
+        "engine.compile does not work here (ArithmeticError: its update differs from the plain step's); the run"
+        in caplog.text
+    )
     config.engine.compile = True
     with pytest.raises(ReproError, match="leave it out"):
-        steps.build(config, of, rule, *batches(1)[0])
+        steps.build(config, network, optimizer, *make_batches(1)[0])
 
 
-@compiler
+@needs_compiler
 def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
     monkeypatch.setattr(steps, "_FAST", {})
-    made = []
-    monkeypatch.setattr(steps, "Fast", lambda *a, **k: made.append(Fast(*a, **k)) or made[-1])
+    fast_steps = []
+    monkeypatch.setattr(steps, "Fast", lambda *a, **k: fast_steps.append(Fast(*a, **k)) or fast_steps[-1])
 
     def run(*overrides):
         config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
         loaded = load(config.dataset)
-        of = models.from_config(config.model, loaded.classes, 1, config.seed)
-        state = State(config, of, "cpu")
+        network = models.from_config(config.model, loaded.classes, 1, config.seed)
+        state = State(config, network, "cpu")
         rows = [row for row in loop.train(config, loaded, state) if row is not None]
-        return [row["test_loss"] for row in rows], values(of), of
+        return [row["test_loss"] for row in rows], copy_values(network), network
 
     plain = [run("seed=1"), run("seed=2"), run("seed=2", "regularization.weight_decay=0.1")]
-    assert not made
+    assert not fast_steps
     fast = [run(f"seed={k}", "engine.compile=true", *o) for k, o in ((1, []), (2, []))]
     fast.append(run("seed=2", "regularization.weight_decay=0.1", "engine.compile=true"))
-    assert len(made) == 1
+    assert len(fast_steps) == 1
     for a, b in zip(plain, fast, strict=True):
         assert b[0] == pytest.approx(a[0], rel=1e-2)
-        assert all(torch.equal(x, y) for x, y in zip(b[1], values(b[2]), strict=True)), "a later run changed it"
+        assert all(torch.equal(x, y) for x, y in zip(b[1], copy_values(b[2]), strict=True)), (
+            "a later run changed it"
+        )
 
 
 def test_what_is_asked_for_and_does_not_work_is_one_line(resolved, monkeypatch):
     config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "engine.compile=true")
-    of = network(groups=1)
+    network = make_network(groups=1)
 
     def broken(*args, **kwargs):
         raise RuntimeError("no compiler\nand much more")
@@ -279,10 +292,10 @@ def test_what_is_asked_for_and_does_not_work_is_one_line(resolved, monkeypatch):
     monkeypatch.setattr(steps, "Fast", broken)
     monkeypatch.setattr(steps, "_FAST", {})
     with pytest.raises(ReproError, match=r"engine.compile=true does not work here \(RuntimeError: no compiler\)"):
-        steps.build(config, of, optimizer(of), *batches(1)[0])
+        steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
     config.engine.compile, config.engine.cuda_graph = None, True
     with pytest.raises(ReproError, match="engine.cuda_graph=true: there are none on device=cpu"):
-        steps.build(config, of, optimizer(of), *batches(1)[0])
+        steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
 
 
 def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkeypatch, caplog):
@@ -295,19 +308,19 @@ def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkey
 
     monkeypatch.setattr(steps, "Fast", broken)
     monkeypatch.setattr(steps, "_FAST", {})
-    monkeypatch.setattr(steps, "choice", lambda settings, device: (True, True))
-    of = network(groups=1)
+    monkeypatch.setattr(steps, "choose_engine", lambda settings, device: (True, True))
+    network = make_network(groups=1)
     with caplog.at_level(logging.WARNING):
-        step, name = steps.build(config, of, optimizer(of), *batches(1)[0])
+        step, name = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
     assert tried == [(True, True), (False, True)]
     assert (type(step), name) == (Plain, "plain")
-    assert caplog.text.count("the run goes on without") == 2
+    assert caplog.text.count("the run continues without it") == 2
 
 
 def test_on_a_cpu_the_plain_step_is_the_default(resolved):
     settings = resolved("experiment=fig5a/clr_3.0").engine
-    assert steps.choice(settings, torch.device("cpu")) == (False, False)
-    assert steps.choice(settings, torch.device("cuda"))[1]
+    assert steps.choose_engine(settings, torch.device("cpu")) == (False, False)
+    assert steps.choose_engine(settings, torch.device("cuda"))[1]
 
 
 @pytest.fixture
@@ -320,10 +333,12 @@ def tf32_flags():
 
 
 STEPS = {
-    "plain": lambda of, rule, precision: Plain(of, rule, precision),
-    "by group": lambda of, rule, precision: ByGroup(of, rule, precision, 2),
-    "buffers": lambda of, rule, precision: Fast(of, rule, *batches(1)[0], precision),
-    "compiled": lambda of, rule, precision: Fast(of, rule, *batches(1)[0], precision, compiled=True),
+    "plain": lambda network, optimizer, precision: Plain(network, optimizer, precision),
+    "by group": lambda network, optimizer, precision: ByGroup(network, optimizer, precision, 2),
+    "buffers": lambda network, optimizer, precision: Fast(network, optimizer, *make_batches(1)[0], precision),
+    "compiled": lambda network, optimizer, precision: Fast(
+        network, optimizer, *make_batches(1)[0], precision, compiled=True
+    ),
 }
 
 
@@ -331,16 +346,16 @@ STEPS = {
     ("kind", "precision"),
     [
         *itertools.product(["plain", "by group", "buffers"], Precision),
-        pytest.param("compiled", Precision.float32, marks=compiler),
+        pytest.param("compiled", Precision.float32, marks=needs_compiler),
     ],
 )
 def test_both_passes_compute_in_the_precision_asked_for(kind, precision, monkeypatch, tf32_flags):
     cudnn, cublas = tf32_flags
-    asked = precision is Precision.tf32
-    cudnn.allow_tf32 = cublas.allow_tf32 = not asked
-    of = nn.Sequential(nn.Conv2d(1, 2, 3, stride=8), nn.Flatten(), nn.Linear(2, 10))
-    rule = optimizer(of)
-    step = STEPS[kind](of, rule, precision)
+    tf32 = precision is Precision.tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = not tf32
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, stride=8), nn.Flatten(), nn.Linear(2, 10))
+    optimizer = make_optimizer(network)
+    step = STEPS[kind](network, optimizer, precision)
     weight = next(p for group in step.optimizer.groups.values() for p in group if p.dim() == 4)
     seen = []
     forward = F.cross_entropy
@@ -355,16 +370,16 @@ def test_both_passes_compute_in_the_precision_asked_for(kind, precision, monkeyp
     if kind != "compiled":  # its forward pass is traced already
         monkeypatch.setattr(F, "cross_entropy", watched)
     handle = weight.register_hook(hook)
-    step(*batches(1)[0], 0.1, 0.9)
+    step(*make_batches(1)[0], 0.1, 0.9)
     handle.remove()
-    passes = [(asked, asked, precision is Precision.bf16), (asked, asked, False)]  # forward, backward
+    passes = [(tf32, tf32, precision is Precision.bf16), (tf32, tf32, False)]  # forward, backward
     assert seen == {"by group": 2 * passes, "compiled": passes[1:]}.get(kind, passes)
-    assert (cudnn.allow_tf32, cublas.allow_tf32) == (not asked, not asked)
+    assert (cudnn.allow_tf32, cublas.allow_tf32) == (not tf32, not tf32)
 
 
-def gradients(of, step_loss):
-    step_loss.backward()
-    return torch.cat([p.grad.double().flatten() for p in of.parameters() if p.grad is not None])
+def compute_gradients(network, loss):
+    loss.backward()
+    return torch.cat([p.grad.double().flatten() for p in network.parameters() if p.grad is not None])
 
 
 # Relative error of one step's gradients against float64, as ``repro.bench --fidelity`` measures at full size.
@@ -378,16 +393,16 @@ def gradients(of, step_loss):
 )
 @pytest.mark.parametrize("name", models.networks())
 def test_one_steps_gradients_against_float64(name, precision, memory, tolerance):
-    (images, labels), exact = batches(1)[0], network(name, dtype=torch.float64)
-    of = network(name, memory=memory)
-    truth_loss = F.cross_entropy(exact(images.double()), labels)
-    truth = gradients(exact, truth_loss)
+    (images, labels), exact = make_batches(1)[0], make_network(name, dtype=torch.float64)
+    network = make_network(name, memory=memory)
+    exact_loss = F.cross_entropy(exact(images.double()), labels)
+    expected = compute_gradients(exact, exact_loss)
     with steps.tf32(precision):
         with steps.autocast(precision, "cpu"):
-            loss = F.cross_entropy(of(images).float(), labels)
-        found = gradients(of, loss)
-    assert loss.item() == pytest.approx(truth_loss.item(), rel=tolerance)
-    assert (found - truth).norm() / truth.norm() < tolerance
+            loss = F.cross_entropy(network(images).float(), labels)
+        actual = compute_gradients(network, loss)
+    assert loss.item() == pytest.approx(exact_loss.item(), rel=tolerance)
+    assert (actual - expected).norm() / expected.norm() < tolerance
 
 
 def test_precision_is_part_of_the_run_and_float32_is_what_runs_always_were(resolved):
@@ -401,8 +416,8 @@ def test_precision_is_part_of_the_run_and_float32_is_what_runs_always_were(resol
 
 
 def test_a_copy_of_a_network_is_free_of_its_optimizer():
-    of = network()
-    rule = optimizer(of)
-    other = copy.deepcopy(of)
-    rule.weights[0].zero_()
+    network = make_network()
+    optimizer = make_optimizer(network)
+    other = copy.deepcopy(network)
+    optimizer.weights[0].zero_()
     assert any((p != 0).any() for p in other.parameters() if isinstance(p, nn.Parameter))

@@ -91,8 +91,8 @@ def test_a_job_of_slurm_that_is_preempted_is_queued_again_and_goes_on(slurm, tmp
         iterations = [json.loads(line)["iteration"] for line in (run / "history.jsonl").read_text().splitlines()]
         assert info["status"] == "finished"
         assert iterations == sorted(set(iterations))
-    assert "going on after iteration" in (runs[0] / "train.log").read_text()
-    assert "going on after iteration" not in (runs[1] / "train.log").read_text()
+    assert "resuming after iteration" in (runs[0] / "train.log").read_text()
+    assert "resuming after iteration" not in (runs[1] / "train.log").read_text()
     script = (folder / "script").read_text()
     for option in ("--gpus-per-node=1", "--partition=short", "--signal=USR2@120"):
         assert f"#SBATCH {option}" in script

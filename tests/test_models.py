@@ -1,4 +1,4 @@
-"""The networks and their rules, against the facts of the author's files and written-out references."""
+"""The networks and their rules, against the author's files and plain references."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_an_unknown_network_is_named():
 def test_a_downsampling_block_pools_its_shortcut_and_pads_with_zeros():
     block = resnet.SuperconvBlock(4, 2, {"groups": 1, "fraction": 0.9, "eps": 1e-5})
     with torch.no_grad():
-        block.bn2.weight.zero_()  # leaves the shortcut alone
+        block.bn2.weight.zero_()  # only the shortcut remains
     x = torch.rand(2, 4, 6, 6)
     y = block(x)
     assert y.shape == (2, 8, 3, 3)
@@ -77,7 +77,7 @@ def test_a_downsampling_block_pools_its_shortcut_and_pads_with_zeros():
     y = block(x)[:, :4]
     assert y.shape[2:] == (4, 4)  # (8 - 3) / 2 + 1 rounded up, as Caffe does
     torch.testing.assert_close(y[:, :, 0, 0], x[:, :, 0:3, 0:3].mean((2, 3)))
-    torch.testing.assert_close(y[:, :, 3, 3], x[:, :, 6:8, 6:8].mean((2, 3)))  # a cut window: over what is there
+    torch.testing.assert_close(y[:, :, 3, 3], x[:, :, 6:8, 6:8].mean((2, 3)))  # a window cut off at the edge
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -91,8 +91,8 @@ def test_groups_are_normalised_apart(memory_format):
     y = norm(x)
     for group in range(4):
         images = slice(3 * group, 3 * group + 3)
-        alone = F.batch_norm(x[images], None, None, norm.weight, norm.bias, training=True)
-        torch.testing.assert_close(y[images], alone)
+        expected = F.batch_norm(x[images], None, None, norm.weight, norm.bias, training=True)
+        torch.testing.assert_close(y[images], expected)
 
 
 def test_running_averages_are_normalised_by_their_weights():
@@ -101,10 +101,11 @@ def test_running_averages_are_normalised_by_their_weights():
     batches = [torch.randn(8, 3, 4, 4) * k + k for k in (1, 2, 3)]
     for batch in batches:
         norm(batch)
-    first = [b[:4] for b in batches]  # the first group's images
+    first_groups = [b[:4] for b in batches]
     weights = [0.9**2, 0.9, 1.0]
-    mean = sum(w * b.mean((0, 2, 3)) for w, b in zip(weights, first, strict=True)) / sum(weights)
-    variance = sum(w * b.var((0, 2, 3), correction=1) for w, b in zip(weights, first, strict=True)) / sum(weights)
+    weighted = list(zip(weights, first_groups, strict=True))
+    mean = sum(w * b.mean((0, 2, 3)) for w, b in weighted) / sum(weights)
+    variance = sum(w * b.var((0, 2, 3), correction=1) for w, b in weighted) / sum(weights)
     norm.eval()
     x = torch.randn(2, 3, 4, 4)
     expected = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
@@ -117,9 +118,9 @@ def test_averages_are_unbiased_from_the_first_iteration_and_empty_before():
     norm.eval()
     assert norm(x).isnan().all()
     norm.train()
-    seen = norm(x)
+    expected = norm(x)
     norm.eval()
-    torch.testing.assert_close(norm(x), seen, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(norm(x), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_initialisation_is_caffes():
@@ -148,6 +149,6 @@ def test_initialisation_is_a_function_of_the_seed():
 def test_biases_have_their_own_rules():
     network = models.build("resnet56_superconv", 10)
     groups = models.parameter_groups(network, conv_bias_lr=2, conv_bias_decay=0, classifier_bias_lr=3)
-    sizes = {rule: sum(p.numel() for p in group) for rule, group in groups.items()}
+    sizes = {multiples: sum(p.numel() for p in group) for multiples, group in groups.items()}
     biases = sum(m.bias.numel() for m in network.modules() if isinstance(m, torch.nn.Conv2d))
     assert sizes == {(1.0, 1.0): 808_682 - biases - 10, (2, 0): biases, (3, 0.0): 10}

@@ -1,4 +1,4 @@
-"""Nothing is lost: runs go on exactly where they were, whatever ended them."""
+"""Nothing is lost: runs resume exactly where they were, whatever ended them."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 def numbers(folder):
-    """The history without what a clock decides."""
+    """The history without its timing."""
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in read_history(folder)]
 
 
@@ -35,7 +35,7 @@ def weights(folder):
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-def same(a, b):
+def are_equal(a, b):
     return numbers(a) == numbers(b) and all(torch.equal(weights(a)[k], v) for k, v in weights(b).items())
 
 
@@ -74,7 +74,7 @@ def test_a_killed_run_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch,
     folder = tmp_path / "killed"
     train_until(run, folder, iteration, monkeypatch)
     lifecycle.run(run, folder)
-    assert same(folder, whole)
+    assert are_equal(folder, whole)
     assert read_info(folder)["attempt"] == 2
     assert not list(folder.glob("*checkpoint*"))
 
@@ -84,12 +84,12 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(run, whole, tmp_pa
     for iteration in (3, 6, 13, 14, 22):
         train_until(run, folder, iteration, monkeypatch)
     lifecycle.run(run, folder)
-    assert same(folder, whole)
+    assert are_equal(folder, whole)
 
 
 def test_the_last_two_checkpoints_are_kept(run, tmp_path, monkeypatch):
     train_until(run, tmp_path, 18, monkeypatch)
-    assert [p.name for p in checkpoints.found(tmp_path)] == ["checkpoint-000000016.pt", "checkpoint-000000012.pt"]
+    assert [p.name for p in checkpoints.find(tmp_path)] == ["checkpoint-000000016.pt", "checkpoint-000000012.pt"]
 
 
 @pytest.mark.parametrize(
@@ -98,23 +98,23 @@ def test_the_last_two_checkpoints_are_kept(run, tmp_path, monkeypatch):
 def test_a_broken_checkpoint_falls_back_to_the_one_before(run, whole, tmp_path, monkeypatch, caplog, spoil):
     folder = tmp_path / "killed"
     train_until(run, folder, 18, monkeypatch)
-    newest, _ = checkpoints.found(folder)
+    newest, _ = checkpoints.find(folder)
     newest.write_bytes(spoil(newest.read_bytes()))
     with caplog.at_level("INFO"):
         lifecycle.run(run, folder)
-    assert "checkpoint-000000016.pt is cut or broken" in caplog.text
-    assert "going on after iteration 12 of 29" in caplog.text
-    assert same(folder, whole)
+    assert "checkpoint-000000016.pt is truncated or corrupt" in caplog.text
+    assert "resuming after iteration 12 of 29" in caplog.text
+    assert are_equal(folder, whole)
 
 
 def test_with_every_checkpoint_broken_it_starts_over(run, whole, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "killed"
     train_until(run, folder, 18, monkeypatch)
-    for path in checkpoints.found(folder):
+    for path in checkpoints.find(folder):
         path.write_bytes(b"nothing")
     lifecycle.run(run, folder)
-    assert caplog.text.count("is cut or broken") == 2
-    assert same(folder, whole)
+    assert caplog.text.count("is truncated or corrupt") == 2
+    assert are_equal(folder, whole)
 
 
 def test_the_checkpoint_of_another_configuration_is_not_used(run, tmp_path, monkeypatch, resolved):
@@ -131,7 +131,7 @@ def test_half_a_row_left_by_a_kill_is_dropped(run, whole, tmp_path, monkeypatch)
     with open(folder / "history.jsonl", "ab") as file:
         file.write(b'{"iteration": 12, "lr"')
     lifecycle.run(run, folder)
-    assert same(folder, whole)
+    assert are_equal(folder, whole)
 
 
 def test_what_a_kill_left_half_written_goes(run, tmp_path):
@@ -142,7 +142,7 @@ def test_what_a_kill_left_half_written_goes(run, tmp_path):
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, monkeypatch):
-    """The disk is held up until two tests later: what is written then is still the state of iteration 4."""
+    """The disk blocks until two tests later; the checkpoint is still the state of iteration 4."""
     from repro.training import loop
 
     original, save, folder = loop.train, checkpoints.save, tmp_path / "slow"
@@ -156,7 +156,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, mo
     def dying(config, data, state):
         for row in original(config, data, state):
             if state.iteration == 7:
-                may_write.set()  # the loop is three iterations on
+                may_write.set()  # the loop is three iterations ahead
                 assert written.wait(60)
                 raise Killed
             yield row
@@ -165,9 +165,9 @@ def test_training_goes_on_while_a_checkpoint_is_written(run, whole, tmp_path, mo
         patch.setattr(checkpoints, "save", held_up)
         patch.setattr(loop, "train", dying)
         lifecycle.run(run, folder)
-    assert [p.name for p in checkpoints.found(folder)] == ["checkpoint-000000004.pt"]
+    assert [p.name for p in checkpoints.find(folder)] == ["checkpoint-000000004.pt"]
     lifecycle.run(run, folder)
-    assert same(folder, whole)
+    assert are_equal(folder, whole)
 
 
 def test_what_goes_wrong_in_writing_is_not_lost(run, tmp_path, monkeypatch):
@@ -178,9 +178,12 @@ def test_what_goes_wrong_in_writing_is_not_lost(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no number"):
         lifecycle.run(run, tmp_path)
     assert read_info(tmp_path)["reason"] == "ValueError: no number"
-    with pytest.raises(ValueError, match="no number"), checkpoints.writer(tmp_path, lambda: None) as write:
+    with (
+        pytest.raises(ValueError, match="no number"),
+        checkpoints.write_in_background(tmp_path, lambda: None) as write,
+    ):
         write({"iteration": 1})
-        raise KeyboardInterrupt  # an interrupt must not promise a checkpoint that there is not
+        raise KeyboardInterrupt  # an interrupt must not promise a checkpoint that was not written
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkeypatch, caplog):
@@ -189,8 +192,11 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(run, whole, tmp_path, monkey
 
     monkeypatch.setattr(checkpoints, "save", full)
     lifecycle.run(run, tmp_path / "full")
-    assert "no checkpoint at iteration 4: [Errno 28] No space left on device; make room" in caplog.text
-    assert same(tmp_path / "full", whole)
+    assert (
+        "no checkpoint at iteration 4: [Errno 28] No space left on device; make room, the run continues"
+        in caplog.text
+    )
+    assert are_equal(tmp_path / "full", whole)
 
 
 def test_a_full_disk_while_recording_fails_the_run_and_leaves_it_readable(run, whole, tmp_path, monkeypatch):
@@ -208,7 +214,7 @@ def test_a_full_disk_while_recording_fails_the_run_and_leaves_it_readable(run, w
     assert read_info(folder)["reason"] == "OSError: [Errno 28] No space left on device"
     assert read_history(folder)[-1]["iteration"] == 8
     lifecycle.run(run, folder)
-    assert same(folder, whole)
+    assert are_equal(folder, whole)
 
 
 def test_the_second_process_is_told_who_holds_a_run(run, tmp_path):
@@ -243,7 +249,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, code):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert len(checkpoints.found(folder)) == 1
+    assert len(checkpoints.find(folder)) == 1
     assert read_info(folder)["status"] == "interrupted"
     assert not (folder / lock.LOCK).exists()
 
@@ -263,7 +269,7 @@ def test_a_signal_in_the_last_iteration_finishes_the_run_and_ends_the_sweep(run,
         patch.setattr(loop, "train", signalled)
         lifecycle.run(run, tmp_path / "late")
     assert read_info(tmp_path / "late")["status"] == "finished"
-    assert same(tmp_path / "late", whole)
+    assert are_equal(tmp_path / "late", whole)
 
 
 def test_a_finished_run_writes_no_checkpoint_of_its_end(run, tmp_path, monkeypatch):
@@ -283,18 +289,18 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
     states = [State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
     states[0].diverged = True
     states[1].load_state_dict(states[0].state_dict())
-    assert states[1].over(run)
+    assert states[1].is_over(run)
     run.test_at_start = False
     assert list(loop.train(run, loaded, states[1])) == []
 
 
 def test_the_second_interrupt_is_at_once():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible() as stop:
+    with pytest.raises(KeyboardInterrupt), interruptible() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("still there")
-    assert stop == [signal.SIGTERM]
+    assert signals == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -302,7 +308,7 @@ def test_a_clock_that_jumps_disturbs_nothing(run, whole, tmp_path, monkeypatch):
     clock = iter(range(10**9, 0, -(10**5)))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
     lifecycle.run(run, tmp_path / "jumped")
-    assert same(tmp_path / "jumped", whole)
+    assert are_equal(tmp_path / "jumped", whole)
     assert 0 < read_info(tmp_path / "jumped")["wall_seconds"] < 600
 
 
@@ -338,9 +344,9 @@ def test_a_wandb_process_that_is_killed_costs_the_mirror_not_the_run(tmp_path):
 
 
 def torture(tmp_path, kills, seeds, rng, factor):
-    """Kill a sweep at random moments and launch it again until it is done; what that cost.
+    """Kill a sweep at random moments and relaunch it until it is done; returns the cost.
 
-    Also a script: ``python tests/test_resume.py [kills]`` tells it of twelve runs.
+    Also a script: ``python tests/test_resume.py [kills]`` does so with twelve runs.
     """
     sweep = [sys.executable, "-m", "repro.train", "-m", "experiment=fig8b/tbs1024,fig5a/clr_3.0,fig15a/wd_1e-4",
              f"seed=range({seeds})", "scale=smoke", f"scale.iterations={factor}", "scale.tests=6", "tracking=disabled",
@@ -362,10 +368,10 @@ def torture(tmp_path, kills, seeds, rng, factor):
         for path in tortured.rglob("run.json"):
             info = json.loads(path.read_text())
             if info["status"] == "finished":
-                was = finished.setdefault(str(path), info["started"])
-                assert was == info["started"], f"{path} was trained again"
+                started = finished.setdefault(str(path), info["started"])
+                assert started == info["started"], f"{path} was trained again"
             elif rows := read_history(path.parent):
-                saved = checkpoints.found(path.parent)
+                saved = checkpoints.find(path.parent)
                 reached = int(saved[0].stem.split("-")[1]) if saved else 0
                 repeated += max(0, rows[-1]["iteration"] - reached)
         if process.returncode == 0:
@@ -373,7 +379,9 @@ def torture(tmp_path, kills, seeds, rng, factor):
     folders = sorted(p.parent.relative_to(undisturbed) for p in undisturbed.rglob("run.json"))
     assert len(folders) == 3 * seeds
     lost = [
-        f for f in folders if not (tortured / f / "weights.pt").exists() or not same(tortured / f, undisturbed / f)
+        f
+        for f in folders
+        if not (tortured / f / "weights.pt").exists() or not are_equal(tortured / f, undisturbed / f)
     ]
     hidden = [p for p in tortured.rglob(".*") if p.name != ".hydra"]
     left = [*hidden, *tortured.rglob("checkpoint-*")]
@@ -388,10 +396,10 @@ def torture(tmp_path, kills, seeds, rng, factor):
 
 
 def test_a_sweep_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    told = torture(tmp_path, kills=3, seeds=1, rng=random.Random(4), factor=0.01)
-    assert told["lost"] == []
-    assert told["left"] == []
-    assert told["runs"] == 3
+    result = torture(tmp_path, kills=3, seeds=1, rng=random.Random(4), factor=0.01)
+    assert result["lost"] == []
+    assert result["left"] == []
+    assert result["runs"] == 3
 
 
 if __name__ == "__main__":

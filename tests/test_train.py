@@ -103,7 +103,7 @@ def test_out_of_memory_is_one_line(resolved, tmp_path, monkeypatch):
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(ReproError, match=r"out of memory on cpu \(no more\); end what"),
+        pytest.raises(ReproError, match=r"out of memory on cpu \(MemoryError\); stop the other processes"),
     ):
         patch.setattr(loop, "train", greedy)
         lifecycle.run(resolved("experiment=fig5a/clr_3.0", *SMOKE), tmp_path)

@@ -14,8 +14,8 @@ from repro.training.sgd import SGD
 from repro.training.state import State
 
 
-def written_out(update, nesterov, weight, gradients, schedule, decay, lr_multiple):
-    """The rules as PAPER and torch.optim state them, one iteration after the other, in float64."""
+def reference_update(update, nesterov, weight, gradients, schedule, decay, lr_multiple):
+    """The rules as the paper and torch.optim state them, one iteration after the other, in float64."""
     velocity = torch.zeros_like(weight)
     for gradient, (lr, mu) in zip(gradients, schedule, strict=True):
         g, old, rate = gradient + decay * weight, velocity, lr * lr_multiple
@@ -38,33 +38,33 @@ def test_update_rules_over_a_changing_schedule(update, nesterov, lr_multiple, de
     gradients = [torch.randn(7, dtype=torch.float64) for _ in range(12)]
     schedule = [(0.1 + 0.2 * i, 0.95 - 0.01 * i) for i in range(12)]
     parameter = nn.Parameter(start.clone())
-    rule = {(lr_multiple, decay_multiple): [parameter]}
-    optimizer = SGD(rule, weight_decay=0.01, update=update, nesterov=nesterov)
+    groups = {(lr_multiple, decay_multiple): [parameter]}
+    optimizer = SGD(groups, weight_decay=0.01, update=update, nesterov=nesterov)
     for gradient, (lr, momentum) in zip(gradients, schedule, strict=True):
         parameter.grad = gradient.clone()
         optimizer.step(lr, momentum)
         assert parameter.grad is None
-    expected = written_out(update, nesterov, start, gradients, schedule, 0.01 * decay_multiple, lr_multiple)
+    expected = reference_update(update, nesterov, start, gradients, schedule, 0.01 * decay_multiple, lr_multiple)
     torch.testing.assert_close(parameter.detach(), expected)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_torch_rule_is_torch_optims(nesterov):
     torch.manual_seed(0)
-    ours, theirs = (nn.Parameter(torch.ones(5, dtype=torch.float64)) for _ in range(2))
-    optimizer = SGD({(1.0, 1.0): [ours]}, weight_decay=0.1, update=Update.torch, nesterov=nesterov)
-    reference = torch.optim.SGD([theirs], lr=1.0, momentum=0.5, weight_decay=0.1, nesterov=nesterov)
+    parameter, reference_parameter = (nn.Parameter(torch.ones(5, dtype=torch.float64)) for _ in range(2))
+    optimizer = SGD({(1.0, 1.0): [parameter]}, weight_decay=0.1, update=Update.torch, nesterov=nesterov)
+    reference = torch.optim.SGD([reference_parameter], lr=1.0, momentum=0.5, weight_decay=0.1, nesterov=nesterov)
     for i in range(8):
-        ours.grad = torch.randn(5, dtype=torch.float64)
-        theirs.grad = ours.grad.clone()
+        parameter.grad = torch.randn(5, dtype=torch.float64)
+        reference_parameter.grad = parameter.grad.clone()
         reference.param_groups[0].update(lr=0.1 * (i + 1), momentum=0.9 - 0.05 * i)
         optimizer.step(0.1 * (i + 1), 0.9 - 0.05 * i)
         reference.step()
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(parameter, reference_parameter)
 
 
 def test_the_rules_agree_at_a_constant_learning_rate_only():
-    def end(update, rates):
+    def train(update, rates):
         parameter = nn.Parameter(torch.ones(3, dtype=torch.float64))
         optimizer = SGD({(1.0, 1.0): [parameter]}, weight_decay=0.0, update=update)
         for lr in rates:
@@ -72,9 +72,9 @@ def test_the_rules_agree_at_a_constant_learning_rate_only():
             optimizer.step(lr, 0.9)
         return parameter.detach()
 
-    torch.testing.assert_close(end(Update.caffe, [0.1] * 6), end(Update.torch, [0.1] * 6))
+    torch.testing.assert_close(train(Update.caffe, [0.1] * 6), train(Update.torch, [0.1] * 6))
     rising = [0.1, 0.2, 0.3]
-    assert not torch.allclose(end(Update.caffe, rising), end(Update.torch, rising))
+    assert not torch.allclose(train(Update.caffe, rising), train(Update.torch, rising))
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_before_the_first_update_the_averages_are_empty(smoke):
 def test_the_train_loss_is_the_mean_since_the_last_test(smoke):
     every, _ = smoke("scale.tests=10")
     pairs, _ = smoke("scale.tests=5")
-    each = [row["train_loss"] for row in every[1:]]
-    means = [(a + b) / 2 for a, b in zip(each[::2], each[1::2], strict=True)]
+    losses = [row["train_loss"] for row in every[1:]]
+    means = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
     assert [row["train_loss"] for row in pairs[1:]] == pytest.approx(means, rel=1e-5)
 
 

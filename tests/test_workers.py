@@ -112,7 +112,7 @@ def test_a_signal_ends_every_run_with_a_checkpoint(endless, number, group, code)
     assert "Traceback" not in errors
     for folder in folders:
         assert read_info(folder)["status"] == "interrupted"
-        assert len(checkpoints.found(folder)) == 1
+        assert len(checkpoints.find(folder)) == 1
         assert not (folder / lock.LOCK).exists()
 
 

@@ -1,8 +1,8 @@
-"""Networks, by name: what builds them, how they begin, which parameters have which rules.
+"""Networks, by name: how they are built and initialised, and their parameter groups.
 
 What may enter: networks and their layers, as functions of their arguments alone. A family of networks is a module
-here with a dictionary NETWORKS, name -> function ``(num_classes, channels, *, options) -> nn.Module``; one of your
-own is named by its import path, ``package.module:function``. Nothing else needs to know of it.
+here with a dictionary NETWORKS, name -> function ``(num_classes, channels, *, options) -> nn.Module``; your own is
+named by its import path, ``package.module:function``. Nothing else needs an edit.
 
 Public: ``build``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``.
 """

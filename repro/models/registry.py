@@ -1,4 +1,4 @@
-"""Which networks there are, and how one is built by its name."""
+"""The registry of networks: their names, and building one by its name."""
 
 import importlib
 import inspect
@@ -21,10 +21,10 @@ Network = Callable[..., nn.Module]  # (num_classes, channels, *, options) -> the
 @lru_cache(maxsize=1)
 def networks() -> Mapping[str, Network]:
     """Every network of the modules of this package, by name."""
-    found: dict[str, Network] = {}
+    registered: dict[str, Network] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        found |= getattr(importlib.import_module(f"repro.models.{module.name}"), "NETWORKS", {})
-    return found
+        registered |= getattr(importlib.import_module(f"repro.models.{module.name}"), "NETWORKS", {})
+    return registered
 
 
 def build(
@@ -32,33 +32,35 @@ def build(
 ) -> nn.Module:
     """The network ``name`` (of ``networks``, or an import path), initialised from ``seed``.
 
-    ``channels`` are those of the images, ``init`` is a name of ``repro.config.Filler``, ``options`` are the
-    network's own. Raises ValueError for an unknown name and for an option that the network does not have.
+    ``channels`` counts the channels of the images, ``init`` is a value of ``repro.config.Filler``, ``options`` are
+    keyword arguments of the network's function. Raises ValueError for an unknown name or option.
     """
-    network = _network(name)
-    taken = inspect.signature(network).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    if (unknown := sorted(set(options) - set(taken))) and not takes_any:
-        own = ", ".join(list(taken)[2:]) or "none"
-        raise ValueError(f"{name} has no option {unknown[0]}; its options are: {own}")
+    make_network = _find_function(name)
+    parameters = inspect.signature(make_network).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if (unknown := sorted(set(options) - set(parameters))) and not takes_any:
+        known = ", ".join(list(parameters)[2:]) or "none"
+        raise ValueError(f"{name} has no option {unknown[0]}; its options are: {known}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = network(num_classes, channels, **options)
+        network = make_network(num_classes, channels, **options)
     if Filler(init) is not Filler.own:
-        initialise(built, init, torch.Generator().manual_seed(seed))
-    return built
+        initialise(network, init, torch.Generator().manual_seed(seed))
+    return network
 
 
 def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.Module:
-    """The configured network, channels last in memory (the order that images are kept in).
+    """The configured network, channels last in memory (as images are stored).
 
-    Of the configuration it gets the keys that its function names, and all of ``model.options``. Raises ReproError.
+    Its function receives those keys of ``model`` that are its parameters, and all of ``model.options``. Raises
+    ReproError for an unknown name or option.
     """
     if model.name not in networks() and ":" not in model.name:
         raise ReproError(f"model.name={model.name}: there are {', '.join(networks())}, or package.module:function")
     try:
-        taken = inspect.signature(_network(model.name)).parameters
-        shared = {k: v for k, v in vars(model).items() if k in taken and k not in ("name", "init", "options")}
+        parameters = inspect.signature(_find_function(model.name)).parameters
+        reserved = ("name", "init", "options")
+        shared = {k: v for k, v in vars(model).items() if k in parameters and k not in reserved}
         network = build(
             model.name,
             num_classes,
@@ -72,14 +74,14 @@ def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.
     return network.to(memory_format=torch.channels_last)
 
 
-def _network(name: str) -> Network:
+def _find_function(name: str) -> Network:
     if name in networks():
         return networks()[name]
     module, colon, function = name.partition(":")
     if not colon:
         raise ValueError(f"no network {name!r}; there are {', '.join(networks())}, or package.module:function")
     try:
-        found: Network = getattr(importlib.import_module(module), function)
+        make_network: Network = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"no network {name!r}: {error}") from None
-    return found
+    return make_network

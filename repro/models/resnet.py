@@ -1,7 +1,7 @@
 """The author's two residual networks.
 
-Facts: the network definitions published with arXiv 1708.07120 and 1803.09820. Images come in as float32
-(N, C, H, W); logits go out as (N, classes).
+Source: the network definitions published with arXiv 1708.07120 and 1803.09820. Images are float32 (N, C, H, W),
+logits (N, classes).
 """
 
 import itertools
@@ -10,12 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.models.layers import BatchNorm, normalised
+from repro.models.layers import BatchNorm, convolve_and_normalise
 
 
 class SuperconvBlock(nn.Module):
-    """Two 3x3 convolutions and a sum, then ReLU. At stride 2 the shortcut is average-pooled and, after the
-    ReLU, zeros double the channels: the convolutions keep the width that came in.
+    """Two 3x3 convolutions, the sum with the shortcut, then ReLU (arXiv 1708.07120).
+
+    At stride 2 the shortcut is average-pooled and, after the ReLU, zeros double the channels: the convolutions
+    keep the width of the input.
     """
 
     def __init__(self, channels: int, stride: int, norm: dict[str, Any]):
@@ -28,18 +30,20 @@ class SuperconvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape, or at stride 2 to (N, 2C, ceil(H/2), ceil(W/2))."""
-        y = normalised(F.relu_(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        y = convolve_and_normalise(F.relu_(convolve_and_normalise(x, self.conv1, self.bn1)), self.conv2, self.bn2)
         if self.stride == 1:
             return F.relu_(y.add_(x))
-        # Caffe rounds the pooled size up; a window that is cut averages over what is there. With
-        # count_include_pad, though nothing is padded, inductor gets the gradient wrong: pytorch/pytorch#198119.
+        # Caffe rounds the pooled size up; a window cut off at the edge averages its remaining pixels. With
+        # count_include_pad, inductor computes a wrong gradient though nothing is padded: pytorch/pytorch#198119.
         y = F.relu_(y.add_(F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False)))
         return F.pad(y, (0, 0, 0, 0, 0, y.shape[1]))
 
 
 class HyperparamBlock(nn.Module):
-    """Two 3x3 convolutions and a sum, with nothing after it: no ReLU on the residual stream. A block that widens
-    has its first convolution at stride 2, and a 2x2 convolution at stride 2 with normalisation as shortcut.
+    """Two 3x3 convolutions and the sum with the shortcut, without a ReLU after it (arXiv 1803.09820).
+
+    In a widening block the first convolution has stride 2, and the shortcut is a normalised 2x2 convolution at
+    stride 2.
     """
 
     def __init__(self, channels: int, width: int, norm: dict[str, Any]):
@@ -54,9 +58,9 @@ class HyperparamBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 2, stride=2), BatchNorm(width, **norm))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape, or when widening to (N, width, H/2, W/2)."""
-        y = normalised(F.relu_(normalised(x, self.conv1, self.bn1)), self.conv2, self.bn2)
-        return y.add_(x if self.shortcut is None else normalised(x, *self.shortcut))
+        """(N, C, H, W) to the same shape, or in a widening block to (N, width, H/2, W/2)."""
+        y = convolve_and_normalise(F.relu_(convolve_and_normalise(x, self.conv1, self.bn1)), self.conv2, self.bn2)
+        return y.add_(x if self.shortcut is None else convolve_and_normalise(x, *self.shortcut))
 
 
 class ResNet(nn.Module):
@@ -71,28 +75,28 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes)."""
-        x = self.blocks(F.relu_(normalised(x, self.stem, self.bn)))
+        x = self.blocks(F.relu_(convolve_and_normalise(x, self.stem, self.bn)))
         logits: Tensor = self.classifier(x.mean((2, 3)))
         return logits
 
 
 def superconv_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
-    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; group two and three open by halving the image."""
+    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; groups two and three halve the image first."""
     layers: list[nn.Module] = []
     for group in range(3):
         for block in range(blocks):
-            down = group > 0 and block == 0
-            layers.append(SuperconvBlock(width << (group - down), 2 if down else 1, norm))
+            halves = group > 0 and block == 0
+            layers.append(SuperconvBlock(width << (group - halves), 2 if halves else 1, norm))
     return layers
 
 
 def hyperparam_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
-    """Those of Figures 6, 8, 11 and 15 (arXiv 1803.09820): ``blocks`` a group, in the first one less (but one).
+    """Those of Figures 6, 8, 11 and 15 (arXiv 1803.09820): three groups of ``blocks``.
 
-    The first block of groups two and three doubles the width.
+    The first group has one block less, but at least one. Groups two and three begin by doubling the width.
     """
     widths = [width] * max(1, blocks - 1) + [2 * width] * blocks + [4 * width] * blocks
-    return [HyperparamBlock(a, b, norm) for a, b in itertools.pairwise([width, *widths])]
+    return [HyperparamBlock(before, after, norm) for before, after in itertools.pairwise([width, *widths])]
 
 
 def resnet56_superconv(
@@ -105,7 +109,7 @@ def resnet56_superconv(
     bn_fraction: float = 0.95,
     bn_eps: float = 1e-5,
 ) -> nn.Module:
-    """Figure 5's network: 808,682 parameters at ten classes. Depth is 6 ``blocks`` + 2."""
+    """Figure 5's network (arXiv 1708.07120): 808,682 parameters at ten classes. Depth is 6 ``blocks`` + 2."""
     norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
     return ResNet(superconv_blocks(blocks, width, norm), num_classes, channels, width, norm)
 
@@ -120,7 +124,10 @@ def resnet56_hyperparam(
     bn_fraction: float = 0.9,
     bn_eps: float = 1e-5,
 ) -> nn.Module:
-    """The network of Figures 6, 8, 11 and 15: 860,874 parameters at ten classes. Depth is 6 ``blocks`` + 2."""
+    """The network of Figures 6, 8, 11 and 15 (arXiv 1803.09820): 860,874 parameters at ten classes.
+
+    Depth is 6 ``blocks`` + 2.
+    """
     norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
     return ResNet(hyperparam_blocks(blocks, width, norm), num_classes, channels, width, norm)
 

@@ -1,4 +1,4 @@
-"""The rules that the author's Caffe files attach to a network: fillers, and multiples of LR and weight decay."""
+"""The rules of the author's Caffe files for a network: fillers, and multiples of LR and weight decay."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch import nn
 def initialise(network: nn.Module, init: str, generator: torch.Generator) -> None:
     """Caffe's fillers by fan-in: ``init`` for convolutions, xavier for the classifier, zero for every bias.
 
-    msra is normal with variance 2 / fan-in, xavier uniform with variance 1 / fan-in.
+    "msra" (Kaiming) is normal with variance 2 / fan-in, "xavier" (Glorot) uniform with variance 1 / fan-in.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -32,17 +32,17 @@ def parameter_groups(
     classifier_bias_lr: float = 2.0,
     classifier_bias_decay: float = 0.0,
 ) -> dict[tuple[float, float], list[nn.Parameter]]:
-    """Parameters by their (multiple of the LR, multiple of the weight decay).
+    """Parameters by their (LR multiple, weight-decay multiple).
 
-    Weights, and the scale and shift of normalisation, have (1, 1); biases what the arguments say.
+    Weights, and the scale and shift of normalisation, have (1, 1); biases have those of the arguments.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            rule = (1.0, 1.0)
+            multiples = (1.0, 1.0)
             if name == "bias" and isinstance(module, nn.Conv2d):
-                rule = (conv_bias_lr, conv_bias_decay)
+                multiples = (conv_bias_lr, conv_bias_decay)
             elif name == "bias" and isinstance(module, nn.Linear):
-                rule = (classifier_bias_lr, classifier_bias_decay)
-            groups.setdefault(rule, []).append(parameter)
+                multiples = (classifier_bias_lr, classifier_bias_decay)
+            groups.setdefault(multiples, []).append(parameter)
     return groups

@@ -1,6 +1,7 @@
-"""How large networks are, by running them once: what plans and estimates count by.
+"""The size of a network, measured by running it once; plans and estimates use it.
 
-``python -m repro.models.size`` answers JSON on its standard input, for processes that never import torch.
+``python -m repro.models.size`` reads JSON (a list of keyword arguments of ``size``) on standard input and prints
+the sizes as JSON, for processes that never import torch.
 """
 
 import json
@@ -17,8 +18,8 @@ from repro.config.errors import ReproError
 from repro.models.registry import from_config
 
 
-class _Outputs(TorchDispatchMode):
-    """Counts the values that convolutions put out."""
+class _OutputCounter(TorchDispatchMode):
+    """Counts the output values of convolutions."""
 
     count = 0
 
@@ -32,19 +33,19 @@ class _Outputs(TorchDispatchMode):
 
 
 def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int) -> tuple[int, int]:
-    """Multiply-adds of one image's forward pass, and the values that its convolutions put out.
+    """Multiply-adds of one image's forward pass, and the number of values that its convolutions output.
 
-    ``model`` are keys of the configuration's; the image has ``resolution`` pixels a side. Raises ReproError.
+    ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError.
     """
     network = from_config(Model(**model), classes, channels, 0).eval()
     image = torch.zeros(1, channels, resolution, resolution)
-    with torch.no_grad(), _Outputs() as outputs, FlopCounterMode(display=False) as counted:
+    with torch.no_grad(), _OutputCounter() as outputs, FlopCounterMode(display=False) as flops:
         network(image)
-    return counted.get_total_flops() // 2, outputs.count
+    return flops.get_total_flops() // 2, outputs.count
 
 
 if __name__ == "__main__":
     try:
-        print(json.dumps([size(**asked) for asked in json.load(sys.stdin)]))
+        print(json.dumps([size(**arguments) for arguments in json.load(sys.stdin)]))
     except ReproError as error:
         sys.exit(str(error))

@@ -263,7 +263,7 @@ def _slowdown(planned: Plan) -> float:
 
 
 def _resume_iteration(folder: Path) -> int:
-    saved = checkpoints.found(folder)
+    saved = checkpoints.find(folder)
     return int(saved[0].stem.split("-")[1]) if saved else 0
 
 

@@ -1,7 +1,7 @@
 """How a run is trained: update rules, one step plain and fast, the loop, checkpoints, one run from start to end.
 
-What may enter: what computes an iteration or keeps a run going. No sweep, no figure. Importing this room imports
-no torch; its modules do, but for ``lifecycle``, ``interrupts``, ``checkpoints`` and ``memory``, which sweeps use.
+What may enter: what computes an iteration or keeps a run going. No sweep, no figure. Importing this package does
+not import torch; nor do ``lifecycle``, ``interrupts``, ``checkpoints`` and ``memory``, which sweeps use.
 
 Public: ``lifecycle.run``, ``loop.train`` and ``loop.test``, ``steps.build``, ``sgd.SGD``, ``state.State``.
 """

@@ -1,7 +1,8 @@
 """Checkpoints of a run.
 
-A checkpoint is one file: the SHA-256 of the rest, then what ``torch.save`` makes. It is written beside its place
-and renamed, and the last two are kept: a kill, a full disk or a cut file costs the work since the one before.
+A checkpoint is one file: the SHA-256 of the rest, then the output of ``torch.save``. It is written beside its
+place and renamed, and the last two are kept: a kill, a full disk or a truncated file costs only the work since the
+previous checkpoint.
 """
 
 import copy
@@ -21,7 +22,7 @@ KEPT = 2
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write the checkpoint of ``state["iteration"]`` and drop all but the last two. Raises OSError."""
+    """Write the checkpoint of ``state["iteration"]`` and delete all but the last two. Raises OSError."""
     import torch
 
     buffer = io.BytesIO()
@@ -33,62 +34,66 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         file.write(payload)
 
     write_whole(folder / f"checkpoint-{state['iteration']:09d}.pt", write, durable=True)
-    for old in found(folder)[KEPT:]:
-        old.unlink()
+    for outdated in find(folder)[KEPT:]:
+        outdated.unlink()
 
 
 @contextmanager
-def writer(folder: Path, before: Callable[[], None]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that copies a state where it is, and lets a thread ``save`` the copy while training goes on.
+def write_in_background(
+    folder: Path, before_save: Callable[[], None]
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that copies a state on its device; a thread then saves the copy while training continues.
 
-    The thread calls ``before`` first. One checkpoint is written at a time, and leaving waits for the last. One
-    that cannot be written costs nothing but itself: the run goes on, and says so.
+    The thread calls ``before_save`` first. One checkpoint is written at a time, and leaving the context waits for
+    the last. An OSError is logged and costs only that checkpoint; any other exception reaches the caller.
     """
 
     def write(state: dict[str, Any]) -> None:
         try:
-            before()
+            before_save()
             save(folder, state)
         except OSError as error:
-            log.warning("no checkpoint at iteration %d: %s; make room, the run goes on", state["iteration"], error)
+            log.warning(
+                "no checkpoint at iteration %d: %s; make room, the run continues", state["iteration"], error
+            )
 
     pending: Future[None] | None = None
 
-    def begin(state: dict[str, Any]) -> None:
+    def start_write(state: dict[str, Any]) -> None:
         nonlocal pending
         if pending is not None:
-            pending.result()  # raises what was no OSError
+            pending.result()  # raises anything but an OSError
         pending = pool.submit(write, copy.deepcopy(state))
 
     with ThreadPoolExecutor(1, "checkpoint") as pool:
         try:
-            yield begin
+            yield start_write
         finally:
             if pending is not None:
                 pending.result()
 
 
 def load(folder: Path, device: str) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, on ``device``; None where there is none."""
+    """The newest intact checkpoint, on ``device``, or None; broken ones are deleted."""
     import torch
 
-    for path in found(folder):
+    for path in find(folder):
         content = path.read_bytes()
         if content[:32] == hashlib.sha256(content[32:]).digest():
-            saved: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
-            return saved
-        log.warning("%s is cut or broken; going back to the one before, or to the start", path)
+            state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+            return state
+        log.warning("%s is truncated or corrupt; falling back to the previous checkpoint, or to the start", path)
         path.unlink()
     return None
 
 
-def found(folder: Path) -> list[Path]:
+def find(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
 def clear(folder: Path) -> None:
-    """Remove every checkpoint, and what killed processes left half-written."""
+    """Delete every checkpoint, and the half-written files of killed processes."""
     for pattern in ("checkpoint-*.pt", ".checkpoint-*", ".weights.*", ".run.json.*", ".history.jsonl.*"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

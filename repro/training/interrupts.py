@@ -1,4 +1,4 @@
-"""How a signal ends a training: noted, acted on at the next iteration, and the second Ctrl-C at once."""
+"""How a signal ends training: recorded, handled after the iteration; a second Ctrl-C interrupts at once."""
 
 import signal
 import threading
@@ -16,24 +16,26 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """A list that SIGINT, SIGTERM or SIGUSR2 put their number into; a second SIGINT interrupts at once.
+    """A list that collects the numbers of SIGINT, SIGTERM and SIGUSR2; a second SIGINT raises KeyboardInterrupt.
 
-    Who waited for SIGUSR2 before hears of it in the end: submitit's handler queues the job again.
+    On leaving, SIGUSR2 is raised again for its previous handler: submitit's queues the job again. Outside the main
+    thread, where Python sets no handlers, the list stays empty.
     """
-    stop: list[int] = []
+    received: list[int] = []
 
-    def note(number: int, frame: object) -> None:
-        if stop and number == signal.SIGINT:
+    def record_signal(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.append(number)
+        received.append(number)
 
-    before = {}
+    previous_handlers = {}
     if threading.current_thread() is threading.main_thread():
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+        previous_handlers = {number: signal.signal(number, record_signal) for number in watched}
     try:
-        yield stop
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-        if signal.SIGUSR2 in stop and callable(before[signal.SIGUSR2]):
+        if signal.SIGUSR2 in received and callable(previous_handlers[signal.SIGUSR2]):
             signal.raise_signal(signal.SIGUSR2)

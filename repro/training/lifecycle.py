@@ -18,23 +18,24 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, folder: Path) -> None:
-    """Train ``config`` and leave record, weights and W&B mirror in ``folder``.
+    """Train ``config`` and leave the record, weights and W&B mirror in ``folder``.
 
-    A finished equal run is kept, an unfinished one goes on from its last checkpoint. A run that diverges is a
-    result, not an error. SIGINT, SIGTERM and SIGUSR2 end it with a checkpoint, a second SIGINT at once. Raises
-    what went wrong otherwise, after recording it.
+    A finished run of the same configuration is kept; an unfinished one resumes from its last checkpoint.
+    Divergence is a result, not an error. SIGINT, SIGTERM and SIGUSR2 end the run with a checkpoint and raise
+    Interrupted, a second SIGINT ends it at once. Any other exception is recorded and raised; ReproError where the
+    device, the data or the memory does not suffice.
     """
-    with interruptible() as stop, lock.locked(folder):  # a second signal still leaves no lock behind
+    with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         images.identify(config.dataset)
         if already_finished(folder, config):
-            log.info("%s is finished already; force=true trains it again", folder)
+            log.info("%s is already finished; force=true trains it again", folder)
         else:
             if config.force:
                 move_aside(folder)
-            _train(config, folder, stop)
+            _train(config, folder, signals)
 
 
-def _train(config: Config, folder: Path, stop: list[int]) -> None:
+def _train(config: Config, folder: Path, signals: list[int]) -> None:
     import torch
 
     from repro import models
@@ -47,9 +48,9 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler: seconds
+        torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler, which takes seconds
     device = loop.device(config.device)
     try:
         environment = loop.environment(device)
@@ -58,45 +59,45 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error
     if steps.emulated(config.engine.precision, device):
-        slow = "%s has no arithmetic for it; at the paper's size float32 (leave it out) is many times as fast"
-        log.warning(f"engine.precision=%s: {slow}", config.engine.precision.value, device)
+        advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
+        log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
     state = State(config, network, device)
-    saved = _checkpoint(folder, config, device)
-    if saved is not None:
-        state.load_state_dict(saved)
-        log.info("%s: going on after iteration %d of %d", folder, state.iteration, config.iterations)
+    checkpoint = _load_checkpoint(folder, config, device)
+    if checkpoint is not None:
+        state.load_state_dict(checkpoint)
+        log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
     else:
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
-    record = Record(folder, config, environment, state.iteration if saved else None)
+    record = Record(folder, config, environment, state.iteration if checkpoint else None)
     mirror = Mirror(record.info, folder)
-    for earlier in record.rows:
-        mirror.row(earlier)
+    for recorded in record.rows:
+        mirror.row(recorded)
     try:
-        saved_at, saved_when = state.iteration, time.monotonic()
-        every = config.checkpoint_iterations or config.iterations
-        with checkpoints.writer(folder, record.sync) as save:
+        saved_iteration, saved_seconds = state.iteration, time.monotonic()
+        interval = config.checkpoint_iterations or config.iterations
+        with checkpoints.write_in_background(folder, record.sync) as save:
             for row in loop.train(config, dataset, state):
                 if row is not None:
                     record.append(row)
                     mirror.row(record.rows[-1])
-                    log.info(_line(row, config.iterations))
-                if state.over(config):
+                    log.info(_format_row(row, config.iterations))
+                if state.is_over(config):
                     break
-                due = time.monotonic() - saved_when >= config.checkpoint_seconds
-                if stop or due or state.iteration - saved_at >= every:
+                is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
+                if signals or is_due or state.iteration - saved_iteration >= interval:
                     save(state.state_dict())
-                    saved_at, saved_when = state.iteration, time.monotonic()
-                if stop:
-                    raise Interrupted(stop[0])
-        last = record.rows[-1]
+                    saved_iteration, saved_seconds = state.iteration, time.monotonic()
+                if signals:
+                    raise Interrupted(signals[0])
+        last_row = record.rows[-1]
         write_whole(folder / "weights.pt", lambda file: torch.save(network.state_dict(), file))
         record.finish(
             "diverged" if state.diverged else "finished",
-            final_accuracy=last["test_accuracy"],
+            final_accuracy=last_row["test_accuracy"],
             best_accuracy=max(row["test_accuracy"] or 0.0 for row in record.rows),
             diverged=state.diverged,
-            last_iteration=last["iteration"],
+            last_iteration=last_row["iteration"],
         )
         checkpoints.clear(folder)
     except KeyboardInterrupt:
@@ -105,21 +106,21 @@ def _train(config: Config, folder: Path, stop: list[int]) -> None:
     except Exception as error:
         record.finish("failed", reason=f"{type(error).__name__}: {error}")
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            short = str(error).splitlines()[0] if str(error) else "no more"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ReproError(
-                f"out of memory on {device} ({short}); end what else uses it and launch again"
+                f"out of memory on {device} ({reason}); stop the other processes that use it and launch again"
             ) from error
         raise
     finally:
         mirror.finish(record.info)
     if state.diverged:
-        log.warning("diverged: the training loss is not finite at iteration %s", last["iteration"])
-    if stop:
-        raise Interrupted(stop[0])  # it came too late for this run, not for those after it
+        log.warning("diverged: the training loss is not finite at iteration %s", last_row["iteration"])
+    if signals:
+        raise Interrupted(signals[0])  # too late for this run, but it ends the sweep
 
 
-def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
-    """The newest whole checkpoint of this very run, if it has one; those of another configuration go."""
+def _load_checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
+    """The newest intact checkpoint of this configuration, or None; those of another configuration are deleted."""
     info = read_info(folder)
     if info is None or differences(info, config):
         checkpoints.clear(folder)
@@ -127,7 +128,7 @@ def _checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | N
     return checkpoints.load(folder, device)
 
 
-def _line(row: Row, iterations: int) -> str:
+def _format_row(row: Row, iterations: int) -> str:
     text = f"iteration {row['iteration']:>{len(str(iterations))}}/{iterations}  lr {row['lr']:.4g}"
     if row["train_loss"] is not None:
         text += f"  train loss {row['train_loss']:.4f}"

@@ -17,89 +17,90 @@ from repro.records import Row
 from repro.training import steps
 from repro.training.state import State
 
-# At once when testing: what a CPU's cache holds, what fills a GPU. Results depend on it by rounding alone.
+# Pixels of a test batch: what a CPU's cache holds, what fills a GPU. Results depend on it by rounding only.
 TEST_PIXELS = {"cpu": 100_000, "cuda": 5_000 * 32 * 32}
-LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.3366: where Caffe's loss of one image ends
+LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.3366: Caffe's largest loss of one image
 
 
 def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
-    """Train from where ``state`` is to the end, yielding after every iteration: a row at a test, otherwise None.
+    """Train from ``state`` to the end, yielding after every iteration: a row at a test, otherwise None.
 
     A row is the state after ``iteration`` updates: ``lr`` and ``momentum`` are the schedule's at that iteration,
     ``train_loss`` is the mean over the iterations since the last test (None before the first), ``test_loss`` and
-    ``test_accuracy`` (a fraction) are over the full test set, ``images_per_second`` leaves testing out. The last
-    row is the last iteration, or the first test after the training loss stopped being finite; then its
-    ``train_loss`` is not finite either, and nothing after it would change.
+    ``test_accuracy`` (a fraction) are over the full test set, ``images_per_second`` excludes testing. The last row
+    is that of the last iteration, or of the first test whose ``train_loss`` is not finite: divergence ends
+    training. Raises ReproError where the configuration requires an engine that does not work here.
     """
     schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
     batches = Batches(data, config.batch_size, mirror=config.dataset.mirror, seed=config.seed)
     network = state.network
-
     precision = config.engine.precision
 
-    def row(train_loss: float | None, speed: float | None) -> Row:
+    def measure(train_loss: float | None, images_per_second: float | None) -> Row:
         lr, momentum = schedule(state.iteration)
-        loss, accuracy = test(network, data, precision)
+        test_loss, test_accuracy = test(network, data, precision)
         return {
             "iteration": state.iteration,
             "lr": lr,
             "momentum": momentum,
             "train_loss": train_loss,
-            "test_loss": loss,
-            "test_accuracy": accuracy,
-            "images_per_second": speed,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "images_per_second": images_per_second,
         }
 
     if config.test_at_start and state.iteration == 0:
-        yield row(None, None)
-    if state.over(config):
+        yield measure(None, None)
+    if state.is_over(config):
         return
     network.train()
     step, _ = steps.build(config, network, state.optimizer, *batches(state.iteration))
-    begun, clock = state.iteration, time.perf_counter()
-    while not state.over(config):
+    timed_from, start_seconds = state.iteration, time.perf_counter()
+    while not state.is_over(config):
         state.loss_sum += step(*batches(state.iteration), *schedule(state.iteration))
         state.iteration += 1
         if state.iteration % config.test_every and state.iteration < config.iterations:
             yield None
             continue
         mean_loss = state.loss_sum.item() / (state.iteration - state.tested)
-        speed = (state.iteration - begun) * config.batch_size / (time.perf_counter() - clock)
-        tested = row(mean_loss, speed)
+        seconds = time.perf_counter() - start_seconds
+        row = measure(mean_loss, (state.iteration - timed_from) * config.batch_size / seconds)
         state.loss_sum.zero_()
         state.tested, state.diverged = state.iteration, not math.isfinite(mean_loss)
-        yield tested
+        yield row
         network.train()
-        begun, clock = state.iteration, time.perf_counter()
+        timed_from, start_seconds = state.iteration, time.perf_counter()
 
 
 @torch.no_grad()
 def test(network: nn.Module, data: Data, precision: Precision) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) over the full test set.
 
-    The loss of one image ends at 87.3366 as in Caffe (-log of the smallest float), which is also what NaN gives.
+    As in Caffe, the loss of one image is at most 87.3366 (-log of the smallest normal float32), also for NaN.
     """
     network.eval()
-    device = data.mean.device.type
-    sums = torch.zeros(2, device=data.mean.device, dtype=torch.float64)  # of the losses, and of what is right
-    size = max(1, TEST_PIXELS.get(device, TEST_PIXELS["cpu"]) // data.mean[..., 0].numel())
-    with steps.tf32(precision), steps.autocast(precision, device):
-        for images, labels in zip(data.test_images.split(size), data.test_labels.split(size), strict=True):
+    device_type = data.mean.device.type
+    sums = torch.zeros(2, device=data.mean.device, dtype=torch.float64)  # loss, correct
+    batch_size = max(1, TEST_PIXELS.get(device_type, TEST_PIXELS["cpu"]) // data.mean[..., 0].numel())
+    with steps.tf32(precision), steps.autocast(precision, device_type):
+        for images, labels in zip(
+            data.test_images.split(batch_size), data.test_labels.split(batch_size), strict=True
+        ):
             logits = network(data.network_input(images)).float()
             losses = F.cross_entropy(logits, labels, reduction="none")
             sums[0] += losses.nan_to_num(LARGEST_LOSS).clamp(max=LARGEST_LOSS).sum(dtype=torch.float64)
             sums[1] += (logits.argmax(1) == labels).sum()
-    loss, correct = sums.tolist()
-    return loss / len(data.test_labels), correct / len(data.test_labels)
+    loss_sum, correct = sums.tolist()
+    return loss_sum / len(data.test_labels), correct / len(data.test_labels)
 
 
 def device(name: str) -> str:
-    """The device that "auto" means here, or ``name`` itself."""
+    """``name`` itself, or for "auto" the GPU where there is one and else the CPU."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def environment(name: str) -> dict[str, Any]:
-    """What the numbers of a run on device ``name`` depend on besides its configuration."""
+    """What the numbers of a run on device ``name`` depend on beyond its configuration."""
     cuda = torch.device(name).type == "cuda"
     return {
         "python": sys.version.split()[0],

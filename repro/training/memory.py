@@ -6,16 +6,16 @@ import platform
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what this process frees; whether it does.
+    """Make glibc keep the memory that this process frees; returns whether it does.
 
-    Every iteration allocates the same large tensors. By default glibc gives them back to the system and faults
-    them in again, page by page. What the environment says of the allocator wins; another C library is left alone.
+    Every iteration allocates the same large tensors. By default glibc returns them to the system and faults them
+    in again, page by page. Allocator settings in the environment win; other C libraries keep their behaviour.
     """
-    chosen = any(k.startswith("MALLOC_") for k in os.environ) or "glibc.malloc" in os.environ.get(
+    is_configured = any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
     )
-    if chosen or platform.libc_ver()[0] != "glibc":
+    if is_configured or platform.libc_ver()[0] != "glibc":
         return False
-    trim_threshold, mmap_max = -1, -4  # malloc.h
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))

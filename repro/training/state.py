@@ -1,4 +1,4 @@
-"""What a run is at one iteration: network, velocities, counters; what a checkpoint holds."""
+"""The state of a run at one iteration: network, velocities, counters. A checkpoint holds it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from repro.training.sgd import SGD
 
 
 class State:
-    """All that a run is at one iteration; order and mirroring of the data follow from seed and iteration alone."""
+    """All of a run's state; the order and mirroring of the data follow from seed and iteration alone."""
 
     def __init__(self, config: Config, network: nn.Module, device: str | torch.device):
         multiples = {k: v for k, v in vars(config.model).items() if k.startswith(("conv_bias", "classifier_bias"))}
@@ -22,12 +22,12 @@ class State:
             update=config.update,
             nesterov=config.model.nesterov,
         )
-        self.iteration = 0
+        self.iteration = 0  # updates so far
         self.tested = 0  # the iteration of the last test
-        self.diverged = False  # by then the training loss was not finite: nothing after it would change
-        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # since then
+        self.diverged = False  # the training loss up to the last test was not finite: no later update matters
+        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the iterations since that test
 
-    def over(self, config: Config) -> bool:
+    def is_over(self, config: Config) -> bool:
         """Whether there is nothing left to train."""
         return self.diverged or self.iteration >= config.iterations
 
@@ -44,10 +44,10 @@ class State:
 
     @torch.no_grad()
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Become what ``state_dict`` was taken of."""
+        """Restore the state that ``state_dict`` returned."""
         self.network.load_state_dict(saved["network"])
-        for ours, theirs in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
-            for velocity, value in zip(ours, theirs, strict=True):
-                velocity.copy_(value)
+        for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
+            for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
+                velocity.copy_(saved_velocity)
         self.iteration, self.tested, self.diverged = saved["iteration"], saved["tested"], saved["diverged"]
         self.loss_sum.copy_(saved["loss_sum"])
