@@ -162,7 +162,7 @@ def test_an_interrupted_sweep_says_so_and_goes_on_when_launched_again(tmp_path, 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == "interrupted; the same command goes on with what is not finished"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
     assert "Traceback" not in errors
     assert read_info(folder)["status"] == "interrupted"
 

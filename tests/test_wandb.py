@@ -22,7 +22,7 @@ from repro import records
 from repro.config.errors import ReproError
 from repro.records import Record, read_history, read_info, runs
 from repro.tracking import mirror, pull, upload
-from repro.tracking.server import place
+from repro.tracking.server import find_project
 
 CURVE = "fig5a/clr_3.0"
 HOMES = {"clr_3.0": CURVE}
@@ -58,7 +58,7 @@ def server(stand_in):
 @pytest.fixture
 def where(server, request):
     """A project of the test's own."""
-    return place(wandb_server.ENTITY, re.sub(r"\W+", "-", request.node.name))
+    return find_project(wandb_server.ENTITY, re.sub(r"\W+", "-", request.node.name))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def made(resolved):
 def hosted(server, where, folder, name=None, state="finished"):
     """A record as the server would have it."""
     info, rows = read_info(folder), read_history(folder)
-    run = wandb_server.Run(where.entity, where.project, name or mirror.run_id(info))
+    run = wandb_server.Run(where.entity, where.name, name or mirror.run_id(info))
     begun = {k: v for k, v in info.items() if k not in (*records.ENDING, "config")}
     run.config = {k: {"value": v} for k, v in {**begun, **info["config"]}.items()}
     run.summary = mirror.ending(info) if state == "finished" else {}
@@ -112,7 +112,7 @@ def test_one_frame_from_every_source(run_app, server, where, tmp_path):
     home = tmp_path / "multirun_outputs"
     done = run_app("train", "-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=offline")
     assert done.returncode == 0, done.stderr
-    sent = run_app("tracking", "upload", f"tracking.project={where.project}")
+    sent = run_app("tracking", "upload", f"tracking.project={where.name}")
     assert "uploaded 2 runs" in sent.stdout, sent.stderr
     local = runs.local({"clr_3.0": home / "smoke" / CURVE})
     assert len(local.frame) > 8
@@ -129,7 +129,7 @@ def test_figures_come_out_the_same_from_every_source(run_app, server, where, mad
     for seed in range(2):
         hosted(server, where, made(tmp_path / f"multirun_outputs/smoke/{CURVE}/seed{seed}", seed))
     options = ("figure=fig5a", "scale=smoke", "formats=[svg]", f"wandb.cache={tmp_path}/cache")
-    options += (f"tracking.entity={where.entity}", f"tracking.project={where.project}")
+    options += (f"tracking.entity={where.entity}", f"tracking.project={where.name}")
     drawn = {}
     for source in ("local", "wandb", "cache"):
         done = run_app("figures", *options, f"source={source}", f"to={source}")
@@ -143,11 +143,11 @@ def test_figures_come_out_the_same_from_every_source(run_app, server, where, mad
 
 def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
     done = run_app("train", "experiment=fig15a/wd_1e-4", "seed=2", "scale=smoke", "tracking=online",
-                   f"tracking.project={where.project}", f"tracking.entity={where.entity}")  # fmt: skip
+                   f"tracking.project={where.name}", f"tracking.entity={where.entity}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "multirun_outputs/smoke/fig15a/wd_1e-4/seed2"
     info = read_info(folder)
-    (run,) = server.runs(where.project).values()
+    (run,) = server.runs(where.name).values()
     assert run.name == mirror.run_id(info)
     assert run.name.startswith(f"{info['fingerprint']}-1-")
     assert run.state == "finished"
@@ -174,20 +174,20 @@ def test_uploading_twice_sends_once(server, where, made, tmp_path):
     asked = server.asked["UpsertBucket"]
     assert upload.upload([tmp_path], lambda _: where) == (0, [])
     assert server.asked["UpsertBucket"] == asked
-    assert {r.name for r in server.runs(where.project).values()} == {mirror.run_id(read_info(f)) for f in folders}
-    del server.runs(where.project)[mirror.run_id(read_info(folders[1]))].history[2]  # a row lost there
+    assert {r.name for r in server.runs(where.name).values()} == {mirror.run_id(read_info(f)) for f in folders}
+    del server.runs(where.name)[mirror.run_id(read_info(folders[1]))].history[2]  # a row lost there
     assert upload.upload([tmp_path], lambda _: where) == (1, [])
     same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
 
 
 def test_a_run_that_wandb_sync_took_up_is_not_doubled(run_app, server, where, tmp_path):
-    done = run_app("train", f"experiment={CURVE}", "scale=smoke", f"tracking.project={where.project}")
+    done = run_app("train", f"experiment={CURVE}", "scale=smoke", f"tracking.project={where.name}")
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.rglob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "sync", str(folder), "-e", where.entity, "-p", where.project]
+    command = [sys.executable, "-m", "wandb", "sync", str(folder), "-e", where.entity, "-p", where.name]
     synced = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert synced.returncode == 0, synced.stderr
-    assert len(server.runs(where.project)) == 1
+    assert len(server.runs(where.name)) == 1
     again = run_app("tracking", "upload")
     assert "1 finished runs, 1 there already\nuploaded 0 runs" in again.stdout, again.stdout + again.stderr
 
@@ -199,10 +199,10 @@ def test_only_what_changed_is_pulled_again(server, where, made, tmp_path):
     pages = server.asked["HistoryPage"]
     frame_of(where, tmp_path / "cache")
     assert server.asked["HistoryPage"] == pages
-    server.runs(where.project)[run.name] = hosted(server, where, made(tmp_path / "new", 1, rows=4), run.name)
+    server.runs(where.name)[run.name] = hosted(server, where, made(tmp_path / "new", 1, rows=4), run.name)
     assert len(frame_of(where, tmp_path / "cache").frame.query("seed == 1")) == 4
     assert server.asked["HistoryPage"] == pages + 1
-    broken = tmp_path / "cache" / pull._host(where) / where.entity / where.project / f"{run.name}.json"
+    broken = tmp_path / "cache" / pull._host(where) / where.entity / where.name / f"{run.name}.json"
     broken.write_text(broken.read_text()[:-20])
     assert len(frame_of(where, tmp_path / "cache").frame.query("seed == 1")) == 4
 
@@ -301,7 +301,7 @@ def test_a_history_of_20000_rows(server, where, made, tmp_path):
 def test_80_runs_among_2000(server, where, made, tmp_path):
     first = hosted(server, where, made(tmp_path / "seed0", rows=2))
     for number in range(1, 2000):
-        other = wandb_server.Run(where.entity, where.project, f"run{number}")
+        other = wandb_server.Run(where.entity, where.name, f"run{number}")
         seed = {"value": number // 25}
         other.config = {**first.config, "curve": {"value": CURVE if number % 25 == 0 else "fig8a/x"}, "seed": seed}
         other.summary, other.history, other.state = first.summary, first.history, "finished"
@@ -316,11 +316,11 @@ def test_80_runs_among_2000(server, where, made, tmp_path):
 
 def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where, made, tmp_path):
     hosted(server, where, made(tmp_path / "seed0"))
-    options = ("figures", "figure=fig5a", f"tracking.project={where.project}", "source=wandb")
+    options = ("figures", "figure=fig5a", f"tracking.project={where.name}", "source=wandb")
     none = run_app(*options, "scale=demo")
     assert none.returncode == 1
     assert (
-        f"no runs at scale demo in {where.project} (1 runs found, 1 of its curves, 0 of them at scale demo"
+        f"no runs at scale demo in {where.name} (1 runs found, 1 of its curves, 0 of them at scale demo"
         in none.stderr
     )
     assert len(none.stderr.splitlines()) == 1
@@ -328,10 +328,10 @@ def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where
 
 def test_the_former_spelling_of_a_place_works_with_a_note(run_app, server, where, made, tmp_path):
     hosted(server, where, made(tmp_path / "seed0"))
-    drawn = run_app("figures", "figure=fig5a", f"wandb.project={where.project}", "source=wandb", "scale=demo")
-    assert f"no runs at scale demo in {where.project} (1 runs found" in drawn.stderr
+    drawn = run_app("figures", "figure=fig5a", f"wandb.project={where.name}", "source=wandb", "scale=demo")
+    assert f"no runs at scale demo in {where.name} (1 runs found" in drawn.stderr
     assert "note: wandb.project is tracking.project now, as in training" in drawn.stderr
-    sent = run_app("tracking", "upload", "--project", where.project, str(tmp_path))
+    sent = run_app("tracking", "upload", "--project", where.name, str(tmp_path))
     assert "note: --project is tracking.project= now, as in training" in sent.stderr
     assert sent.returncode == 0
 
@@ -397,7 +397,7 @@ def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
                 (folder / f"seed{seed}").mkdir(parents=True)
                 (folder / f"seed{seed}/wandb").write_text("a file where wandb wants its folder")
         begun = time.monotonic()
-        done = run_app("train", *options, f"tracking.project={where.project}", "tracking.patience=3",
+        done = run_app("train", *options, f"tracking.project={where.name}", "tracking.patience=3",
                        **{**environment, **ours}.get(fault, {}))  # fmt: skip
         took = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
@@ -410,7 +410,7 @@ def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
     assert "python -m repro.tracking upload sends it later" in logged
     assert took < 100
     if fault != "no folder":
-        sent = run_app("tracking", "upload", "--project", where.project)
+        sent = run_app("tracking", "upload", "--project", where.name)
         assert "uploaded 2 runs" in sent.stdout, sent.stderr
 
 
@@ -471,7 +471,7 @@ def test_a_project_that_is_not_there_yet_takes_an_upload(server, where, made, tm
 def test_a_saved_view_a_figure(run_app, server, where):
     pytest.importorskip("wandb_workspaces", reason="the extra 'workspaces' is not installed")
     server.views.clear()
-    done = run_app("tracking", "workspace", "fig15a", "fig5a", "--scale=demo", "--project", where.project)
+    done = run_app("tracking", "workspace", "fig15a", "fig5a", "--scale=demo", "--project", where.name)
     assert done.returncode == 0, done.stderr
     first, second = server.views
     assert first["displayName"].endswith("at demo scale")
@@ -498,14 +498,14 @@ def test_a_figure_is_an_artifact_on_request(run_app, server, where, made, tmp_pa
         made(tmp_path / f"multirun_outputs/smoke/{CURVE}/seed{seed}", seed)
     server.files.clear()
     done = run_app(
-        "figures", "figure=fig5a", "scale=smoke", "wandb.artifact=true", f"tracking.project={where.project}"
+        "figures", "figure=fig5a", "scale=smoke", "wandb.artifact=true", f"tracking.project={where.name}"
     )
     assert done.returncode == 0, done.stderr
     assert server.artifacts[-1]["artifactCollectionName"] == "fig5a-smoke"
     for kind in ("png", "csv"):
         sent = server.files[f"artifact/fig5a.{kind}"]
         assert sent == (tmp_path / f"paper_figures/smoke/fig5a.{kind}").read_bytes()
-    assert f"{where.project}/runs/" in done.stdout
+    assert f"{where.name}/runs/" in done.stdout
 
 
 def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monkeypatch, caplog):

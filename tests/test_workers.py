@@ -12,7 +12,7 @@ import pytest
 from hydra.core.utils import JobStatus
 from rich.console import Console
 from test_figures import write_run
-from test_resume import same
+from test_resume import are_equal
 
 from repro import records
 from repro.records import lock, read_history, read_info
@@ -67,7 +67,7 @@ def test_how_many_run_at_once_and_in_which_order_changes_no_bit(run_app, tmp_pat
     folders = [p.parent.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("run.json")]
     assert len(folders) == 4
     for folder in folders:
-        assert same(tmp_path / "one" / folder, tmp_path / "two" / folder)
+        assert are_equal(tmp_path / "one" / folder, tmp_path / "two" / folder)
         info = read_info(tmp_path / "two" / folder)
         assert info["environment"]["threads"] == 1
         assert info["config"]["threads"] is None
@@ -108,7 +108,7 @@ def test_a_signal_ends_every_run_with_a_checkpoint(endless, number, group, code)
     (os.killpg if group else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    assert errors.splitlines()[-1] == "interrupted; the same command goes on with what is not finished"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
     assert "Traceback" not in errors
     for folder in folders:
         assert read_info(folder)["status"] == "interrupted"

@@ -28,7 +28,7 @@ def run_app(app: Callable[[], Any]) -> None:
     try:
         app()
     except KeyboardInterrupt as interrupt:
-        print("interrupted; the same command goes on with what is not finished", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(128 + getattr(interrupt, "signal", 2))
     except (ReproError, HydraException, OmegaConfBaseException) as error:
         if debugging:

@@ -59,6 +59,6 @@ def flat(config: Config) -> dict[str, Any]:
 
 def fingerprint(config: Config) -> str:
     """Twelve hexadecimal digits that two runs share exactly when their science is the same."""
-    told = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
-    text = json.dumps({"protocol": PROTOCOL, **told}, sort_keys=True)
+    values = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
+    text = json.dumps({"protocol": PROTOCOL, **values}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

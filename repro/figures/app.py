@@ -229,7 +229,7 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     if config.wandb.artifact:
         from repro.tracking import mirror
 
-        url = mirror.log_figure(name, scale, written(drawn), place(config))
+        url = mirror.log_figure(name, scale, written(drawn), project_of(config))
         drawn.notes.append(f"note: the files are an artifact of {url}")
     return drawn
 
@@ -254,22 +254,22 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
         return found
     from repro.tracking import pull
 
-    where = place(config)
+    project = project_of(config)
     cache = cache_folder(config.wandb.cache) / "wandb"
     if config.source is Source.offline:
         there, source = pull.offline(Path(config.path)), config.path
     elif config.source is Source.cache:
-        there, source = pull.cached(where, cache), f"the cache of {where}"
+        there, source = pull.cached(project, cache), f"the cache of {project}"
     else:
-        there, source = pull.server(where, list(homes.values()), cache), str(where)
+        there, source = pull.server(project, list(homes.values()), cache), str(project)
     found = runs.pulled(there, homes, scale, own, config.variants)
     found.place = f"{source} ({found.counts})"
     return found
 
 
-def place(config: App) -> server.Place:
-    """Where the runs are on W&B."""
-    return server.place(config.tracking.entity, config.tracking.project, config.tracking.base_url)
+def project_of(config: App) -> server.Project:
+    """The project on W&B that the runs are in."""
+    return server.find_project(config.tracking.entity, config.tracking.project, config.tracking.base_url)
 
 
 def suffix(config: App) -> str:

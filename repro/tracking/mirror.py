@@ -22,7 +22,7 @@ from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import ENDING, FINISHED, read_history
 from repro.tracking.pull import offline_file
-from repro.tracking.server import Place, first_line, place
+from repro.tracking.server import Project, find_project, first_line
 
 log = logging.getLogger(__name__)
 FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's own are 15
@@ -71,9 +71,9 @@ class Mirror:
 
     def _work(self, info: dict[str, Any], folder: Path, tracking: Tracking) -> None:
         online = tracking.mode is Mode.online and not silent.value
-        where = place(tracking.entity, tracking.project, tracking.base_url)
+        project = find_project(tracking.entity, tracking.project, tracking.base_url)
         try:
-            with started(info, folder, where, online) as run:
+            with started(info, folder, project, online) as run:
                 while (row := self.rows.get()) is not None:
                     run.log(_present(row))
                 run.summary.update(ending(self.end))
@@ -91,7 +91,7 @@ class Mirror:
 
 
 @contextmanager
-def started(info: Mapping[str, Any], folder: Path, where: Place, online: bool) -> Iterator[Any]:
+def started(info: Mapping[str, Any], folder: Path, project: Project, online: bool) -> Iterator[Any]:
     """A W&B run for a record, finished on leaving (wandb would merge the next run of a process into an open one).
 
     Raises what wandb raises, ReproError at once where there is no key (it would ask for one on the terminal).
@@ -99,7 +99,7 @@ def started(info: Mapping[str, Any], folder: Path, where: Place, online: bool) -
     import wandb
 
     config = from_dict(info["config"])
-    settings = where.settings(
+    settings = project.settings(
         x_disable_stats=True,
         x_save_requirements=False,
         x_transaction_log_flush_interval=FLUSH,
@@ -108,15 +108,15 @@ def started(info: Mapping[str, Any], folder: Path, where: Place, online: bool) -
         finish_timeout_raises=True,
     )
     if online:
-        where.sign_in()
+        project.sign_in()
     figure, scale = config.curve.split("/")[0], config.scale
     begun = {k: v for k, v in info.items() if k not in (*ENDING, "config")}
     variant = info.get("variant") or ""
     run = wandb.init(
         id=run_id(info),
         mode="online" if online else "offline",
-        entity=where.entity,
-        project=where.project,
+        entity=project.entity,
+        project=project.name,
         dir=folder,
         name=f"{config.curve}{f', {variant}' if variant else ''} seed {config.seed}",
         group=config.curve,
@@ -150,37 +150,37 @@ def x_axis(figure: str) -> str:
     return "lr" if path.exists() and OmegaConf.select(OmegaConf.load(path), "x") == "lr" else "iteration"
 
 
-def send(folder: Path, info: Mapping[str, Any], where: Place) -> None:
+def send(folder: Path, info: Mapping[str, Any], project: Project) -> None:
     """Make the W&B run of one finished record. Raises what wandb raises."""
     with (
         tempfile.TemporaryDirectory(prefix="repro-upload-") as staging,
-        started(info, Path(staging), where, online=True) as run,
+        started(info, Path(staging), project, online=True) as run,
     ):
         for row in read_history(folder):
             run.log(_present(row))
         run.summary.update(ending(info))
 
 
-def log_figure(name: str, scale: str, files: Sequence[Path], where: Place) -> str:
+def log_figure(name: str, scale: str, files: Sequence[Path], project: Project) -> str:
     """Log a figure's files (png, csv, ...) as the artifact ``<figure>-<scale>``; the URL of the run that holds it.
 
     Files that did not change make no new version. Raises ReproError.
     """
     import wandb
 
-    where.sign_in()
+    project.sign_in()
     with tempfile.TemporaryDirectory(prefix="repro-figure-") as staging:
         try:
             run = wandb.init(
-                entity=where.entity,
-                project=where.project,
+                entity=project.entity,
+                project=project.name,
                 dir=staging,
                 name=f"{name} at {scale} scale",
                 group=name,
                 job_type="figure",
                 tags=[name, scale],
                 reinit="create_new",
-                settings=where.settings(x_disable_stats=True, x_save_requirements=False),
+                settings=project.settings(x_disable_stats=True, x_save_requirements=False),
             )
             artifact = wandb.Artifact(f"{name}-{scale}", type="figure")
             for path in sorted(files):
@@ -191,7 +191,7 @@ def log_figure(name: str, scale: str, files: Sequence[Path], where: Place) -> st
             run.log_artifact(artifact).wait(60)
             run.finish()
         except Exception as error:
-            raise ReproError(f"W&B, {where} on {where.server}: the artifact: {first_line(error)}") from error
+            raise ReproError(f"W&B, {project} on {project.server}: the artifact: {first_line(error)}") from error
     return str(run.url)
 
 

@@ -20,7 +20,7 @@ from repro.config import Config
 from repro.config.errors import ReproError
 from repro.records import ENDING, FINISHED, Info, Row, broken
 from repro.records.files import write_whole
-from repro.tracking.server import Place, first_line
+from repro.tracking.server import Project, first_line
 
 Answer = TypeVar("Answer")
 CONFIG = {field.name for field in fields(Config)}
@@ -35,42 +35,44 @@ class Found:
     rows: Callable[[], list[Row]]  # raises ReproError where it is not whole
 
 
-def server(where: Place, curves: Sequence[str], cache: Path) -> list[Found]:
+def server(project: Project, curves: Sequence[str], cache: Path) -> list[Found]:
     """The runs of ``curves`` on a W&B server; their histories come from ``cache`` where that is up to date.
 
     Raises ReproError: no key, no such project, no answer.
     """
 
     def history(run: Any, info: Info) -> list[Row]:
-        file = cache / _host(where) / _safe(run.entity) / _safe(run.project) / f"{_safe(run.id)}.json"
+        file = cache / _host(project) / _safe(run.entity) / _safe(run.project) / f"{_safe(run.id)}.json"
         if (kept := _read(file)) and kept["info"] == info:
             rows: list[Row] = kept["rows"]
             return rows
-        rows = _asked(where, f"run {run.id}", partial(_pulled, run))
+        rows = _asked(project, f"run {run.id}", partial(_pulled, run))
         if broken(info, rows):  # once more: W&B may not have had all of it yet
-            rows = _asked(where, f"run {run.id}", partial(_pulled, run))
+            rows = _asked(project, f"run {run.id}", partial(_pulled, run))
         if problem := broken(info, rows):
-            raise ReproError(f"run {run.id} of {where}: {problem}; python -m repro.tracking upload sends it again")
+            raise ReproError(
+                f"run {run.id} of {project}: {problem}; python -m repro.tracking upload sends it again"
+            )
         if info["status"] in FINISHED:
             _write(file, {"info": info, "rows": rows})
         return rows
 
     found = []
-    for run in listed(where, {"config.curve": {"$in": sorted(set(curves))}}):
+    for run in listed(project, {"config.curve": {"$in": sorted(set(curves))}}):
         info = _info(run.config, run.summary_metrics, "running" if run.state == "running" else "incomplete")
         if info is not None:
             found.append(Found(run.id, info, partial(history, run, info)))
     return found
 
 
-def cached(where: Place, cache: Path) -> list[Found]:
+def cached(project: Project, cache: Path) -> list[Found]:
     """What ``server`` left in the cache. No network. Raises ReproError where there is nothing."""
-    folders = sorted(cache.glob(f"{_host(where)}/{_safe(where.entity or '*', '*')}/{_safe(where.project)}"))
+    folders = sorted(cache.glob(f"{_host(project)}/{_safe(project.entity or '*', '*')}/{_safe(project.name)}"))
     if not folders:
-        raise ReproError(f"source=cache: nothing of {where} in {cache}; source=wandb pulls it there")
+        raise ReproError(f"source=cache: nothing of {project} in {cache}; source=wandb pulls it there")
     if len(folders) > 1:
         names = ", ".join(sorted(folder.parent.name for folder in folders))
-        raise ReproError(f"source=cache: {where.project} of several entities: tracking.entity= one of {names}")
+        raise ReproError(f"source=cache: {project.name} of several entities: tracking.entity= one of {names}")
     kept = {path.stem: run for path in sorted(folders[0].glob("*.json")) if (run := _read(path))}
     return [Found(name, run["info"], partial(run.__getitem__, "rows")) for name, run in kept.items()]
 
@@ -87,39 +89,39 @@ def offline(folder: Path) -> list[Found]:
         return [found for found in pool.map(offline_file, files) if found is not None]
 
 
-def listed(where: Place, filters: Mapping[str, Any], missing_ok: bool = False) -> list[Any]:
+def listed(project: Project, filters: Mapping[str, Any], missing_ok: bool = False) -> list[Any]:
     """The runs of a project that match W&B's ``filters``, with configuration and summary.
 
     Raises ReproError in one line; a project that does not exist has no runs if ``missing_ok``.
     """
 
     def runs() -> list[Any]:
-        api = _api(where)
-        entity = where.entity or api.default_entity
+        api = _api(project)
+        entity = project.entity or api.default_entity
         try:
-            return list(api.runs(f"{entity}/{where.project}", dict(filters), per_page=200, lazy=False))
+            return list(api.runs(f"{entity}/{project.name}", dict(filters), per_page=200, lazy=False))
         except ValueError as error:
             if "Could not find project" not in str(error):
                 raise
             if missing_ok:
                 return []
             raise ReproError(
-                f"tracking.project={where.project}: {entity} has no such project on {where.server}, "
+                f"tracking.project={project.name}: {entity} has no such project on {project.server}, "
                 "or your key may not see it"
             ) from None
 
-    return _asked(where, "the list of runs", runs)
+    return _asked(project, "the list of runs", runs)
 
 
-def _api(where: Place) -> Any:
+def _api(project: Project) -> Any:
     import wandb
 
-    where.sign_in(verify=True)
-    wandb.setup(settings=where.settings(x_graphql_retry_max=4))  # about 30 s of patience, within the 60
-    return wandb.Api(overrides={"base_url": where.base_url} if where.base_url else None, timeout=60)
+    project.sign_in(verify=True)
+    wandb.setup(settings=project.settings(x_graphql_retry_max=4))  # about 30 s of patience, within the 60
+    return wandb.Api(overrides={"base_url": project.base_url} if project.base_url else None, timeout=60)
 
 
-def _asked(where: Place, what: str, question: Callable[[], Answer]) -> Answer:
+def _asked(project: Project, what: str, question: Callable[[], Answer]) -> Answer:
     """The answer, or what wandb raises as one line. It waits and asks again by itself, but not after a cut one."""
     for attempt in range(3):
         try:
@@ -129,7 +131,7 @@ def _asked(where: Place, what: str, question: Callable[[], Answer]) -> Answer:
         except Exception as error:
             line = first_line(error) or type(error).__name__
             if attempt == 2 or not re.search("EOF|reset by peer", line):
-                raise ReproError(f"W&B, {where} on {where.server}: {what}: {line}") from error
+                raise ReproError(f"W&B, {project} on {project.server}: {what}: {line}") from error
             time.sleep(1 + attempt)
     raise AssertionError("unreachable")
 
@@ -210,8 +212,8 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         print(f"note: {path.parent} cannot keep what was pulled ({error}); it will be pulled again")
 
 
-def _host(where: Place) -> str:
-    return _safe(re.sub(r"^https?://", "", where.base_url or "wandb"))
+def _host(project: Project) -> str:
+    return _safe(re.sub(r"^https?://", "", project.base_url or "wandb"))
 
 
 def _safe(name: str, keep: str = "") -> str:

@@ -10,15 +10,15 @@ PROJECT = "disciplined-repro"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where runs are kept on W&B; an entity or base URL of None is wandb's own default."""
+class Project:
+    """A project on W&B; an entity or base URL of None is wandb's own default."""
 
     entity: str | None
-    project: str
+    name: str
     base_url: str | None
 
     def __str__(self) -> str:
-        return f"{self.entity}/{self.project}" if self.entity else self.project
+        return f"{self.entity}/{self.name}" if self.entity else self.name
 
     def settings(self, **more: Any) -> Any:
         """``wandb.Settings`` of this server, quiet."""
@@ -46,9 +46,9 @@ class Place:
         return self.base_url or "W&B's own server"
 
 
-def place(entity: str | None = None, project: str | None = None, base_url: str | None = None) -> Place:
+def find_project(entity: str | None = None, project: str | None = None, base_url: str | None = None) -> Project:
     """What is given, otherwise WANDB_ENTITY, WANDB_PROJECT, WANDB_BASE_URL, otherwise the defaults."""
-    return Place(
+    return Project(
         entity or os.environ.get("WANDB_ENTITY"),
         project or os.environ.get("WANDB_PROJECT") or PROJECT,
         base_url or os.environ.get("WANDB_BASE_URL"),

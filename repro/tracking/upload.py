@@ -15,13 +15,13 @@ from repro.config.errors import ReproError
 from repro.records import FINISHED, Info, read_info
 from repro.tracking.mirror import run_id, send
 from repro.tracking.pull import listed
-from repro.tracking.server import PROJECT, Place, first_line, place
+from repro.tracking.server import PROJECT, Project, find_project, first_line
 
 PLACE = ("entity", "project", "base_url")
 KEYS = [f"tracking.{key}" for key in PLACE]  # as in training
 
 
-def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: int = 4) -> tuple[int, list[str]]:
+def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: int = 4) -> tuple[int, list[str]]:
     """Send the finished records under ``folders`` that W&B does not have whole: how many, and a line a failure.
 
     Idempotent: a run that is there already, live or through ``wandb sync``, is known by its id and digest.
@@ -29,7 +29,7 @@ def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: in
     from rich.console import Console
     from rich.progress import Progress
 
-    records: dict[Place, list[tuple[Path, Info]]] = {}
+    records: dict[Project, list[tuple[Path, Info]]] = {}
     unfinished, errors = 0, []
     for path in sorted({p.parent for folder in folders for p in folder.rglob("run.json")}):
         try:
@@ -40,7 +40,7 @@ def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: in
         if info is None or info["status"] not in FINISHED:
             unfinished += 1
         else:
-            records.setdefault(where(from_dict(info["config"]).tracking), []).append((path, info))
+            records.setdefault(find(from_dict(info["config"]).tracking), []).append((path, info))
     todo = []
     for target, runs in records.items():
         there = present(target, [run_id(info) for _, info in runs])
@@ -58,11 +58,11 @@ def upload(folders: Sequence[Path], where: Callable[[Tracking], Place], jobs: in
     return sum(done.exception() is None for done in sent), errors
 
 
-def present(where: Place, ids: Sequence[str]) -> dict[str, str | None]:
+def present(project: Project, ids: Sequence[str]) -> dict[str, str | None]:
     """The digest of each of the runs ``ids`` that W&B holds with every row (None: not whole)."""
     found: dict[str, str | None] = {}
     for start in range(0, len(ids), 200):
-        for run in listed(where, {"name": {"$in": list(ids[start : start + 200])}}, missing_ok=True):
+        for run in listed(project, {"name": {"$in": list(ids[start : start + 200])}}, missing_ok=True):
             whole = run.state == "finished" and run.summary_metrics.get("rows") == run.historyLineCount
             found[run.id] = run.summary_metrics.get("digest") if whole else None
     return found
@@ -102,7 +102,7 @@ def main() -> None:
         if options.command == "workspace":
             from repro.tracking import views
 
-            target = place(options.entity, options.project, options.base_url)
+            target = find_project(options.entity, options.project, options.base_url)
             views.make(options.figures, target, options.scale)
         else:
             _upload(options)
@@ -118,12 +118,14 @@ def _upload(options: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise ReproError(f"{folder}: no such folder; run it where the runs were started, or name theirs")
 
-    def where(own: Tracking) -> Place:
-        return place(
-            options.entity or own.entity, options.project or own.project, options.base_url or own.base_url
+    def find(tracking: Tracking) -> Project:
+        return find_project(
+            options.entity or tracking.entity,
+            options.project or tracking.project,
+            options.base_url or tracking.base_url,
         )
 
-    count, errors = upload(folders, where, options.jobs)
+    count, errors = upload(folders, find, options.jobs)
     print(f"uploaded {count} runs")
     for line in errors:
         print(f"error: {line}", file=sys.stderr)

@@ -9,7 +9,7 @@ from repro.config.catalogue import curves
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.tracking.mirror import x_axis
-from repro.tracking.server import Place, first_line
+from repro.tracking.server import Project, first_line
 
 NEEDS = (
     "saved views need the package wandb-workspaces (pip install -e '.[workspaces]'), an API key, and a project "
@@ -18,7 +18,7 @@ NEEDS = (
 BESIDE = ("lr", "momentum", "train_loss", "test_loss", "test_accuracy")  # panels of every view
 
 
-def make(names: Sequence[str], where: Place, scale: str) -> None:
+def make(names: Sequence[str], project: Project, scale: str) -> None:
     """Save a view of each figure of ``names``, or of all. Raises ReproError, one line that says what it needs."""
     try:
         import wandb_workspaces.workspaces as workspaces
@@ -29,14 +29,14 @@ def make(names: Sequence[str], where: Place, scale: str) -> None:
     there = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem != "all")
     if unknown := set(names) - set(there):
         raise ReproError(f"no figure {', '.join(sorted(unknown))}; there are {', '.join(there)}")
-    where.sign_in(verify=True)
+    project.sign_in(verify=True)
     try:
-        entity = str(where.entity or wandb.Api().default_entity)
+        entity = str(project.entity or wandb.Api().default_entity)
         for name in names or there:
-            view = described(name, entity, where.project, scale, workspaces)
+            view = described(name, entity, project.name, scale, workspaces)
             print(f"{name}: {view.save().url}")
     except Exception as error:
-        raise ReproError(f"W&B, {where} on {where.server}: {first_line(error)}; {NEEDS}") from error
+        raise ReproError(f"W&B, {project} on {project.server}: {first_line(error)}; {NEEDS}") from error
 
 
 def described(name: str, entity: str, project: str, scale: str, workspaces: Any) -> Any:
