@@ -35,7 +35,7 @@ CIRCUMSTANCES = [
 ]
 
 # Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
-LATER: dict[str, Any] = {"engine.precision": "float32", "model.options": {}}
+LATER: dict[str, Any] = {"engine.precision": "float32", "model.options": None}
 
 
 def to_dict(config: Config) -> dict[str, Any]:

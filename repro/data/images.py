@@ -29,7 +29,10 @@ def load(dataset: Dataset) -> Arrays:
 
 def digest(dataset: Dataset) -> str | None:
     """Sixteen hexadecimal digits that identify the image set's contents; None before it is first decoded."""
-    image_set = get(dataset)
+    try:
+        image_set = get(dataset)
+    except ReproError:
+        return None  # whoever loads it says so
     if image_set.folder is None:
         return _digest_packaged(dataset.name)
     entry = _cache_entry(dataset, image_set)

@@ -67,7 +67,7 @@ def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.
             channels=channels,
             init=model.init.value,
             seed=seed,
-            **{**shared, **model.options},
+            **{**shared, **(model.options or {})},
         )
     except ValueError as error:
         raise ReproError(f"model.name={model.name}: {error}") from None

@@ -241,13 +241,17 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
     planned = plan(configs[0], len(configs))
     if configs[0].workers is not None:
         return planned
-    return planned.within(max(estimate(config, planned, rows).memory_mb for config in configs))
+    memory_mb = [PROCESS_MB]
+    for config in configs:
+        with suppress(ReproError):  # a network or image set that there is not: that run says so
+            memory_mb.append(estimate(config, planned, rows).memory_mb)
+    return planned.within(max(memory_mb))
 
 
 def _shape(config: Config) -> Shape:
     dataset, model = registry.get(config.dataset), config.model
     resolution = config.dataset.resolution or dataset.size
-    options = json.dumps(model.options, sort_keys=True)
+    options = json.dumps(model.options or {}, sort_keys=True)
     return Shape(model.name, model.blocks, model.width, resolution, dataset.channels, dataset.classes, options)
 
 
