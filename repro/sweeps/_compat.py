@@ -1,6 +1,6 @@
 """The only file that uses what Hydra and multiprocessing do not document.
 
-``tests/test_compat.py`` fails first when they change. No torch here.
+``tests/sweeps/test_compat.py`` fails first when they change. No torch here.
 """
 
 import contextlib

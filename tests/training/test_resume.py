@@ -347,7 +347,7 @@ def test_a_wandb_process_that_is_killed_costs_the_mirror_not_the_run(tmp_path):
 def torture(tmp_path, kills, seeds, rng, factor):
     """Kill a sweep at random moments and relaunch it until it is done; returns the cost.
 
-    Also a script: ``python tests/test_resume.py [kills]`` does so with twelve runs.
+    Also a script: ``python tests/training/test_resume.py [kills]`` does so with twelve runs.
     """
     sweep = [sys.executable, "-m", "repro.train", "-m", "experiment=fig8b/tbs1024,fig5a/clr_3.0,fig15a/wd_1e-4",
              f"seed=range({seeds})", "scale=smoke", f"scale.iterations={factor}", "scale.tests=6", "tracking=disabled",
