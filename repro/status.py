@@ -24,7 +24,7 @@ def main() -> None:
         output = Path(arguments[-1].removeprefix("output=") if arguments else "multirun_outputs")
         if not output.is_dir():
             sys.exit(
-                f"error: output={output}: no such folder; run this where the runs were started, or name theirs"
+                f"error: output={output}: no such folder; run this where the runs started, or name their folder"
             )
         states.print_states(((path.parent, None) for path in sorted(output.rglob("run.json"))), mode)
 

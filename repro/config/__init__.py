@@ -1,8 +1,8 @@
 """What a run is: the typed configuration, its scale, its checks, its fingerprint; what ``conf/`` holds.
 
-What may enter: what says which run is meant, and how an error is told. Nothing that trains or draws, and no torch.
-``conf/`` composes a ``Config``; ``resolve`` applies the scale and checks every value, and what it
-returns is what is trained, recorded and hashed.
+What may enter: what says which run is meant, and how an error reaches the user. Nothing that trains or draws, and
+no torch. ``conf/`` composes a ``Config``; ``resolve`` applies the scale and checks every value. What it returns is
+what is trained, recorded and hashed.
 
 Public: the types of ``schema``, and what is named below; ``catalogue`` (which curves and figures ``conf/`` has),
 ``errors`` (errors as the user reads them), ``folders`` (where the suite's own files lie).

@@ -56,10 +56,10 @@ def curves(experiments: str, sources: list[Path]) -> dict[str, str]:
 
     Usually its own, <figure>/<curve>; a file with a key ``curve`` shows another's.
     """
-    found = {}
+    homes = {}
     for source in sources:
         for path in sorted((source / "experiment" / experiments).glob("*.yaml")):
             own = OmegaConf.load(path)
             home = own.get("curve") if isinstance(own, DictConfig) else None
-            found[path.stem] = home or f"{experiments}/{path.stem}"
-    return found
+            homes[path.stem] = home or f"{experiments}/{path.stem}"
+    return homes

@@ -77,7 +77,7 @@ class Dataset:
     resolution: int | None = None  # pixels a side, by area averaging
     train_images: int | None = None
     test_images: int | None = None
-    digest: str | None = None  # of the image set's contents; found out, or held against what is found
+    digest: str | None = None  # of the image set's contents; null: whatever is there; otherwise required
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Tracking:
     mode: Mode = Mode.offline
     entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
     project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
-    base_url: str | None = None  # of a server of one's own; null: WANDB_BASE_URL, or wandb's
+    base_url: str | None = None  # of your own server; null: WANDB_BASE_URL, or wandb's
     patience: float = 60.0  # seconds that the end of a run waits for W&B
 
 

@@ -32,7 +32,7 @@ def digest(dataset: Dataset) -> str | None:
     try:
         image_set = get(dataset)
     except ReproError:
-        return None  # whoever loads it says so
+        return None  # loading it raises the error
     if image_set.folder is None:
         return _digest_packaged(dataset.name)
     entry = _cache_entry(dataset, image_set)

@@ -168,20 +168,20 @@ def collect(name: str, figure: "Figure", config: App, sources: list[Path]) -> "t
     homes = catalogue.curves(figure.experiments, sources)
     if not homes:
         raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
-    found = read(homes, config)
-    for (curve, seed), problem in runs.outdated(found, scale).items():
-        found.broken.append(
+    figure_runs = read(homes, config)
+    for (curve, seed), problem in runs.outdated(figure_runs, scale).items():
+        figure_runs.broken.append(
             f"figure {name}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
             "is left out; force=true trains it again"
         )
-        found.drop(curve, seed)
-    if found.frame.empty:
-        where = f"at scale {scale} in {found.place}"
+        figure_runs.drop(curve, seed)
+    if figure_runs.frame.empty:
+        where = f"at scale {scale} in {figure_runs.place}"
         none = f"no runs {where}; {commands(name, config)[0]} trains them"
-        if found.info:
+        if figure_runs.info:
             none = f"none of the runs {where} has come to its first test yet"
-        raise ReproError("\n".join([*found.broken, f"figure {name}: {none}"]))
-    return found, homes
+        raise ReproError("\n".join([*figure_runs.broken, f"figure {name}: {none}"]))
+    return figure_runs, homes
 
 
 def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
@@ -190,16 +190,16 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     from repro.figures.drawing import draw, save
 
     scale = config.scale.name
-    found, homes = collect(name, figure, config, sources)
+    figure_runs, homes = collect(name, figure, config, sources)
     unknown = [c for c in figure.curves if c not in homes]
     errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
-    errors += found.broken
+    errors += figure_runs.broken
     exact = commands(name, config)
     order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
-    order += sorted(set(found.frame["curve"]) - set(order))
+    order += sorted(set(figure_runs.frame["curve"]) - set(order))
     expected = {curve: config.seeds if curve in homes else [] for curve in order}
-    labels, notes = captions.describe(found, expected, figure.curves)
-    notes = found.notes + notes
+    labels, notes = captions.describe(figure_runs, expected, figure.curves)
+    notes = figure_runs.notes + notes
     overlays = scale == "paper" or config.reference_rescaled
     print_ = printed.load(name, figure.y, sources) if overlays else None
     if print_ is not None and print_.empty:
@@ -212,18 +212,18 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
             errors.append(str(error))
     elif config.reference:
         notes.append("note: the author's curves are drawn at paper scale, or with reference_rescaled=true")
-    subtitle = f"{scale} scale: {captions.note(found)}"
+    subtitle = f"{scale} scale: {captions.note(figure_runs)}"
     target = Path(config.to) / scale / name
-    save(draw(found, labels, figure, subtitle, references, print_, overlays), target, config.formats)
-    judged = claims.table(figure.claims, found.frame, len(config.seeds), scale)
-    results = captions.results(found, labels)
+    save(draw(figure_runs, labels, figure, subtitle, references, print_, overlays), target, config.formats)
+    judged = claims.table(figure.claims, figure_runs.frame, len(config.seeds), scale)
+    results = captions.results(figure_runs, labels)
     if print_ is not None:
         results.notes.append(captions.described_print(figure))
-    tables = [results, captions.beside(found, figure, scale, print_), captions.verdicts(judged)]
+    tables = [results, captions.beside(figure_runs, figure, scale, print_), captions.verdicts(judged)]
     tables = [table for table in tables if table.rows]
-    drawn = Drawn(name, figure, found, target, subtitle, exact, tables, judged, notes, errors)
+    drawn = Drawn(name, figure, figure_runs, target, subtitle, exact, tables, judged, notes, errors)
     # The same runs give the same files on every machine: a speed stays in its record and in the report.
-    found.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
+    figure_runs.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
     judged.to_csv(f"{target}.claims.csv", index=False)
     Path(f"{target}.md").write_text(captions.caption(drawn))
     if config.wandb.artifact:
@@ -249,9 +249,9 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
     scale, own = config.scale.name, suffix(config)
     if config.source is Source.local:
         folders = {curve: Path(config.output) / scale / home / own for curve, home in homes.items()}
-        found = runs.local(folders, config.variants)
-        found.place = config.output
-        return found
+        figure_runs = runs.local(folders, config.variants)
+        figure_runs.place = config.output
+        return figure_runs
     from repro.tracking import pull
 
     project = project_of(config)
@@ -262,9 +262,9 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
         there, source = pull.cached(project, cache), f"the cache of {project}"
     else:
         there, source = pull.server(project, list(homes.values()), cache), str(project)
-    found = runs.pulled(there, homes, scale, own, config.variants)
-    found.place = f"{source} ({found.counts})"
-    return found
+    figure_runs = runs.pulled(there, homes, scale, own, config.variants)
+    figure_runs.place = f"{source} ({figure_runs.counts})"
+    return figure_runs
 
 
 def project_of(config: App) -> server.Project:

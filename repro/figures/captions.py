@@ -35,7 +35,7 @@ class Drawn:
 
     name: str
     figure: "Figure"
-    found: "Runs"
+    runs: "Runs"
     target: Path  # its files, without suffix
     subtitle: str
     commands: list[str]
@@ -46,7 +46,7 @@ class Drawn:
 
 
 def describe(
-    found: "Runs", expected: Mapping[str, list[int]], names: Mapping[str, str]
+    figure_runs: "Runs", expected: Mapping[str, list[int]], names: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """Legend labels that count the seeds, and a line for everything that is missing, unfinished or diverged.
 
@@ -56,7 +56,7 @@ def describe(
 
     labels, missing = {}, []
     for curve, seeds in expected.items():
-        status = {seed: info["status"] for (c, seed), info in found.info.items() if c == curve}
+        status = {seed: info["status"] for (c, seed), info in figure_runs.info.items() if c == curve}
         finished = [s for s, state in status.items() if state in FINISHED]
         diverged = sorted(s for s, state in status.items() if state == "diverged")
         wanted = sorted({*seeds, *status})
@@ -73,16 +73,16 @@ def describe(
     return labels, missing
 
 
-def note(found: "Runs") -> str:
+def note(figure_runs: "Runs") -> str:
     """What the scale changed, as the runs themselves recorded it."""
-    return " / ".join(sorted({info["config"]["scale"]["note"] for info in found.info.values()}))
+    return " / ".join(sorted({info["config"]["scale"]["note"] for info in figure_runs.info.values()}))
 
 
-def results(found: "Runs", labels: Mapping[str, str]) -> Table:
+def results(figure_runs: "Runs", labels: Mapping[str, str]) -> Table:
     """Each curve's final accuracy and loss: mean and standard deviation over its finished seeds."""
     from repro.figures.claims import measured
 
-    finals = [measured(found.frame, of) for of in ("final_accuracy", "final_loss")]
+    finals = [measured(figure_runs.frame, of) for of in ("final_accuracy", "final_loss")]
     rows = [
         [
             label,
@@ -105,7 +105,7 @@ def described_print(figure: "Figure") -> str:
     return PRINT.format(error=exact, smoothed=means)
 
 
-def beside(found: "Runs", figure: "Figure", scale: str, printed: "pd.DataFrame | None" = None) -> Table:
+def beside(figure_runs: "Runs", figure: "Figure", scale: str, printed: "pd.DataFrame | None" = None) -> Table:
     """Ours beside the published: what was read off the print, curve by curve, then single published values.
 
     A printed curve has the same summary as ours (its final value, or the figure's own), their difference, and the
@@ -114,20 +114,20 @@ def beside(found: "Runs", figure: "Figure", scale: str, printed: "pd.DataFrame |
     """
     from repro.records.runs import at, averaged
 
-    rows = [] if printed is None else _beside_print(found, figure, printed)
-    frame = averaged(found)
+    rows = [] if printed is None else _beside_print(figure_runs, figure, printed)
+    frame = averaged(figure_runs)
     for value in figure.published:
         unit, digits = (100.0, 2) if value.y.endswith("accuracy") else (1.0, 3)
         error = "" if value.error is None else f" ± {value.error:g}"
         end = "the end" if value.iteration is None else f"{value.iteration:,} iterations"
-        values = unit * at(frame, found, value.curve, value.y, value.iteration)
+        values = unit * at(frame, figure_runs, value.curve, value.y, value.iteration)
         cells = [f"{value.value:g}{error}", *_compared(values, value.value, digits), ""]
         rows.append([value.curve, end, *cells, value.tested, value.source])
     header = ["curve", "at", "published", f"ours, {scale} scale", "difference", "rms distance along the curve"]
     return Table([*header, "published on", "source"], rows, "Ours beside the published")
 
 
-def _beside_print(found: "Runs", figure: "Figure", printed: "pd.DataFrame") -> list[list[str]]:
+def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame") -> list[list[str]]:
     from repro.figures.claims import measured
     from repro.figures.printed import distance, smoothed
     from repro.records.runs import averaged, over_seeds, own_iteration
@@ -135,26 +135,26 @@ def _beside_print(found: "Runs", figure: "Figure", printed: "pd.DataFrame") -> l
     accuracy = figure.y.endswith("accuracy")
     unit, digits = (100.0, 2) if accuracy else (1.0, 3)
     summary, lr = "final_accuracy" if accuracy else "final_loss", None
-    what = "the end: mean of the last 3 tests"
+    summary_name = "the end: mean of the last 3 tests"
     if figure.summary:
         summary, lr = figure.summary.of, figure.summary.lr
-        what = summary.replace("_", " ") + (f" of the tests from LR {lr[0]:g} to {lr[1]:g}" if lr else "")
-    theirs = measured(printed.assign(seed=0, status="finished"), summary, lr)
-    ours = measured(found.frame, summary, lr)
-    means = over_seeds(averaged(found), "iteration", figure.y)
+        summary_name = summary.replace("_", " ") + (f" of the tests from LR {lr[0]:g} to {lr[1]:g}" if lr else "")
+    printed_summary = measured(printed.assign(seed=0, status="finished"), summary, lr)
+    ours = measured(figure_runs.frame, summary, lr)
+    means = over_seeds(averaged(figure_runs), "iteration", figure.y)
     rows = []
     for curve in dict.fromkeys([*figure.curves, *printed["curve"]]):
         part = printed[printed["curve"] == curve]
         if part.empty:
             continue
-        index = [own_iteration(found, curve, int(i)) for i in part["iteration"]]
+        index = [own_iteration(figure_runs, curve, int(i)) for i in part["iteration"]]
         mine = means[means["curve"] == curve].set_index("iteration")["mean"]
         away, tests = distance(smoothed(mine, figure.printed.smoothed), part.set_index([index])[figure.y])
         along = f"{unit * away:.{digits}f} over {_plural(tests, 'test')}" if tests else "-"
-        value = float(theirs[curve, 0])
+        value = float(printed_summary[curve, 0])
         own = ours[ours.index.get_level_values("curve") == curve]
         cells = [f"{value:.{digits}f}", *_compared(own, value, digits), along]
-        rows.append([curve, what, *cells, figure.printed.tested, "print"])
+        rows.append([curve, summary_name, *cells, figure.printed.tested, "print"])
     return rows
 
 

@@ -59,7 +59,7 @@ class Figure:
 
 
 def draw(
-    found: Runs,
+    figure_runs: Runs,
     labels: Mapping[str, str],
     figure: Figure,
     subtitle: str,
@@ -79,7 +79,7 @@ def draw(
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    frame = placed(averaged(found), found, figure.x)
+    frame = placed(averaged(figure_runs), figure_runs, figure.x)
     drawn = [curve for curve in labels if curve in set(frame["curve"])]
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         drawing, (main, rate, mass) = plt.subplots(
@@ -106,7 +106,7 @@ def draw(
             part = frame.iloc[:0] if printed is None else printed[printed["curve"] == curve]
             if len(part):
                 in_print.add(curve)
-                x = _x(part["iteration"], found, curve, figure.x)
+                x = _x(part["iteration"], figure_runs, curve, figure.x)
                 main.plot(x, part[figure.y], **_thin(palette[curve], dashes[curve]))
                 heights.append(part[figure.y])
         handles = [
@@ -115,13 +115,13 @@ def draw(
         ]
         for curve, reference in references.items():
             tested = reference.dropna(subset=figure.y)
-            x = _x(tested["iteration"], found, curve, figure.x)
+            x = _x(tested["iteration"], figure_runs, curve, figure.x)
             main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
         if in_print:
             handles.append(_line("0.4", "the paper's print: thin, same colour and dashes", linewidth=PRINT_WIDTH))
         if references:
             handles.append(_line("0.4", "the author's log: thin and solid, same colour", linewidth=0.7))
-        if published and _published(main, found, figure, palette):
+        if published and _published(main, figure_runs, figure, palette):
             handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)
         if figure.yscale == "log":
@@ -157,11 +157,11 @@ def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
             drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
 
 
-def placed(frame: pd.DataFrame, found: Runs, x: str) -> pd.DataFrame:
+def placed(frame: pd.DataFrame, figure_runs: Runs, x: str) -> pd.DataFrame:
     """The frame with the column ``x`` that a figure is drawn over: "share" is the iteration over the run's."""
     if x != "share":
         return frame
-    length = {curve: info["config"]["iterations"] for (curve, _), info in found.info.items()}
+    length = {curve: info["config"]["iterations"] for (curve, _), info in figure_runs.info.items()}
     return frame.assign(share=frame["iteration"] / frame["curve"].map(length))
 
 
@@ -184,15 +184,15 @@ def _line(color: Any, label: str, **style: Any) -> Any:
     return Line2D([], [], color=color, label=label, **{"markersize": 4, **style})
 
 
-def _published(axes: "Axes", found: Runs, figure: Figure, palette: Mapping[str, Any]) -> int:
+def _published(axes: "Axes", figure_runs: Runs, figure: Figure, palette: Mapping[str, Any]) -> int:
     """Published values with their error, where they lie in our runs; how many there were."""
     count = 0
     for value in figure.published:
-        if value.y != figure.y or config_of(found, value.curve) is None:
+        if value.y != figure.y or config_of(figure_runs, value.curve) is None:
             continue
         unit = 100.0 if value.y.endswith("accuracy") else 1.0
         axes.errorbar(
-            _x([value.iteration], found, value.curve, figure.x),
+            _x([value.iteration], figure_runs, value.curve, figure.x),
             [value.value / unit],
             yerr=None if value.error is None else [value.error / unit],
             fmt="D",
@@ -206,17 +206,17 @@ def _published(axes: "Axes", found: Runs, figure: Figure, palette: Mapping[str, 
     return count
 
 
-def _x(iterations: Iterable[int | None], found: Runs, curve: str, x: str) -> "np.ndarray":
+def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) -> "np.ndarray":
     """Where paper-scale iterations (None: the end) lie on the axis of a curve; NaN for nowhere.
 
     Over the LR they lie where the schedule of the curve's runs, or without one of another's, has it.
     """
-    own = np.array([own_iteration(found, curve, iteration) for iteration in iterations])
+    own = np.array([own_iteration(figure_runs, curve, iteration) for iteration in iterations])
     if x == "iteration":
         return own
     if x == "share":
-        return own / own_iteration(found, curve, None)
-    config = config_of(found, curve) or next(iter(found.info.values()))["config"]
+        return own / own_iteration(figure_runs, curve, None)
+    config = config_of(figure_runs, curve) or next(iter(figure_runs.info.values()))["config"]
     schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
     return np.array([schedule(round(i))[0] if i <= config["iterations"] else np.nan for i in own])
 

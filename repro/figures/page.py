@@ -49,7 +49,7 @@ def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
     )
     return environment.get_template("page.html.jinja").render(
         scale=scale,
-        note=" / ".join(dict.fromkeys(captions.note(figure.found) for figure in drawn)),
+        note=" / ".join(dict.fromkeys(captions.note(figure.runs) for figure in drawn)),
         errors=errors,
         figures=drawn,
         svgs={figure.name: svg(figure) for figure in drawn},
@@ -82,7 +82,7 @@ def verdict_table(tables: Mapping[str, "pd.DataFrame"]) -> Table:
 def settings(drawn: Drawn) -> Table:
     """The resolved configuration of every curve, of its first seed."""
     configs: dict[str, DictConfig] = {}
-    for (curve, _), info in sorted(drawn.found.info.items()):
+    for (curve, _), info in sorted(drawn.runs.info.items()):
         configs.setdefault(curve, OmegaConf.create(info["config"]))
     rows = [[name, *(_value(config, key) for config in configs.values())] for key, name in SETTINGS.items()]
     return Table(["", *configs], [row for row in rows if any(row[1:])])
@@ -92,9 +92,9 @@ def run_table(drawn: list[Drawn]) -> Table:
     """Run counts, wall time and speed of every figure."""
     rows = []
     for figure in drawn:
-        infos = list(figure.found.info.values())
+        infos = list(figure.runs.info.values())
         wall = sum(info.get("wall_seconds", 0) for info in infos)
-        speeds = figure.found.frame["images_per_second"].dropna()
+        speeds = figure.runs.frame["images_per_second"].dropna()
         speed = f"{median(speeds):,.0f}" if len(speeds) else "-"
         devices = ", ".join(sorted({info["environment"]["device"] for info in infos}))
         rows.append([figure.name, counts(figure), f"{wall / 60:,.1f} min", speed, devices])
@@ -103,7 +103,7 @@ def run_table(drawn: list[Drawn]) -> Table:
 
 def counts(drawn: Drawn) -> str:
     """How many runs there are in each state."""
-    states = [info["status"] for info in drawn.found.info.values()]
+    states = [info["status"] for info in drawn.runs.info.values()]
     finished = sum(state in FINISHED for state in states)
     diverged = states.count("diverged")
     words = f"{finished} runs finished" + (f", {diverged} of them diverged" if diverged else "")
@@ -114,7 +114,7 @@ def version_table(drawn: list[Drawn]) -> Table:
     """Every version that a run was made with, and how many runs."""
     seen: dict[tuple[str, str], int] = {}
     for figure in drawn:
-        for info in figure.found.info.values():
+        for info in figure.runs.info.values():
             versions = {**info["versions"], "python": info["environment"]["python"], "commit": info["commit"]}
             for name, version in versions.items():
                 key = (name, str(version))

@@ -29,17 +29,17 @@ def load(folder: Path, figure: str, curves: list[str], logs: Mapping[str, str]) 
     """
     if not folder.is_dir():
         raise ReproError(f"reference={folder}: no such folder")
-    found = {}
+    curves_read = {}
     for curve in curves:
         table = folder / f"{figure}_{curve}.csv"
         if table.exists():
-            found[curve] = read_csv(table)
+            curves_read[curve] = read_csv(table)
         elif log := next((p for p in _places(folder, logs.get(curve)) if p.exists()), None):
-            found[curve] = read_log(log)
-    if not found:
+            curves_read[curve] = read_log(log)
+    if not curves_read:
         wanted = ", ".join([f"{figure}_<curve>.csv", *dict.fromkeys(logs.values())])
         raise ReproError(f"reference={folder}: no curve of {figure} there; looked for {wanted}")
-    return found
+    return curves_read
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -35,9 +35,9 @@ class Record:
     """The open record of one run, in one folder."""
 
     def __init__(self, folder: Path, config: Config, environment: Mapping[str, Any], iteration: int | None = None):
-        """Start a record in place of an unfinished one, or go on with that from the state after ``iteration``.
+        """Start a record in place of an unfinished one, or continue that one from the state after ``iteration``.
 
-        Going on keeps the rows up to ``iteration``; ``environment`` goes into ``run.json``.
+        A continued record keeps its rows up to ``iteration``; ``environment`` goes into ``run.json``.
         """
         self.folder = folder
         self._clock = time.monotonic()

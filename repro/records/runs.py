@@ -19,7 +19,7 @@ from repro.records.record import broken, read_history, read_info
 from repro.records.types import FINISHED, Info, Row
 
 if TYPE_CHECKING:
-    from repro.tracking.pull import Found
+    from repro.tracking.pull import SourceRun
 
 KEYS = ["curve", "seed", "status"]
 VALUES = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy", "images_per_second"]
@@ -71,19 +71,23 @@ def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
                 continue
             if info is not None:
                 runs.append(_Run(name, seed, str(path), info, partial(read_history, path)))
-    found = _assembled(runs)
-    found.broken[:0] = errors
-    return found
+    loaded = _assembled(runs)
+    loaded.broken[:0] = errors
+    return loaded
 
 
 def pulled(
-    found: "Iterable[Found]", curves: Mapping[str, str], scale: str, suffix: str = "", variants: bool = False
+    source_runs: "Iterable[SourceRun]",
+    curves: Mapping[str, str],
+    scale: str,
+    suffix: str = "",
+    variants: bool = False,
 ) -> Runs:
     """The runs of ``curves`` (name -> whose runs it shows) among what W&B has: the newest attempt at each.
 
     ``suffix`` is the variant that is the figure's own; with ``variants`` the others are curves too.
     """
-    everything = list(found)
+    everything = list(source_runs)
     ours = [f for f in everything if f.info["curve"] in curves.values()]
     scaled = [f for f in ours if f.info["config"]["scale"]["name"] == scale]
     runs = []
@@ -142,13 +146,13 @@ def _assembled(runs: list[_Run]) -> Runs:
             return f"{run.name}: {problem}; force=true trains it again"
         return history
 
-    found = Runs(pd.DataFrame())
+    loaded = Runs(pd.DataFrame())
     runs = sorted(runs, key=lambda run: (run.curve, run.seed))
     other = [run for run in runs if run.info.get("protocol", PROTOCOL) != PROTOCOL]
     current = [run for run in runs if run not in other]
     if other:
         versions = ", ".join(sorted({str(run.info["protocol"]) for run in other}))
-        found.broken.append(
+        loaded.broken.append(
             f"{len(other)} of {len(runs)} runs are of protocol version {versions} and left out: this is version "
             f"{PROTOCOL}; train them again"
         )
@@ -156,25 +160,25 @@ def _assembled(runs: list[_Run]) -> Runs:
     with ThreadPoolExecutor(PARALLEL) as pool:
         for run, history in zip(current, pool.map(read, current), strict=True):
             if isinstance(history, str):
-                found.broken.append(history)
+                loaded.broken.append(history)
                 continue
-            info = found.info[run.curve, run.seed] = run.info
+            info = loaded.info[run.curve, run.seed] = run.info
             if info["status"] == "diverged" and history:
                 history = history + _held(history[-1], info["config"])
             rows += [{"curve": run.curve, "seed": run.seed, "status": info["status"], **row} for row in history]
     frame = pd.DataFrame(rows, columns=KEYS + VALUES)
-    found.frame = frame.astype({c: TYPES.get(c, "float64") for c in frame.columns})
-    return found
+    loaded.frame = frame.astype({c: TYPES.get(c, "float64") for c in frame.columns})
+    return loaded
 
 
-def outdated(found: Runs, scale: str) -> dict[tuple[str, int], str]:
+def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
     """The runs (by curve and seed) whose values ``conf/`` no longer has, and what differs, in words.
 
     A run is held against its experiment at this scale with the overrides that its folder is named after.
     """
     expected: dict[tuple[str, ...], DictConfig | str] = {}
     problems = {}
-    for (curve, seed), info in found.info.items():
+    for (curve, seed), info in loaded.info.items():
         if "fingerprint" not in info:
             continue
         names = re.split(r",(?=[\w./@~+]+=)", info.get("variant") or "")
@@ -222,28 +226,28 @@ def final(frame: pd.DataFrame, y: str, tests: int = 3) -> pd.Series:
     return last.groupby(["curve", "seed"])[y].mean()
 
 
-def config_of(found: Runs, curve: str) -> dict[str, Any] | None:
+def config_of(loaded: Runs, curve: str) -> dict[str, Any] | None:
     """The configuration of the curve's first run, finished or not; None where it has none."""
-    return next((info["config"] for (c, _), info in found.info.items() if c == curve), None)
+    return next((info["config"] for (c, _), info in loaded.info.items() if c == curve), None)
 
 
-def own_iteration(found: Runs, curve: str, iteration: int | None) -> float:
+def own_iteration(loaded: Runs, curve: str, iteration: int | None) -> float:
     """Where a paper-scale ``iteration`` (None: the end) lies in the curve's runs, finished or not.
 
     Where the curve has no run, another curve's says how long an iteration is; its end is then nowhere (NaN).
     """
-    config = config_of(found, curve)
+    config = config_of(loaded, curve)
     if iteration is None:
         return float("nan") if config is None else float(config["iterations"])
-    return float(iteration * (config or next(iter(found.info.values()))["config"])["scale"]["iterations"])
+    return float(iteration * (config or next(iter(loaded.info.values()))["config"])["scale"]["iterations"])
 
 
-def at(frame: pd.DataFrame, found: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
+def at(frame: pd.DataFrame, loaded: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
     """``y`` at a paper-scale ``iteration`` (None: the end): each seed's nearest test, if it has come that far."""
     rows = frame[frame["curve"] == curve]
     if rows.empty:
         return pd.Series(dtype="float64")
-    target = own_iteration(found, curve, iteration)
+    target = own_iteration(loaded, curve, iteration)
     rows = rows[rows.groupby("seed")["iteration"].transform("max") >= target]
     distance = (rows["iteration"] - target).abs()
     nearest: pd.Series = rows.loc[distance.groupby(rows["seed"]).idxmin()].set_index("seed")[y]
@@ -251,13 +255,13 @@ def at(frame: pd.DataFrame, found: Runs, curve: str, y: str, iteration: int | No
 
 
 def _folders(curve: str, folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
-    found = []
+    folders = []
     for path in folder.glob("**/run.json" if variants else "seed*/run.json"):
         if match := re.fullmatch(r"seed(\d+)", path.parent.name):
             variant = path.parent.parent.relative_to(folder).as_posix()
             name = curve if variant == "." else f"{curve}, {variant.replace(',', ', ')}"
-            found.append((name, int(match[1]), path.parent))
-    return sorted(found)
+            folders.append((name, int(match[1]), path.parent))
+    return sorted(folders)
 
 
 def _held(last: Row, config: dict[str, Any]) -> list[Row]:

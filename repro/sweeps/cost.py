@@ -243,7 +243,7 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
         return planned
     memory_mb = [PROCESS_MB]
     for config in configs:
-        with suppress(ReproError):  # a network or image set that there is not: that run says so
+        with suppress(ReproError):  # an unknown network or image set: its own run fails with the reason
             memory_mb.append(estimate(config, planned, rows).memory_mb)
     return planned.within(max(memory_mb))
 

@@ -197,8 +197,8 @@ def log_figure(name: str, scale: str, files: Sequence[Path], project: Project) -
 
 def _check(file: Path, end: Mapping[str, Any]) -> None:
     """OSError if an offline file does not hold its run's end: wandb says nothing about a full disk."""
-    found = offline_file(file)
-    if found is None or found.info["status"] != end["status"]:
+    written = offline_file(file)
+    if written is None or written.info["status"] != end["status"]:
         raise OSError(f"{file} is not whole; is the disk full?")
 
 

@@ -27,7 +27,7 @@ CONFIG = {field.name for field in fields(Config)}
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceRun:
     """A run that a source has, its history not read yet."""
 
     name: str  # what a message calls it
@@ -35,7 +35,7 @@ class Found:
     rows: Callable[[], list[Row]]  # raises ReproError where it is not whole
 
 
-def server(project: Project, curves: Sequence[str], cache: Path) -> list[Found]:
+def server(project: Project, curves: Sequence[str], cache: Path) -> list[SourceRun]:
     """The runs of ``curves`` on a W&B server; their histories come from ``cache`` where that is up to date.
 
     Raises ReproError: no key, no such project, no answer.
@@ -57,15 +57,15 @@ def server(project: Project, curves: Sequence[str], cache: Path) -> list[Found]:
             _write(file, {"info": info, "rows": rows})
         return rows
 
-    found = []
+    runs_found = []
     for run in listed(project, {"config.curve": {"$in": sorted(set(curves))}}):
         info = _info(run.config, run.summary_metrics, "running" if run.state == "running" else "incomplete")
         if info is not None:
-            found.append(Found(run.id, info, partial(history, run, info)))
-    return found
+            runs_found.append(SourceRun(run.id, info, partial(history, run, info)))
+    return runs_found
 
 
-def cached(project: Project, cache: Path) -> list[Found]:
+def cached(project: Project, cache: Path) -> list[SourceRun]:
     """What ``server`` left in the cache. No network. Raises ReproError where there is nothing."""
     folders = sorted(cache.glob(f"{_host(project)}/{_safe(project.entity or '*', '*')}/{_safe(project.name)}"))
     if not folders:
@@ -74,10 +74,10 @@ def cached(project: Project, cache: Path) -> list[Found]:
         names = ", ".join(sorted(folder.parent.name for folder in folders))
         raise ReproError(f"source=cache: {project.name} of several entities: tracking.entity= one of {names}")
     kept = {path.stem: run for path in sorted(folders[0].glob("*.json")) if (run := _read(path))}
-    return [Found(name, run["info"], partial(run.__getitem__, "rows")) for name, run in kept.items()]
+    return [SourceRun(name, run["info"], partial(run.__getitem__, "rows")) for name, run in kept.items()]
 
 
-def offline(folder: Path) -> list[Found]:
+def offline(folder: Path) -> list[SourceRun]:
     """Every run that W&B wrote under ``folder`` (``*.wandb`` files), also of killed processes and cut files.
 
     A run whose end is not in its file has status "incomplete". Raises ReproError where there is none.
@@ -86,7 +86,7 @@ def offline(folder: Path) -> list[Found]:
     if not files:
         raise ReproError(f"path={folder}: no W&B files (offline-run-*/run-*.wandb) there")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [found for found in pool.map(offline_file, files) if found is not None]
+        return [run for run in pool.map(offline_file, files) if run is not None]
 
 
 def listed(project: Project, filters: Mapping[str, Any], missing_ok: bool = False) -> list[Any]:
@@ -162,7 +162,7 @@ def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) ->
     return cast(Info, {"status": status, **begun, **named, **ended})
 
 
-def offline_file(path: Path) -> Found | None:
+def offline_file(path: Path) -> SourceRun | None:
     """The run in one W&B file, as far as that goes; None if it is not of this suite."""
     from wandb.util import get_core_path
 
@@ -193,7 +193,7 @@ def offline_file(path: Path) -> Found | None:
             raise ReproError(f"{path}: {problem}; the record beside it is the truth: source=local")
         return history
 
-    return Found(str(path), info, whole)
+    return SourceRun(str(path), info, whole)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

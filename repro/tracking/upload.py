@@ -60,12 +60,12 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
 
 def present(project: Project, ids: Sequence[str]) -> dict[str, str | None]:
     """The digest of each of the runs ``ids`` that W&B holds with every row (None: not whole)."""
-    found: dict[str, str | None] = {}
+    digests: dict[str, str | None] = {}
     for start in range(0, len(ids), 200):
         for run in listed(project, {"name": {"$in": list(ids[start : start + 200])}}, missing_ok=True):
             whole = run.state == "finished" and run.summary_metrics.get("rows") == run.historyLineCount
-            found[run.id] = run.summary_metrics.get("digest") if whole else None
-    return found
+            digests[run.id] = run.summary_metrics.get("digest") if whole else None
+    return digests
 
 
 def _settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -116,7 +116,7 @@ def _upload(options: argparse.Namespace) -> None:
     folders = options.folders or [Path("multirun_outputs")]
     for folder in folders:
         if not folder.is_dir():
-            raise ReproError(f"{folder}: no such folder; run it where the runs were started, or name theirs")
+            raise ReproError(f"{folder}: no such folder; run this where the runs started, or name their folder")
 
     def find(tracking: Tracking) -> Project:
         return find_project(

@@ -458,7 +458,7 @@ def test_the_digest_tells_histories_apart(made, tmp_path):
 def test_a_hand_without_runs_is_one_line(run_app):
     done = run_app("tracking", "upload", "nowhere")
     assert done.returncode == 1
-    assert done.stderr == "error: nowhere: no such folder; run it where the runs were started, or name theirs\n"
+    assert done.stderr == "error: nowhere: no such folder; run this where the runs started, or name their folder\n"
 
 
 def test_a_project_that_is_not_there_yet_takes_an_upload(server, where, made, tmp_path):
