@@ -241,11 +241,11 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
     planned = plan(configs[0], len(configs))
     if configs[0].workers is not None:
         return planned
-    memory_mb = [PROCESS_MB]
+    memory_mb: list[float] = []
     for config in configs:
         with suppress(ReproError):  # an unknown network or image set: its own run fails with the reason
             memory_mb.append(estimate(config, planned, rows).memory_mb)
-    return planned.within(max(memory_mb))
+    return planned.within(max(memory_mb)) if memory_mb else planned
 
 
 def _shape(config: Config) -> Shape:
