@@ -94,6 +94,15 @@ def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int]]:
     user's cache folder. Raises ReproError for a network that cannot be built.
     """
     wanted = dict.fromkeys(shapes)
+    if unknown := [shape for shape in wanted if shape not in _SIZES]:
+        _SIZES.update(_count_sizes(unknown))
+    return {shape: _SIZES[shape] for shape in wanted}
+
+
+_SIZES: dict[Shape, tuple[int, int]] = {}  # of this process: the runs of a sweep share a few shapes
+
+
+def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int]]:
     if "torch" in sys.modules:
         from repro.models.size import size
 
@@ -242,7 +251,9 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
     if configs[0].workers is not None:
         return planned
     memory_mb: list[float] = []
-    for config in configs:
+    for config in {
+        repr((c.model, c.dataset, c.batch_size, c.engine)): c for c in configs
+    }.values():  # not a seed each
         with suppress(ReproError):  # an unknown network or image set: its own run fails with the reason
             memory_mb.append(estimate(config, planned, rows).memory_mb)
     return planned.within(max(memory_mb)) if memory_mb else planned
