@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from repro.config.folders import CONF
+from repro.config.folders import CONF, expand_home
 
 EXTRAS = ["ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
 
@@ -25,6 +25,7 @@ def run_app(app: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
     # Our conf/hydra/launcher/ray.yaml is meant to complete the plug-in's own configuration of that name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
+    sys.argv[1:] = map(expand_home, sys.argv[1:])
     try:
         app()
     except KeyboardInterrupt as interrupt:
