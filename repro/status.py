@@ -7,6 +7,7 @@ every run under ``multirun_outputs`` or under ``output=DIR``.
 import sys
 from pathlib import Path
 
+from repro.records.files import find
 from repro.sweeps import states
 
 
@@ -26,7 +27,7 @@ def main() -> None:
             sys.exit(
                 f"error: output={output}: no such folder; run this where the runs started, or name their folder"
             )
-        states.print_states(((path.parent, None) for path in sorted(output.rglob("run.json"))), mode)
+        states.print_states(((path.parent, None) for path in find(output, "run.json")), mode)
 
 
 if __name__ == "__main__":
