@@ -202,16 +202,19 @@ def _pixels_of(image: "Image.Image") -> np.ndarray:
         raise ReproError(f"is animated ({frames} frames); keep one")
     if (orientation := image.getexif().get(ORIENTATION, 1)) != 1:
         raise ReproError(f"is to be shown rotated (EXIF orientation {orientation}); save it upright")
-    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):  # Pillow below 11 has I
-        upper = (np.asarray(image) >> 8).astype(np.uint8)  # Pillow converts to white what exceeds 255
-        return np.repeat(upper[..., None], 3, axis=2)
-    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode, image.format) == (
+        "I",
+        "PNG",
+    )  # Pillow below 11: I
+    if not sixteen_bits and image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise ReproError(f"has colours of mode {image.mode}; save it as 8-bit RGB or grey")
     if image.mode.endswith("A") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
         if (rgba[..., 3] < 255).any():
             raise ReproError("has transparent pixels; save it on a background")
         return rgba[..., :3]
+    if sixteen_bits:  # Pillow's own conversion makes white of what exceeds 255
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
 
