@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from repro.config.folders import expand_home
+from repro.records.files import find
 from repro.sweeps import states
 
 
@@ -27,7 +28,7 @@ def main() -> None:
             sys.exit(
                 f"error: output={output}: no such folder; run this where the runs started, or name their folder"
             )
-        states.print_states(((path.parent, None) for path in sorted(output.rglob("run.json"))), mode)
+        states.print_states(((path.parent, None) for path in find(output, "run.json")), mode)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from repro.bench import measure
 from repro.bench.measure import Child, Loop, compose_config
 from repro.bench.table import Results, write
 from repro.config import Precision
+from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
 from repro.records import Info, Row
 from repro.sweeps import machine
@@ -274,7 +275,10 @@ def main() -> None:
     from repro.training import loop
 
     clock = time.monotonic()
-    device = loop.device(arguments.device)
+    try:
+        device = loop.device(arguments.device)
+    except ReproError as error:
+        sys.exit(f"error: {error}")
     machine_info = describe_machine(device)
     instructions = torch.backends.cpu.get_cpu_capability()  # processors of one name may differ in it, and in speed
     hardware = f"{machine_info['gpu'] or machine_info['cpu']}, {machine_info['cores']} cores, {instructions}"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from repro.config.terminal import console
 
 COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
 
@@ -60,7 +61,7 @@ def write(results: Results, title: str, name: str, folder: Path, setting: str) -
         table.add_row("" if line.part == part else line.part, line.what, *numbers, line.unit, ratio, line.note)
         cells.append([line.part, line.what, *numbers, line.unit, ratio, line.note])
         part = line.part
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    console(width=None if sys.stdout.isatty() else 180).print(table)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file)

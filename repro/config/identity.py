@@ -6,7 +6,9 @@ import json
 from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from repro.config.errors import ReproError, one_line
 from repro.config.schema import Config
 
 PROTOCOL = 1  # raise it when the same configuration no longer trains the same run
@@ -44,8 +46,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The resolved configuration that ``to_dict`` wrote."""
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+    """The resolved configuration that ``to_dict`` wrote. Raises ReproError for another version's."""
+    try:
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+    except OmegaConfBaseException as error:
+        raise ReproError(f"its configuration is of another version of the suite ({one_line(error)})") from None
 
 
 def flat(config: Config) -> dict[str, Any]:

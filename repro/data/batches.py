@@ -21,6 +21,7 @@ class Data:
     test_labels: Tensor
     mean: Tensor  # of the training images, float32 (H, W, C)
     classes: int
+    digest: str | None = None  # of the whole image set
 
     def network_input(self, images: Tensor) -> Tensor:
         """uint8 (n, H, W, C) to float32 (n, C, H, W): subtracts the mean image only, as the author does."""
@@ -30,9 +31,9 @@ class Data:
 def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
     """The configured data set on ``device``; a subset is the same for every seed.
 
-    Raises ReproError for missing or incomplete data.
+    Raises ReproError for missing, incomplete or broken data.
     """
-    arrays = images.load(dataset)
+    arrays, digest = images.load(dataset)
     tensors: dict[str, Tensor] = {}
     for split, count in (("train", dataset.train_images), ("test", dataset.test_images)):
         pixels, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
@@ -46,7 +47,7 @@ def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
         tensors[f"{split}_labels"] = torch.from_numpy(labels.astype(np.int64)).to(device)
     pixel_sums = sum(chunk.sum(0, dtype=torch.int64) for chunk in tensors["train_images"].split(5000))
     mean = (pixel_sums / len(tensors["train_images"])).float()
-    return Data(**tensors, mean=mean, classes=registry.get(dataset).classes)
+    return Data(**tensors, mean=mean, classes=registry.get(dataset).classes, digest=digest)
 
 
 class Batches:

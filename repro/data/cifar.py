@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, first_line
 from repro.data.registry import Arrays, ImageSet
 
 TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python")}
@@ -14,7 +14,7 @@ TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFA
 def read(root: Path, name: str) -> Arrays:
     """The image set ``name`` as torchvision reads it under ``root``; downloads it where it is missing.
 
-    Raises ReproError for an incomplete set or a failed download, and PermissionError.
+    Raises ReproError for an incomplete or broken set and for a failed download, and PermissionError.
     """
     from torchvision import datasets
 
@@ -24,12 +24,12 @@ def read(root: Path, name: str) -> Arrays:
     for split in ("train", "test"):
         try:
             source = getattr(datasets, class_name)(root, train=split == "train", download=not present)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, PermissionError):
-                raise
+        except PermissionError:
+            raise
+        except Exception as error:  # whatever unpacking a broken archive or file raises
             problem = "is incomplete" if present else "could not be downloaded"
             raise ReproError(
-                f"dataset.root={root}: {name} {problem} ({str(error).splitlines()[0]}); searched there for "
+                f"dataset.root={root}: {name} {problem} ({first_line(error)}); searched there for "
                 f"{folder}/, train/<class>/*.png and {name}/train/<class>/*.png. Provide one of them, or "
                 "set another root"
             ) from None

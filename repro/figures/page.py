@@ -96,7 +96,7 @@ def run_table(drawn: list[Drawn]) -> Table:
         wall = sum(info.get("wall_seconds", 0) for info in infos)
         speeds = figure.runs.frame["images_per_second"].dropna()
         speed = f"{median(speeds):,.0f}" if len(speeds) else "-"
-        devices = ", ".join(sorted({info["environment"]["device"] for info in infos}))
+        devices = ", ".join(sorted({str(info["environment"].get("device")) for info in infos}))
         rows.append([figure.name, counts(figure), f"{wall / 60:,.1f} min", speed, devices])
     return Table(["figure", "runs", "wall time, all runs", "images/s, median", "device"], rows)
 
@@ -115,7 +115,8 @@ def version_table(drawn: list[Drawn]) -> Table:
     seen: dict[tuple[str, str], int] = {}
     for figure in drawn:
         for info in figure.runs.info.values():
-            versions = {**info["versions"], "python": info["environment"]["python"], "commit": info["commit"]}
+            python = info["environment"].get("python")
+            versions = {**info["versions"], "python": python, "commit": info.get("commit")}
             for name, version in versions.items():
                 key = (name, str(version))
                 seen[key] = seen.get(key, 0) + 1

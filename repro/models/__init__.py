@@ -4,11 +4,12 @@ What may enter: networks and their layers, as functions of their arguments alone
 here with a dictionary NETWORKS, name -> function ``(num_classes, channels, *, options) -> nn.Module``; your own is
 named by its import path, ``package.module:function``. Nothing else needs an edit.
 
-Public: ``build``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``.
+Public: ``build``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``,
+``require_size``.
 """
 
 from repro.models.layers import one_group
-from repro.models.registry import build, from_config, networks
+from repro.models.registry import build, from_config, networks, require_size
 from repro.models.rules import parameter_groups
 
-__all__ = ["build", "from_config", "networks", "one_group", "parameter_groups"]
+__all__ = ["build", "from_config", "networks", "one_group", "parameter_groups", "require_size"]

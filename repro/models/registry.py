@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from repro.config import Filler, Model
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, first_line
 from repro.models.rules import initialise
 
 Network = Callable[..., nn.Module]  # (num_classes, channels, *, options) -> the network
@@ -72,6 +72,28 @@ def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.
     except ValueError as error:
         raise ReproError(f"model.name={model.name}: {error}") from None
     return network.to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def require_size(network: nn.Module, name: str, shape: Sequence[int]) -> None:
+    """Pass one blank image of ``shape`` (H, W, C) through, in test mode.
+
+    Raises ReproError where the network does not take images of that size.
+    """
+    height, width, channels = shape
+    device = next((parameter.device for parameter in network.parameters()), None)
+    training = network.training
+    try:
+        network.eval()(torch.zeros(1, channels, height, width, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise ReproError(
+            f"model.name={name}: it does not take images of {width}x{height} pixels ({first_line(error)}); "
+            "dataset.resolution resizes them"
+        ) from None
+    finally:
+        network.train(training)
 
 
 def _find_function(name: str) -> Network:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repro.config import Model
 from repro.config.errors import ReproError
-from repro.models.registry import from_config
+from repro.models.registry import from_config, require_size
 
 
 class _OutputCounter(TorchDispatchMode):
@@ -38,6 +38,7 @@ def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int)
     ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError.
     """
     network = from_config(Model(**model), classes, channels, 0).eval()
+    require_size(network, model["name"], (resolution, resolution, channels))
     image = torch.zeros(1, channels, resolution, resolution)
     with torch.no_grad(), _OutputCounter() as outputs, FlopCounterMode(display=False) as flops:
         network(image)

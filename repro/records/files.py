@@ -1,7 +1,11 @@
-"""One way to write a file: whole. A reader sees the old one or the new one; a kill leaves no half. No torch."""
+"""One way to write a file: whole. A reader sees the old one or the new one; a kill leaves no half. No torch.
+
+And one way to find files below a folder: through symbolic links too.
+"""
 
 import os
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,3 +28,27 @@ def write_whole(path: Path, content: str | Callable[[BinaryIO], None], *, durabl
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def find(folder: Path, pattern: str) -> list[Path]:
+    """Every file below ``folder`` whose name matches, sorted; each once, by its own path where it has one there.
+
+    A folder that cannot be read, or that is not there, holds none.
+    """
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    roots = [folder]
+    for root in roots:  # links to folders come last
+        for place, folders, names in os.walk(root):
+            try:
+                status = os.stat(place)
+            except OSError:
+                continue  # it has just gone
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders.sort()
+            roots += [path for name in folders if (path := Path(place, name)).is_symlink()]
+            found += [Path(place, name) for name in names if fnmatchcase(name, pattern)]
+    return sorted(found)

@@ -19,10 +19,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from repro.config import CIRCUMSTANCES, Config, catalogue, resolve
 from repro.config.errors import ReproError
+from repro.records.files import find
 from repro.records.record import differences, read_info
 
 LONGEST = 255  # bytes of a folder's name
@@ -82,9 +82,9 @@ def existing(home: Path, name: str, config: Config) -> str:
     seed = f"seed{config.seed}"
     if not home.is_dir() or (home / name / seed / "run.json").exists():
         return name
-    for path in sorted(home.glob(f"**/{seed}/run.json")):
-        with suppress(ReproError, OmegaConfBaseException, KeyError, TypeError):
-            info = read_info(path.parent)
+    for path in find(home, "run.json"):
+        with suppress(ReproError):
+            info = read_info(path.parent) if path.parent.name == seed else None
             if info is not None and not differences(info, config):
                 return path.parent.parent.relative_to(home).as_posix()
     return name

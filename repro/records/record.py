@@ -61,7 +61,7 @@ class Record:
             "fingerprint": fingerprint(config),
             "protocol": PROTOCOL,
             "status": "running",
-            "attempt": (before["attempt"] if before else 0) + 1,
+            "attempt": (before.get("attempt", 0) if before else 0) + 1,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
@@ -108,31 +108,74 @@ def write_info(folder: Path, info: Info) -> None:
 
 
 def read_info(folder: Path) -> Info | None:
-    """``run.json`` of a run's folder, or None where no run has started. Raises ReproError if it is broken."""
+    """``run.json`` of a run's folder, or None where no run has started.
+
+    Raises ReproError if it is broken, cannot be read, or is another tool's.
+    """
     path = folder / "run.json"
     try:
-        info: Info = json.loads(path.read_text())
-    except FileNotFoundError:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except OSError as error:
+        raise ReproError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ReproError(f"{path}: broken ({error}); move this folder aside and run it again") from None
+    if not is_record(value):
+        raise ReproError(f"{path}: no record of this suite; move it out of the folders of runs")
+    info: Info = value
     return info
 
 
+def is_record(value: Any) -> bool:
+    """Whether a value of JSON is ``run.json`` of this suite: another tool's holds other things."""
+    return _has(
+        value,
+        status=str,
+        environment=dict,
+        versions=dict,
+        config={
+            "iterations": int,
+            "batch_size": int,
+            "test_every": int,
+            "scale": {"iterations": (int, float), "note": str},
+            "schedule": {"lr": dict, "momentum": dict},
+        },
+    )
+
+
+def _has(value: Any, **types: Any) -> bool:
+    """Whether a value is a dictionary with these keys, each of its type or in turn with its own keys."""
+    return isinstance(value, dict) and all(
+        _has(value.get(key), **kind) if isinstance(kind, dict) else isinstance(value.get(key), kind)
+        for key, kind in types.items()
+    )
+
+
 def read_history(folder: Path) -> list[Row]:
-    """The complete rows of a run's folder. Raises ReproError that names file and line for a broken one."""
+    """The complete rows of a run's folder. Raises ReproError that names file and line for what is no row."""
     path = folder / "history.jsonl"
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise ReproError(f"{path}: cannot be read: {error.strerror}") from None
     rows: list[Row] = []
     for number, line in enumerate(text.split(b"\n")[:-1], start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise ReproError(f"{path}:{number}: not a row of JSON; the run must be trained again") from None
+        if (row := _parse_row(line)) is None:
+            raise ReproError(f"{path}:{number}: not a row of JSON; the run must be trained again")
+        rows.append(row)
     return rows
+
+
+def _parse_row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    numbers = isinstance(row, dict) and all(v is None or isinstance(v, int | float) for v in row.values())
+    return cast(Row, row) if numbers and isinstance(row.get("iteration"), int) else None
 
 
 def last_row(folder: Path) -> Row | None:
@@ -140,10 +183,9 @@ def last_row(folder: Path) -> Row | None:
     try:
         with open(folder / "history.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            row: Row = json.loads(file.read().split(b"\n")[-2])
-    except (OSError, IndexError, ValueError):
+            return _parse_row(file.read().split(b"\n")[-2])
+    except (OSError, IndexError):
         return None
-    return row
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -162,8 +204,8 @@ def broken(info: Info, rows: list[Row]) -> str | None:
     """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
     if "digest" not in info:
         return None
-    if len(rows) != info["rows"]:
-        return f"{len(rows)} rows came, and the run counted {info['rows']}"
+    if len(rows) != info.get("rows"):
+        return f"{len(rows)} rows came, and the run counted {info.get('rows', 'none')}"
     if digest(rows) != info["digest"]:
         return f"{len(rows)} rows came, as the run counted, but with other values than it recorded"
     return None
@@ -205,7 +247,10 @@ def already_finished(folder: Path, config: Config) -> bool:
 
 def differences(info: Info, config: Config) -> list[str]:
     """What makes a recorded run another than ``config``, a line a key; an unknown digest is no difference."""
-    old, new = flat(from_dict(info["config"])), flat(config)
+    try:
+        old, new = flat(from_dict(info["config"])), flat(config)
+    except ReproError as error:
+        return [str(error)]
     if None in (old["dataset.digest"], new["dataset.digest"]):
         del old["dataset.digest"], new["dataset.digest"]
     old["protocol"], new["protocol"] = info.get("protocol"), PROTOCOL
@@ -229,8 +274,8 @@ def move_aside(folder: Path) -> None:
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED:
         return
-    number = 1 + sum(1 for _ in folder.glob("earlier-*"))
-    aside = folder / f"earlier-{number}"
+    numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
+    aside = folder / f"earlier-{1 + max((int(n) for n in numbers if n.isdecimal()), default=0)}"
     aside.mkdir()
     for name in ("history.jsonl", "weights.pt", "wandb", "run.json"):
         if (folder / name).exists():

@@ -16,6 +16,7 @@ from repro import records, schedules
 from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
 from repro.records import naming
+from repro.records.files import find
 from repro.records.record import broken, read_history, read_info
 from repro.records.types import FINISHED, Info, Row
 
@@ -278,7 +279,7 @@ def at(frame: pd.DataFrame, loaded: Runs, curve: str, y: str, iteration: int | N
 def _folders(folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
     """Variant ("" for none), seed and folder of every run under a curve's folder."""
     folders = []
-    for path in folder.glob("**/run.json" if variants else "seed*/run.json"):
+    for path in find(folder, "run.json") if variants else folder.glob("seed*/run.json"):
         if match := re.fullmatch(r"seed(\d+)", path.parent.name):
             variant = path.parent.parent.relative_to(folder).as_posix()
             folders.append((variant.removeprefix("."), int(match[1]), path.parent))

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from repro.config import Config
+from repro.config import Config, terminal
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
 from repro.data import registry
@@ -196,7 +195,7 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
         for folder, config in group
         if config.force or not already_finished(folder, config)
     ]
-    console = Console(width=None if Console().is_terminal else 160, soft_wrap=True, highlight=False)
+    console = terminal.console(width=None if sys.stdout.isatty() else 160, soft_wrap=True)
     if not unfinished:
         console.print(f"nothing to do: {total} of {total} runs are finished")
         return

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro.config import Config, resolve
+from repro.config import Config, Dataset, resolve
 from repro.config.errors import ReproError
 from repro.config.folders import settled
 from repro.data import images
@@ -43,6 +43,7 @@ class Composer:
     def __init__(self, loader: ConfigLoader, composed: DictConfig):
         self.loader, self.composed = loader, composed
         self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # without seed -> seed, result
+        self.digests: dict[tuple[str | None, ...], str | None] = {}  # every file is looked at: once a sweep
 
     def job(self, overrides: list[str]) -> Job:
         """The job with these overrides. Raises ReproError for wrong values, and what Hydra raises."""
@@ -57,10 +58,17 @@ class Composer:
             del task["hydra"]
         try:
             config = settled(resolve(task), hydra)
-            images.identify(config.dataset)
+            self._identify(config.dataset)
             return Job(overrides, config, folder, naming.changes(composed, hydra), composed)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
+
+    def _identify(self, dataset: Dataset) -> None:
+        key = (dataset.name, dataset.root, dataset.cache, dataset.digest)
+        if key not in self.digests:
+            images.identify(dataset)
+            self.digests[key] = dataset.digest
+        dataset.digest = self.digests[key]
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         # Composing takes tens of milliseconds, so jobs that differ only in their seed share one composition.

@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     TaskID,
@@ -19,6 +18,7 @@ from rich.table import Column
 
 from repro.config import Config
 from repro.config.errors import ReproError
+from repro.config.terminal import console
 from repro.records import Info, Row, last_row, read_info
 
 POLL_SECONDS = 0.3  # between two reads of the records
@@ -36,11 +36,11 @@ class Progress:
         self.unfinished = dict(runs)
         self.runs_done = 0
         self.iterations_done = 0  # of the runs that are done
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console(stderr=True, soft_wrap=True)
         self.narrow = self.console.width < NARROW_COLUMNS
         wide_columns = [] if self.narrow else [BarColumn(), TimeElapsedColumn(), TextColumn("left")]
         self.bar = Bar(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             TextColumn("{task.percentage:>3.0f} %", table_column=Column(min_width=5)),
             *wide_columns,
             TimeRemainingColumn(table_column=Column(min_width=7)),
@@ -104,8 +104,7 @@ class Progress:
             self.bar.remove_task(self.tasks.pop(folder))
         self.console.print(
             f"[{self.runs_done}/{len(self.runs)}] {folder}  {info['status']}{_format_accuracy(row)}"
-            f"  {info.get('wall_seconds', 0):.1f} s",
-            markup=False,
+            f"  {info.get('wall_seconds', 0):.1f} s"
         )
 
     def _read_info(self, folder: Path) -> Info | None:

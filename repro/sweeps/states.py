@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.config import Config
 from repro.config.errors import ReproError
+from repro.config.terminal import console
 from repro.records import FINISHED, last_row, outdated, read_info
 from repro.records.lock import holder
 
@@ -67,10 +68,8 @@ def print_states(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:
     elif mode == "watch":
         _watch(runs)
     else:
-        from rich.console import Console
-
-        console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200)
-        console.print(build_table(describe_runs(runs)))
+        options = {"soft_wrap": True} if sys.stdout.isatty() else {"width": 200}
+        console(**options).print(build_table(describe_runs(runs)))
 
 
 def describe_runs(runs: Iterable[tuple[Path, Config | None]]) -> list[dict[str, Any]]:
@@ -81,7 +80,7 @@ def describe_runs(runs: Iterable[tuple[Path, Config | None]]) -> list[dict[str, 
 def _watch(runs: list[tuple[Path, Config | None]]) -> None:
     from rich.live import Live
 
-    with Live(build_table(rows := describe_runs(runs)), auto_refresh=False) as live:
+    with Live(build_table(rows := describe_runs(runs)), console=console(), auto_refresh=False) as live:
         while any(row["state"] not in FINISHED for row in rows):
             time.sleep(WATCH_SECONDS)
             rows = describe_runs(runs)

@@ -18,8 +18,8 @@ from typing import Any, TypeVar, cast
 
 from repro.config import Config
 from repro.config.errors import ReproError
-from repro.records import ENDING, FINISHED, Info, Row, broken
-from repro.records.files import write_whole
+from repro.records import ENDING, FINISHED, Info, Row, broken, is_record
+from repro.records.files import find, write_whole
 from repro.tracking.server import Project, first_line
 
 Answer = TypeVar("Answer")
@@ -82,7 +82,7 @@ def offline(folder: Path) -> list[SourceRun]:
 
     A run whose end is not in its file has status "incomplete". Raises ReproError where there is none.
     """
-    files = sorted(folder.rglob("*.wandb")) if folder.is_dir() else []
+    files = find(folder, "*.wandb")
     if not files:
         raise ReproError(f"path={folder}: no W&B files (offline-run-*/run-*.wandb) there")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -147,8 +147,11 @@ def _row(values: Mapping[str, Any]) -> Row:
 
 
 def _finite(value: Any) -> Any:
-    """W&B writes what is not finite as a number or as "NaN", "Infinity", "-Infinity"; our records as null."""
-    return None if isinstance(value, str) or (value is not None and not math.isfinite(value)) else value
+    """W&B writes what is not finite as a number or as "NaN", "Infinity", "-Infinity"; our records as null.
+
+    Other runs log texts, tables and pictures.
+    """
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) -> Info | None:
@@ -159,7 +162,8 @@ def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) ->
     ended = {k: summary[k] for k in ENDING if k in summary}
     own = {k: v for k, v in config.items() if k in CONFIG}
     named = {"curve": config["curve"], "seed": config["seed"], "config": own}
-    return cast(Info, {"status": status, **begun, **named, **ended})
+    info = {"status": status, **begun, **named, **ended}
+    return cast(Info, info) if is_record(info) else None
 
 
 def offline_file(path: Path) -> SourceRun | None:
@@ -199,9 +203,9 @@ def offline_file(path: Path) -> SourceRun | None:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         kept: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return None if broken(kept["info"], kept["rows"]) else kept
+        return kept if is_record(kept["info"]) and broken(kept["info"], kept["rows"]) is None else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not what _write wrote
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

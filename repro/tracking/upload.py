@@ -12,7 +12,8 @@ from pathlib import Path
 
 from repro.config import Tracking, from_dict
 from repro.config.errors import ReproError
-from repro.records import FINISHED, Info, read_info
+from repro.config.terminal import console
+from repro.records import FINISHED, Info, files, read_info
 from repro.tracking.mirror import run_id, send
 from repro.tracking.pull import listed
 from repro.tracking.server import PROJECT, Project, find_project, first_line
@@ -26,12 +27,11 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
 
     Idempotent: a run that is there already, live or through ``wandb sync``, is known by its id and digest.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    records: dict[Project, list[tuple[Path, Info]]] = {}
+    records: dict[Project, dict[str, tuple[Path, Info]]] = {}  # by the run's id
     unfinished, errors = 0, []
-    for path in sorted({p.parent for folder in folders for p in folder.rglob("run.json")}):
+    for path in sorted({file.parent for folder in folders for file in files.find(folder, "run.json")}):
         try:
             info = read_info(path)
         except ReproError as error:
@@ -39,17 +39,23 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
             continue
         if info is None or info["status"] not in FINISHED:
             unfinished += 1
-        else:
-            records.setdefault(find(from_dict(info["config"]).tracking), []).append((path, info))
+            continue
+        try:
+            target, name = find(from_dict(info["config"]).tracking), run_id(info)
+        except (ReproError, KeyError) as error:
+            missing_key = isinstance(error, KeyError)
+            errors.append(f"{path}: {f'its run.json has no {error}' if missing_key else error}; it is not sent")
+            continue
+        records.setdefault(target, {}).setdefault(name, (path, info))
     todo = []
     for target, runs in records.items():
-        there = present(target, [run_id(info) for _, info in runs])
-        missing = [(path, info) for path, info in runs if there.get(run_id(info)) != info.get("digest")]
+        there = present(target, [*runs])
+        missing = [run for name, run in runs.items() if there.get(name) != run[1].get("digest")]
         print(f"{target}: {len(runs)} finished runs, {len(runs) - len(missing)} there already")
         todo += [(target, path, info) for path, info in missing]
     if unfinished:
         print(f"{unfinished} unfinished runs are left for later")
-    bar = Progress(console=Console(stderr=True), transient=True)
+    bar = Progress(console=console(stderr=True), transient=True)
     with bar, ThreadPoolExecutor(jobs) as pool:
         sent = {pool.submit(send, path, info, target): path for target, path, info in todo}
         for done in bar.track(as_completed(sent), total=len(sent), description="uploading"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.config import Config
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, first_line
 from repro.data import images
 from repro.records import Record, Row, already_finished, differences, lock, move_aside, read_info
 from repro.records.files import write_whole
@@ -58,13 +58,14 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     try:
         environment = loop.environment(device)
         dataset = batches.load(config.dataset, device)
-        images.identify(config.dataset)
+        config.dataset.digest = dataset.digest
     except (RuntimeError, AssertionError) as error:
-        raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error
+        raise ReproError(f"device={config.device}: {first_line(error)}") from error
     if steps.emulated(config.engine.precision, device):
         advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
+    models.require_size(network, config.model.name, dataset.mean.shape)
     state = State(config, network, device)
     checkpoint = _load_checkpoint(folder, config, device)
     if checkpoint is not None:
@@ -109,7 +110,7 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     except Exception as error:
         record.finish("failed", reason=f"{type(error).__name__}: {error}")
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise ReproError(
                 f"out of memory on {device} ({reason}); stop the other processes that use it and launch again"
             ) from error

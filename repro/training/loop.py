@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from repro import schedules
 from repro.config import Config, Precision
+from repro.config.errors import ReproError, first_line
 from repro.data.batches import Batches, Data
 from repro.records import Row
 from repro.training import steps
@@ -95,8 +96,16 @@ def test(network: nn.Module, data: Data, precision: Precision) -> tuple[float, f
 
 
 def device(name: str) -> str:
-    """``name`` itself, or for "auto" the GPU where there is one and else the CPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    """``name`` itself, or for "auto" the GPU where there is one and else the CPU.
+
+    Raises ReproError for a device that torch does not know or cannot use here.
+    """
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ReproError(f"device={name}: {first_line(error)}") from error
+    return chosen
 
 
 def environment(name: str) -> dict[str, Any]:

@@ -83,6 +83,10 @@ def test_a_dry_run_knows_their_cost(mine, run_app):
             "+model.options.depth=3",
             "model.name=mine:network: mine:network has no option depth; its options are: hidden",
         ),
+        (
+            "dataset.resolution=8",
+            "model.name=mine:network: it does not take images of 8x8 pixels (mat1 and mat2 shapes cannot be",
+        ),
         ("dataset.name=mine:read", "dataset.name=mine:read: it is no repro.data.registry.ImageSet"),
         ("dataset.name=yours:SHAPES", "dataset.name=yours:SHAPES: No module named 'yours'"),
         (
@@ -91,7 +95,7 @@ def test_a_dry_run_knows_their_cost(mine, run_app):
         ),
     ],
 )
-def test_what_cannot_be_found_is_one_line(mine, run_app, override, message):
+def test_what_cannot_be_used_is_one_line(mine, run_app, override, message):
     done = run_app("train", *MINE, override)
     assert done.returncode == 1
     assert message in done.stderr

@@ -9,11 +9,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from conftest import image_tree
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from PIL import Image
 
-from repro.config import Mode
+from repro.config import Dataset, Mode
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import read_history, read_info
@@ -112,6 +114,23 @@ def test_out_of_memory_is_one_line(resolved, tmp_path, monkeypatch):
     assert read_info(tmp_path)["status"] == "finished"
 
 
+def test_images_that_the_network_cannot_take_are_one_line_before_training(resolved, tmp_path):
+    tree = image_tree(tmp_path / "images", 1, 1)
+    for file in tree.glob("*/*/*.png"):
+        Image.new("RGB", (30, 32)).save(file)
+    config = resolved("experiment=fig5a/clr_3.0", *SMOKE)
+    config.dataset = Dataset(name="cifar10", root=str(tree), cache=str(tmp_path / "cache"))
+    message = (
+        "model.name=resnet56_superconv: it does not take images of 30x32 pixels .height and width must be multip"
+    )
+    with pytest.raises(ReproError, match=message):
+        lifecycle.run(config, tmp_path / "run")
+    assert read_info(tmp_path / "run") is None
+    config.dataset.resolution = 8
+    lifecycle.run(config, tmp_path / "run")
+    assert read_info(tmp_path / "run")["status"] == "finished"
+
+
 def test_a_place_that_cannot_be_written_is_one_line(run_app):
     done = run_app("train", "experiment=fig5a/clr_3.0", "output=/proc/nothing", *SMOKE)
     assert done.returncode == 1
@@ -127,10 +146,10 @@ def test_one_run_lands_in_its_folder_and_can_be_evaluated(run_app, tmp_path):
     assert "iteration 10/10" in done.stdout
     again = run_app("evaluate", str(folder))
     assert again.returncode == 0, again.stderr
-    ours, recorded = (line.split()[-1] for line in again.stdout.splitlines())
-    assert ours == recorded == f"{last['test_accuracy']:.4%}"
-    (folder / "weights.pt").write_bytes(b"cut")
-    assert "weights.pt" in run_app("evaluate", str(folder)).stderr
+    found, recorded, verdict = again.stdout.splitlines()
+    assert found.split()[1:] == recorded.split()[1:]
+    assert found.split()[-1] == f"{last['test_accuracy']:.4%}"
+    assert verdict == "they agree"
     missing = run_app("evaluate", "nowhere")
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: nowhere: no run.json there")

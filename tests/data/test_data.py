@@ -1,5 +1,8 @@
 """Data: sources, contents, subsets and batches."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from conftest import image_tree
 
 from repro.config import Dataset
 from repro.config.errors import ReproError
-from repro.data import images, registry
+from repro.data import folders, images, registry
 from repro.data.batches import Batches, load
 
 
@@ -81,7 +84,7 @@ def test_an_image_folder_is_decoded_once(cifar, tmp_path, monkeypatch):
     first = load(cifar)
     assert first.train_images.shape == (30, 32, 32, 3)
     assert first.test_labels.tolist() == [label for label in range(10) for _ in range(2)]
-    monkeypatch.setattr(images, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(folders, "decode", lambda *_: pytest.fail("decoded again"))
     again = load(cifar)
     assert torch.equal(first.train_images, again.train_images)
     assert list((tmp_path / "cache").rglob(".*")) == []  # nothing half-written left
@@ -97,7 +100,7 @@ def test_the_order_does_not_depend_on_the_source(cifar, tmp_path, monkeypatch):
     """torchvision's files and an image folder of the same images give the same set, in the same order."""
     from torchvision import datasets
 
-    tree = images._decode_tree(tmp_path / "images", "cifar10", registry.get(cifar))
+    tree = folders.decode(tmp_path / "images", "cifar10", registry.get(cifar))
     shuffle = np.random.default_rng(3).permutation(30)
 
     class CIFAR10:
@@ -118,6 +121,7 @@ def test_a_digest_is_that_of_the_contents(cifar, tmp_path):
     assert images.digest(cifar) is None  # not decoded yet
     load(cifar)
     first = images.digest(cifar)
+    assert first == load(cifar).digest == "f7e445be66b37f02"  # records hold it: the same in every version
     elsewhere = Dataset(name="cifar10", root=str(image_tree(tmp_path / "copy")), cache=cifar.cache)
     load(elsewhere)
     assert images.digest(elsewhere) == first
@@ -126,15 +130,21 @@ def test_a_digest_is_that_of_the_contents(cifar, tmp_path):
     assert images.digest(elsewhere) != first
     images.identify(elsewhere)
     cifar.digest = elsewhere.digest
-    with pytest.raises(
-        ReproError, match=f"dataset.digest={elsewhere.digest}: the images of cifar10 under .* have {first}"
-    ):
-        images.identify(cifar)
-    assert len(images.digest(Dataset(name="digits"))) == 16
+    for ask in (images.identify, load):
+        with pytest.raises(
+            ReproError, match=f"dataset.digest={elsewhere.digest}: the images of cifar10 under .* have {first}"
+        ):
+            ask(cifar)
+    assert images.digest(Dataset(name="digits")) == "076fac8490b12eb3"
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda path: path.write_bytes(path.read_bytes()[:1000]), lambda path: path.unlink()]
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        lambda path: path.unlink(),
+        lambda path: path.with_name("digest").write_text(""),
+    ],
 )
 def test_a_broken_cache_is_decoded_anew(cifar, tmp_path, capsys, spoil):
     first = load(cifar)
@@ -158,7 +168,8 @@ def test_a_folder_that_may_not_be_read_is_named(cifar, monkeypatch):
     def deny(*args):
         raise PermissionError(13, "Permission denied", "images/train")
 
-    monkeypatch.setattr(images, "_find_image_tree", deny)
+    monkeypatch.setattr(folders.os, "scandir", deny)
+    assert images.digest(cifar) is None
     with pytest.raises(ReproError, match="images/train cannot be read: Permission denied"):
         load(cifar)
 
@@ -195,25 +206,73 @@ def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch)
         assert part in message
 
 
+def torchvision_files(root: Path) -> Path:
+    """CIFAR-10 as torchvision has it, of one image a batch."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for label, name in enumerate(names):
+        batch = {"data": np.full((1, 3072), label, np.uint8), "labels": [label]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}))
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    "spoil",
     [
-        (
-            lambda root: (root / "train/class09").rename(root / "gone"),
-            "holds 9 class folders, cifar10 has 10",
-        ),
-        (
-            lambda root: (root / "test/class03/0001.png").write_bytes(b"not an image"),
-            "0001.png is not a readable",
-        ),
-        (lambda root: [p.unlink() for p in root.glob("test/*/*.png")], "no <class>/.png under"),
+        lambda folder: (folder / "data_batch_3").write_bytes(b""),
+        lambda folder: (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:100]),
+        lambda folder: (folder / "data_batch_3").write_bytes(pickle.dumps({"labels": [1]})),
+        lambda folder: (folder / "test_batch").write_bytes(pickle.dumps([])),
+        lambda folder: (folder / "batches.meta").write_bytes(b"garbage"),
+        lambda folder: (folder / "test_batch").unlink(),
     ],
 )
-def test_incomplete_data_is_named(tmp_path, spoil, message):
-    root = image_tree(tmp_path / "images")
-    spoil(root)
-    with pytest.raises(ReproError, match=message.replace("*", ".").replace("/.png", "/..png")):
-        load(Dataset(name="cifar10", root=str(root), cache=str(tmp_path / "cache")))
+def test_a_broken_file_of_torchvision_is_one_line(tmp_path, monkeypatch, spoil):
+    from torchvision import datasets
+
+    dataset = Dataset(name="cifar10", root=str(tmp_path), cache=str(tmp_path / "cache"))
+    folder = torchvision_files(tmp_path)
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *arguments: True)
+    assert load(dataset).train_labels.tolist() == [0, 1, 2, 3, 4]
+    spoil(folder)
+    with pytest.raises(ReproError, match="cifar10 is incomplete") as error:
+        load(dataset)  # not from the cache
+    assert "\n" not in str(error.value)
+
+
+def test_a_torchvision_file_of_other_contents_is_incomplete(tmp_path):
+    torchvision_files(tmp_path)
+    with pytest.raises(ReproError, match="cifar10 is incomplete"):
+        load(Dataset(name="cifar10", root=str(tmp_path), cache=str(tmp_path / "cache")))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train_images": np.zeros((4, 6, 6, 1))}, "train images are float64 .4, 6, 6, 1., not uint8"),
+        (
+            {"test_images": np.zeros((2, 6, 6, 3), np.uint8)},
+            "test images are uint8 .2, 6, 6, 3., not uint8 .N, H, W, 1",
+        ),
+        ({"train_labels": np.array([0, 1, 2])}, "train images are 4, their labels 3"),
+        ({"train_labels": np.array([0, 1, 2, 3])}, "labels 0 to 3, and there are 3 classes"),
+        ({"test_images": np.zeros((2, 6, 8, 1), np.uint8)}, "train images have 6x6 pixels, its test images 8x6"),
+    ],
+)
+def test_an_image_set_of_ones_own_that_cannot_be_trained_on_is_named(monkeypatch, arrays, message):
+    whole = {
+        "train_images": np.zeros((4, 6, 6, 1), np.uint8),
+        "train_labels": np.array([0, 1, 2, 0]),
+        "test_images": np.zeros((2, 6, 6, 1), np.uint8),
+        "test_labels": np.array([0, 1]),
+    }
+    own = registry.ImageSet(4, 2, classes=3, size=6, channels=1, read=lambda root: {**whole, **arrays})
+    monkeypatch.setattr(registry, "data_sets", lambda: {"own": own})
+    with pytest.raises(ReproError, match=f"dataset.name=own: its .*{message}"):
+        load(Dataset(name="own"))
 
 
 def test_an_unknown_data_set_is_named():

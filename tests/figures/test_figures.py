@@ -77,6 +77,20 @@ def test_the_frame_is_tidy(fig5b):
     assert found.info["b", 1]["status"] == "running"
 
 
+def test_runs_behind_a_link_are_found_and_others_named(fig5b):
+    home = fig5b / "multirun_outputs/demo/fig5b/wd_1e-3"
+    home.rename(fig5b / "disk")
+    home.symlink_to(fig5b / "disk")
+    write_run(fig5b / "more/seed0", [(0, 0.1)])
+    (home / "a=1").symlink_to(fig5b / "more")
+    (home / "seed1/run.json").write_text('{"name": "run of another tool", "config": {}}')
+    for variants, expected in ((False, ["a"]), (True, ["a", "a, a=1"])):
+        found = runs.local(curves(fig5b, a="fig5b/wd_1e-3"), variants)
+        assert sorted(found.frame["curve"].unique()) == expected
+        assert sorted(seed for curve, seed in found.info if curve == "a") == [0, 2]
+        assert [problem.partition(": ")[2][:24] for problem in found.broken] == ["no record of this suite;"]
+
+
 def test_mean_and_sample_standard_deviation_over_seeds(fig5b):
     table = runs.over_seeds(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "iteration", "test_accuracy")
     last = table.iloc[-1]

@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from repro import models
+from repro.config.errors import ReproError
 from repro.models import layers, resnet
+from repro.models.size import size
 
 
 def test_resnet56_superconv_has_the_authors_parameters():
@@ -152,3 +154,20 @@ def test_biases_have_their_own_rules():
     sizes = {multiples: sum(p.numel() for p in group) for multiples, group in groups.items()}
     biases = sum(m.bias.numel() for m in network.modules() if isinstance(m, torch.nn.Conv2d))
     assert sizes == {(1.0, 1.0): 808_682 - biases - 10, (2, 0): biases, (3, 0.0): 10}
+
+
+@pytest.mark.parametrize("name", ["resnet56_superconv", "resnet56_hyperparam"])
+def test_a_network_says_which_images_it_does_not_take(name):
+    network = models.build(name, 10, blocks=1, width=4)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    models.require_size(network, name, (4, 32, 3))
+    for height, width in [(30, 32), (32, 31), (3, 3), (2, 2)]:  # at 3 pixels a shortcut of 1 would be broadcast
+        problem = (
+            f"model.name={name}: it does not take images of {width}x{height} pixels .height and width must be"
+        )
+        with pytest.raises(ReproError, match=problem):
+            models.require_size(network, name, (height, width, 3))
+    assert network.training
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    with pytest.raises(ReproError, match="it does not take images of 6x6 pixels"):
+        size({"name": name, "blocks": 1}, 10, 3, 6)

@@ -6,7 +6,7 @@ import pytest
 
 from repro import records
 from repro.config.errors import ReproError
-from repro.records.files import write_whole
+from repro.records.files import find, write_whole
 
 ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
 
@@ -44,10 +44,11 @@ def test_a_reader_never_sees_half_a_row(tmp_path, run):
 def test_a_broken_row_is_named_by_file_and_line(tmp_path, run):
     record = records.Record(tmp_path, run, {})
     record.append(ROW)
-    with open(tmp_path / "history.jsonl", "ab") as file:
-        file.write(b"garbage\n")
-    with pytest.raises(ReproError, match=r"history\.jsonl:2: not a row"):
-        records.read_history(tmp_path)
+    for line in (b"garbage", b"3", b"[]", b"{}", b'{"iteration": "2"}', b'{"iteration": 2, "lr": []}', b"\xff"):
+        (tmp_path / "history.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n" + line + b"\n")
+        with pytest.raises(ReproError, match=r"history\.jsonl:2: not a row"):
+            records.read_history(tmp_path)
+        assert records.last_row(tmp_path) is None
 
 
 def test_broken_run_json_is_named(tmp_path):
@@ -55,7 +56,45 @@ def test_broken_run_json_is_named(tmp_path):
     with pytest.raises(ReproError, match=r"run\.json: broken"):
         records.read_info(tmp_path)
     assert records.read_info(tmp_path / "nothing") is None
+    assert records.read_info(tmp_path / "run.json/nothing") is None
     assert records.read_history(tmp_path / "nothing") == []
+    (tmp_path / "folder/run.json").mkdir(parents=True)
+    with pytest.raises(ReproError, match=r"run\.json: cannot be read: Is a directory"):
+        records.read_info(tmp_path / "folder")
+
+
+FOREIGN = {
+    "a list": [],
+    "a text": "run",
+    "another tool's": {"name": "run", "status": "finished", "config": {"lr": 0.1}},
+    "no status": {"status": None},
+    "no scale": {"scale": "demo"},
+    "iterations in words": {"iterations": "many"},
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=[*FOREIGN])
+def test_another_tools_run_json_is_named(tmp_path, run, content):
+    record = records.Record(tmp_path, run, {})
+    assert records.read_info(tmp_path)["status"] == "running"
+    if isinstance(content, dict) and "name" not in content:
+        (key,) = content
+        content = {**record.info, **content} if key == "status" else {
+            **record.info, "config": {**record.info["config"], **content}}  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ReproError, match=r"run\.json: no record of this suite; move it out of the folders of runs"
+    ):
+        records.read_info(tmp_path)
+
+
+def test_a_record_of_another_version_is_another_run(tmp_path, run):
+    record = records.Record(tmp_path, run, {})
+    record.info["config"]["later"] = 1
+    record.finish("finished")
+    with pytest.raises(ReproError, match=r"holds a finished run of another configuration .its configuration is of "
+                       r"another version of the suite .Key 'later'"):  # fmt: skip
+        records.already_finished(tmp_path, run)
 
 
 def test_a_finished_run_is_kept_and_another_is_refused(tmp_path, run, resolved):
@@ -77,6 +116,31 @@ def test_force_moves_a_finished_run_aside(tmp_path, run):
         records.move_aside(tmp_path)
         assert records.read_history(tmp_path / f"earlier-{attempt}")[0]["iteration"] == attempt
     assert records.read_info(tmp_path) is None
+
+
+def test_force_works_after_an_earlier_run_was_deleted(tmp_path, run):
+    for name in ("earlier-2", "earlier-10", "earlier-mine"):
+        (tmp_path / name).mkdir()
+    records.Record(tmp_path, run, {}).finish("finished")
+    records.move_aside(tmp_path)
+    assert records.read_info(tmp_path / "earlier-11")["status"] == "finished"
+
+
+def test_files_behind_links_are_found_once_and_by_their_own_path(tmp_path):
+    for name in ("runs/b/x.json", "runs/b/x.txt", "elsewhere/y.json", "elsewhere/deep/z.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    runs = tmp_path / "runs"
+    (runs / "a").symlink_to(runs / "b")  # the same folder under an earlier name
+    (runs / "c").symlink_to(tmp_path / "elsewhere")
+    (runs / "b/up").symlink_to(runs)  # a circle
+    (runs / "d").symlink_to(runs / "d")
+    (runs / "e").symlink_to(tmp_path / "gone")
+    expected = ["b/x.json", "c/deep/z.json", "c/y.json"]
+    assert [path.relative_to(runs).as_posix() for path in find(runs, "*.json")] == expected
+    (tmp_path / "link").symlink_to(runs)
+    assert len(find(tmp_path / "link", "*.json")) == 3
+    assert find(tmp_path / "gone", "*") == []
 
 
 def test_an_unfinished_run_is_not_moved_aside(tmp_path, run):

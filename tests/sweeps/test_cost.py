@@ -179,3 +179,13 @@ def test_finished_runs_cost_nothing(resolved, benchmark, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "one run after another (the launcher decides how many run at once)" in printed
     assert "the benchmark is from another machine, elsewhere" in printed
+
+
+def test_names_from_outside_are_printed_as_they_are(resolved, benchmark, capsys, tmp_path):
+    benchmark(ROW, host="[/red]:node:")
+    run = resolved(*DEMO)
+    run.curve = "mine/[/bold]:a:"
+    cost.print_cost([(tmp_path / "seed0", run)], local=True)
+    printed = capsys.readouterr().out
+    assert "mine/[/bold]:a:" in printed
+    assert "another machine, [/red]:node:" in printed

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from test_figures import write_run
 
 from repro import records
@@ -40,6 +41,33 @@ def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
     assert states.describe_run(tmp_path, then)["state"] == states.describe_run(tmp_path)["state"] == "finished"
 
 
+BRACKETS = "[/red] no room in [bold]/tmp[/bold] :smile:"
+
+
+@pytest.mark.parametrize("mode", ["table", "json", "watch"])
+def test_what_a_record_says_is_printed_as_it_is(tmp_path, capsys, monkeypatch, mode):
+    monkeypatch.setenv("COLUMNS", "250")
+    write_run(tmp_path / "[a]/seed0", [(0, 0.1)], status="finished", reason=BRACKETS)
+    states.print_states([(tmp_path / "[a]/seed0", None)], mode)
+    printed = "".join(part.strip("│┃ ") for part in capsys.readouterr().out.split())
+    assert BRACKETS.replace(" ", "") in printed
+    assert "/[a]/seed0" in printed
+
+
+def test_a_record_that_is_not_ours_is_broken_and_stops_nothing(tmp_path, capsys):
+    write_run(tmp_path / "ours/seed0", [(0, 0.1)])
+    for name, content in {"tool": {"name": "x"}, "list": [1], "rows": {}}.items():
+        write_run(tmp_path / f"{name}/seed0", [(0, 0.1)])
+        if name == "rows":
+            (tmp_path / "rows/seed0/history.jsonl").write_text('[]\n"row"\n')
+        else:
+            (tmp_path / f"{name}/seed0/run.json").write_text(json.dumps(content))
+    runs = [(tmp_path / name / "seed0", None) for name in ("ours", "tool", "list", "rows")]
+    assert [row["state"] for row in states.describe_runs(runs)] == ["finished", "broken", "broken", "finished"]
+    states.print_states(runs, "table")
+    assert "no record of this suite" in capsys.readouterr().out.replace("\n", "")
+
+
 def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):
     write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [(0, 0.1), (4, 0.2)])
     done = run_app("status", "sweep=fig5b", "scale=demo", "seed=0", "--json")
@@ -56,6 +84,10 @@ def test_alone_it_lists_what_is_there(tmp_path, run_app):
     done = run_app("status")
     assert "1 runs: 1 finished" in done.stdout
     assert "fig5b/wd_1e-3/seed0" in done.stdout
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "multirun_outputs").rename(tmp_path / "disk/runs")
+    (tmp_path / "multirun_outputs").symlink_to(tmp_path / "disk")
+    assert "1 runs: 1 finished" in run_app("status").stdout
     missing = run_app("status", "output=elsewhere")
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: output=elsewhere: no such folder")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,55 @@ def test_uploading_twice_sends_once(server, where, made, tmp_path):
     del server.runs(where.name)[mirror.run_id(read_info(folders[1]))].history[2]  # a row lost there
     assert upload.upload([tmp_path], lambda _: where) == (1, [])
     same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
+
+
+def test_what_is_not_ours_is_named_and_the_rest_is_sent_once_links_followed(made, where, tmp_path, monkeypatch):
+    made(tmp_path / "disk/seed0")
+    shutil.copytree(tmp_path / "disk/seed0", tmp_path / "disk/copy")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/link").symlink_to(tmp_path / "disk")
+    contents = {"tool": {"name": "x"}}
+    for name, key in (("later", {"config": {"later": 1}}), ("cut", {"host": None})):
+        info = json.loads((tmp_path / "disk/seed0/run.json").read_text())
+        contents[name] = {**info, **key, "config": {**info["config"], **key.get("config", {})}}
+    del contents["cut"]["host"]
+    for name, content in contents.items():
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(content))
+    sent = []
+    monkeypatch.setattr(upload, "present", lambda project, ids: {})
+    monkeypatch.setattr(upload, "send", lambda path, info, target: sent.append(path.name))
+    count, errors = upload.upload([tmp_path / "runs"], lambda _: where)
+    assert (count, sent) == (1, ["copy"])
+    cut, later, tool = errors
+    assert cut == f"{tmp_path}/runs/cut: its run.json has no 'host'; it is not sent"
+    assert later.startswith(
+        f"{tmp_path}/runs/later: its configuration is of another version of the suite (Key 'later'"
+    )
+    assert tool.startswith(f"{tmp_path}/runs/tool/run.json: no record of this suite")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"info": [], "rows": []}', '{"info": {"digest": "x"}, "rows": 3}']
+)
+def test_what_is_not_a_run_in_the_cache_is_not_read(where, tmp_path, content):
+    place = tmp_path / pull._host(where) / where.entity / where.name
+    place.mkdir(parents=True)
+    (place / "run.json").write_text(content)
+    assert pull.cached(where, tmp_path) == []
+
+
+def test_a_run_that_is_not_ours_is_none(made, tmp_path):
+    info = json.loads((made(tmp_path) / "run.json").read_text())
+    summary = {"digest": info["digest"]}
+    ours = {key: value for key, value in info.items() if key not in records.ENDING and key != "config"} | info[
+        "config"
+    ]
+    assert pull._info(ours, summary, "finished")["seed"] == 0
+    for wrong in ({"scale": "smoke"}, {"iterations": None}, {"schedule": 3}):
+        assert pull._info({**ours, **wrong}, summary, "finished") is None
+    row = {"_step": 3, "iteration": 1, "test_loss": "NaN", "picture": {"path": "x"}, "table": [1]}
+    assert pull._row(row) == {"iteration": 1, "test_loss": None, "picture": None, "table": None}
 
 
 def test_a_run_that_wandb_sync_took_up_is_not_doubled(run_app, server, where, tmp_path):

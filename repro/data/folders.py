@@ -1,0 +1,229 @@
+"""A tree of image folders, ``train/<class>/*.png`` and ``test/<class>/*.png``: inspected whole, then decoded.
+
+A class has the same name in both splits, and its label is its place among the sorted names. Hidden files and
+folders (``.name``) are not looked at; everything else that is neither a class nor an image is named. Decoding
+keeps every pixel as it is, except that of 16 bits it keeps the upper eight; a picture of which it would change
+more (transparent, animated, to be rotated, CMYK) is an error. No torch here.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repro.config.errors import ReproError, first_line
+from repro.data.registry import Arrays, ImageSet
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SPLITS = ("train", "test")
+SUFFIX = ".png"  # in either case
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as it lies on disk."""
+
+    folder: Path
+    classes: dict[str, list[str]]  # the names of each class's images; both sorted
+    ignored: list[str]  # what is neither a class nor an image, relative to the folder
+
+    def paths(self) -> list[str]:
+        """Its images, class by class."""
+        return [os.path.join(self.folder, label, file) for label, files in self.classes.items() for file in files]
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The tree in ``root`` or in ``root/name``; None if there is none."""
+    return next((tree for tree in (root, root / name) if (tree / "train").is_dir()), None)
+
+
+def stamp(*folders: Path) -> str:
+    """A key of what ``folders`` hold, two levels deep: path, name, size and time of every visible file.
+
+    Raises OSError.
+    """
+    lines = [line for folder in folders if folder.is_dir() for line in _file_lines(str(folder), levels=2)]
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _file_lines(folder: str, levels: int) -> list[str]:
+    lines = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                lines += _file_lines(entry.path, levels - 1) if levels > 1 else [entry.path]
+            elif entry.is_file():  # no dangling link
+                status = entry.stat()
+                lines.append(f"{entry.path} {status.st_size} {status.st_mtime_ns}")
+    return lines
+
+
+def decode(tree: Path, name: str, image_set: ImageSet) -> Arrays:
+    """The images of a tree and their labels, after the whole of it was inspected.
+
+    Raises ReproError that names the folder or file that is wrong, and OSError.
+    """
+    from rich.progress import track
+
+    if image_set.channels not in (1, 3):
+        raise ReproError(f"dataset.name={name}: image folders have 1 or 3 channels, not {image_set.channels}")
+    arrays: Arrays = {}
+    size: tuple[int, ...] | None = None
+    for split in inspect(tree, name, image_set):
+        images, problems = [], []
+        for path in track(split.paths(), f"decoding {name} {split.folder.name}", transient=True):
+            try:
+                image = _decode_file(path, image_set.channels)
+            except ReproError as error:
+                problems.append(str(error))
+                continue
+            size = size or image.shape[:2]
+            if image.shape[:2] == size:
+                images.append(image)
+            else:
+                problems.append(f"{path} is {_pixels(image.shape)}, the images before it are {_pixels(size)}")
+        if problems:
+            more = f"; {len(problems) - 1} more in {split.folder} cannot be taken" if len(problems) > 1 else ""
+            raise ReproError(f"dataset.root: {problems[0]}{more}")
+        arrays[f"{split.folder.name}_images"] = np.stack(images)
+        counts = [len(files) for files in split.classes.values()]
+        arrays[f"{split.folder.name}_labels"] = np.repeat(np.arange(len(counts)), counts)
+    if size and set(size) != {image_set.size}:
+        print(f"note: the images under {tree} are {_pixels(size)}; {name} has {image_set.size}x{image_set.size}")
+    return arrays
+
+
+def inspect(tree: Path, name: str, image_set: ImageSet) -> list[Split]:
+    """Both splits of a tree, without opening a file; prints what is ignored.
+
+    Raises ReproError where a class is in one split only, empty, or there twice, and for a wrong number of them.
+    """
+    if lacking := [folder for folder in SPLITS if not (tree / folder).is_dir()]:
+        raise ReproError(f"dataset.root: {tree} has no folder {lacking[0]}/")
+    train, test = splits = [_list_split(tree / folder) for folder in SPLITS]
+    _require_same_classes(train, test)
+    _require_same_classes(test, train)
+    for split in splits:
+        _require_images(split)
+    if len(train.classes) != image_set.classes:
+        raise ReproError(
+            f"dataset.root: {train.folder} holds {len(train.classes)} class folders ({_some([*train.classes])}), "
+            f"{name} has {image_set.classes}"
+        )
+    _require_distinct(train.folder, {label: label.lower() for label in train.classes})
+    for split, expected in zip(splits, (image_set.train, image_set.test), strict=True):
+        if split.ignored:
+            print(f"note: {split.folder}: ignored, as they are no <class>/*.png: {_some(split.ignored)}")
+        if (count := len(split.paths())) != expected:
+            print(f"note: {split.folder} holds {count} images; {name} has {expected}")
+    return splits
+
+
+def _require_same_classes(split: Split, other: Split) -> None:
+    if missing := [label for label in split.classes if label not in other.classes]:
+        surplus = [label for label in other.classes if label not in split.classes]
+        has = f", which has {_some(surplus)}" if surplus else ""
+        raise ReproError(
+            f"dataset.root: {_some(missing)} of {split.folder} is not in {other.folder}{has}; a class has one "
+            "name in both"
+        )
+
+
+def _require_images(split: Split) -> None:
+    """Raise ReproError for a class without an image, and for one that has an image twice."""
+    for label, files in split.classes.items():
+        if not files:
+            there = [path for path in split.ignored if path.startswith(label + os.sep)]
+            has = f", but {_some(there)}" if there else ""
+            raise ReproError(f"dataset.root: no .png in {split.folder / label}{has}; a class has its images there")
+        _require_distinct(split.folder / label, {file: file[: -len(SUFFIX)] for file in files})
+
+
+def _list_split(folder: Path) -> Split:
+    classes: dict[str, list[str]] = {}
+    ignored = []
+    for entry in _visible(folder):
+        if not entry.is_dir():
+            ignored.append(entry.name)
+            continue
+        images = classes[entry.name] = []
+        for inside in _visible(entry.path):
+            if inside.name.lower().endswith(SUFFIX) and not inside.is_dir():
+                images.append(inside.name)
+            else:
+                ignored.append(os.path.join(entry.name, inside.name))
+    return Split(folder, classes, ignored)
+
+
+def _visible(folder: str | Path) -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _require_distinct(folder: Path, keys: Mapping[str, str]) -> None:
+    """Raise ReproError for two names with the same key: one class or one picture, counted twice."""
+    seen: dict[str, str] = {}
+    for name, key in keys.items():
+        if (other := seen.setdefault(key, name)) != name:
+            raise ReproError(f"dataset.root: {other} and {name} in {folder} differ only in case; keep one")
+
+
+def _decode_file(path: str, channels: int) -> np.ndarray:
+    """uint8 (H, W, channels); channels are 1 or 3. Raises ReproError that names the file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = _pixels_of(image)
+    except PermissionError:
+        raise
+    except ReproError as error:
+        raise ReproError(f"{path} {error}") from None
+    except Exception as error:  # whatever Pillow stumbles upon: OSError, SyntaxError, ValueError, struct.error
+        raise ReproError(f"{path} is not a readable image ({first_line(error)}); restore it") from None
+    if channels == 1 and (pixels != pixels[..., :1]).any():
+        raise ReproError(f"{path} is in colour, and the image set is grey; convert it")
+    return pixels[..., :channels]
+
+
+def _pixels_of(image: "Image.Image") -> np.ndarray:
+    """uint8 (H, W, 3). Raises ReproError, and what Pillow raises."""
+    image.load()
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ReproError(f"is animated ({frames} frames); keep one")
+    if (orientation := image.getexif().get(ORIENTATION, 1)) != 1:
+        raise ReproError(f"is to be shown rotated (EXIF orientation {orientation}); save it upright")
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode, image.format) == (
+        "I",
+        "PNG",
+    )  # Pillow below 11: I
+    if not sixteen_bits and image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
+        raise ReproError(f"has colours of mode {image.mode}; save it as 8-bit RGB or grey")
+    if image.mode.endswith("A") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        if (rgba[..., 3] < 255).any():
+            raise ReproError("has transparent pixels; save it on a background")
+        return rgba[..., :3]
+    if sixteen_bits:  # Pillow's own conversion makes white of what exceeds 255
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
+
+
+def _pixels(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[0]} pixels"
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, as they can be printed, and how many more there are."""
+    rest = len(names) - shown
+    text = ", ".join(names[:shown]).encode(errors="replace").decode()
+    return text + (f" and {rest} more" if rest > 0 else "")
