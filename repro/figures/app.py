@@ -266,7 +266,8 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
     target = Path(config.to) / scale / name
     save(tables.draw(table, numbers, found.frame, seeds, subtitle, scale), target, config.formats)
     text = tables.as_text(table, numbers, seeds, scale)
-    own = judged[~judged["claim"].str.startswith("row ")]  # those of the rows are in the rows
+    own = judged[judged["claim"].isin(list(table.claims))]  # those of the rows are in the rows
+    judged = judged[judged["claim"].isin(own["claim"]) | (judged["seeds"] != "0")]
     exact = commands(f"table {name}", config)
     drawn = Drawn(
         "table", name, table.title, tables.reading(table), found, target, subtitle, exact,

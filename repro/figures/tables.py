@@ -91,7 +91,7 @@ def all_claims(table: Table) -> dict[str, Claim]:
         margin = max(table.within if group.within is None else group.within, table.spreads * row.spread)
         rule = Rule(curve=curve, within=margin, around=row.value, spread=row.spread, runs=table.runs)
         setting = f"{network}, LR {row.lr}, momentum {row.momentum}, {row.epochs} epochs"
-        held[f"row {number}"] = Claim(f"{setting}: {row.value:g} ± {row.spread:g}", [rule])
+        held[f"row {number}"] = Claim(f"{setting}: {as_printed(row.value, row.spread)}", [rule])
     return held
 
 
@@ -157,7 +157,7 @@ def as_text(table: Table, numbers: pd.DataFrame, seeds: int, scale: str) -> capt
                 row["momentum"],
                 power(row["weight_decay"]),
                 f"{row['batch_size']} / {row['epochs']}",
-                plus_minus(row["published"], row["published_sd"]),
+                as_printed(row["published"], row["published_sd"]),
                 plus_minus(row["ours"], row["ours_sd"]),
                 count(row["runs"], seeds),
                 between(row["difference"], row["low"], row["high"]),
@@ -191,6 +191,12 @@ def reading(table: Table) -> str:
 def power(value: float) -> str:
     """A small number as the paper prints it: 3e-3."""
     return f"{value:.0e}".replace("e-0", "e-")
+
+
+def as_printed(value: float, spread: float) -> str:
+    """A published value with the decimals of its spread."""
+    decimals = len(f"{spread}".partition(".")[2])
+    return f"{value:.{decimals}f} ± {spread}"
 
 
 def plus_minus(mean: float, sd: float) -> str:
@@ -274,7 +280,7 @@ def _cells(row: Mapping[Any, Any], seeds: int) -> list[str]:
     runs = count(row["runs"], seeds)
     return [
         *(str(row["row"]), row["lr"], row["momentum"], power(row["weight_decay"]), str(row["epochs"])),
-        plus_minus(row["published"], row["published_sd"]),
+        as_printed(row["published"], row["published_sd"]),
         f"{plus_minus(row['ours'], row['ours_sd'])} ({runs})" if row["runs"] else runs,
         between(row["difference"], row["low"], row["high"]) if row["runs"] else "",
         row["verdict"],

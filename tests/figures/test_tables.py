@@ -44,7 +44,7 @@ RULES = {  # claim: (curve, minus, above, within), fixed before any run
     "T1-3": ("table1-resnet56/1cycle_cm_0.95-0.85", "table1-resnet56/1cycle_0.85", 0, None),
     "T1-4": ("table1-resnet56/1cycle_cm_0.95-0.85", "table1-resnet56/1cycle_0.95", None, 0.5),
     "T1-5": ("table1-cnn3/1cycle_cm_0.95-0.85", "table1-cnn3/constant_cm_0.95-0.85", 0, None),
-    "T2-1": ("table2-lenet/1cycle_12", "table2-lenet/inv_85", 0, None),
+    "T2-1": ("table2-lenet/1cycle_12ep", "table2-lenet/inv_85ep", 0, None),
 }
 
 
