@@ -37,7 +37,7 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
     config.dataset.root = root or config.dataset.root
     device = loop.device(device)
     dataset = batches.load(config.dataset, device)
-    network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
+    network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
     models.require_size(network, config.model.name, dataset.mean.shape)
     try:
         network.load_state_dict(torch.load(weights, map_location=device, weights_only=True))

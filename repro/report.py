@@ -1,6 +1,6 @@
-"""One self-contained page of every figure of a scale: the Hydra app ``python -m repro.report``.
+"""One self-contained page of every figure and table of a scale: the Hydra app ``python -m repro.report``.
 
-It draws and judges the figures as ``repro.figures`` does and takes the same options.
+It draws and judges them as ``repro.figures`` does and takes the same options.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def app(composed: DictConfig) -> None:
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
     for figure in drawn:
-        print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {page.counts(figure)}")
+        print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.title}; {page.counts(figure)}")
     print(f"the report: {target}")
     figures.fail(errors)
 

@@ -166,7 +166,7 @@ def measure_overheads(results: Results, rounds: int, wandb: bool) -> None:
     from repro.training.state import State
 
     config = compose_config(Loop("", overrides=() if wandb else ("tracking=disabled",)))
-    state = State(config, models.from_config(config.model, 10, 3, 0), "cpu")
+    state = State(config, models.from_config(config.model, 10, (32, 32, 3), 0), "cpu")
     checkpoint = state.state_dict()
     row: Row = {
         "iteration": 1,

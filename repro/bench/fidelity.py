@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from repro import models
 from repro.bench.measure import make_noise
 from repro.bench.table import Results
-from repro.config import Precision
+from repro.config import Model, Precision
 from repro.config.catalogue import run_of
 from repro.data import batches
 from repro.training import loop, steps
@@ -58,17 +58,14 @@ def compare_gradients(results: Results, settings: dict[str, Setting], device: st
     images, labels = dataset.network_input(dataset.train_images[:batch]), dataset.train_labels[:batch]
     blocks = 1 if quick else 9
     for network_name in models.networks():
-        start = models.build(network_name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
-        exact = models.build(network_name, 10, blocks=blocks).double().to(device)
+        model = Model(name=network_name, blocks=blocks)
+        exact = models.from_config(model, 10, (32, 32, 3), 0).double().to(device)
         loss = F.cross_entropy(exact(images.double()), labels)
         loss.backward()
         # After one update at LR 1 without momentum the velocity is the gradient; 0 for a bias without gradient.
         truth = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
         for name, (precision, compiled, graph) in settings.items():
-            network = (
-                models.build(network_name, 10, blocks=blocks).to(device).to(memory_format=torch.channels_last)
-            )
-            network.load_state_dict(start.state_dict())
+            network = models.from_config(model, 10, (32, 32, 3), 0).to(device)
             rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
             step: Any = steps.Plain(network, rule, precision)
             if compiled or graph:
@@ -91,7 +88,7 @@ def compare_trainings(results: Results, settings: dict[str, Setting], device: st
             config.engine.precision, config.engine.compile = precision, compiled
             config.engine.cuda_graph = graph
             dataset = batches.load(config.dataset, device)
-            network = models.from_config(config.model, dataset.classes, 1, seed).to(device)
+            network = models.from_config(config.model, dataset.classes, dataset.mean.shape, seed).to(device)
             rows = [r for r in loop.train(config, dataset, State(config, network, device)) if r]
             losses.setdefault(name, []).append(statistics.mean(float(r["test_loss"] or 0) for r in rows[-3:]))
     reference = losses["float32 (reference)"]

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repro import models
 from repro.bench.table import Results
+from repro.config import Model
 
 
 def measure(results: Results, device: str, threads: int, rounds: int = 7, *, bf16: bool = True) -> None:
@@ -44,7 +45,8 @@ def measure(results: Results, device: str, threads: int, rounds: int = 7, *, bf1
     bandwidth = statistics.median(values)
     results.add("floor", "memory, read and write", values, "GB/s")
     for name in models.networks():
-        flops, moved = (amount / 1e9 for amount in count_image_needs(models.build(name, 10)))
+        network = models.from_config(Model(name=name), 10, (32, 32, 3), 0)
+        flops, moved = (amount / 1e9 for amount in count_image_needs(network))
         results.add("floor", f"{name}: arithmetic of an image", [flops], "GFLOP")
         results.add("floor", f"{name}: values kept for backward, written and read", [moved * 1e3], "MB an image")
         parts = [line for line in results.lines if line.part.startswith(name)]
@@ -68,7 +70,6 @@ def count_image_needs(network: Any, images: int = 8) -> tuple[float, float]:
         kept[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    network = network.to(memory_format=torch.channels_last)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, hooks:
         F.cross_entropy(network(x), y).backward()

@@ -180,7 +180,7 @@ def _iterations(loop: Loop) -> tuple[Iterator[Any], int]:
 
     config = compose_config(loop)
     dataset = batches.load(config.dataset, loop.device) if loop.demo else make_noise(loop.device)
-    network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], 0).to(loop.device)
+    network = models.from_config(config.model, dataset.classes, dataset.mean.shape, 0).to(loop.device)
     batch_size = config.batch_size
     if loop.kind == "files":
         images, labels = dataset.train_images.cpu().numpy(), dataset.train_labels.cpu().numpy()

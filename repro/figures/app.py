@@ -1,4 +1,4 @@
-"""Draw figures from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
+"""Draw figures and tables from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from repro.figures.drawing import Figure
+    from repro.figures.tables import Table
     from repro.records.runs import Runs
 
 
@@ -63,6 +64,7 @@ class App:
     """The figures app's configuration."""
 
     figures: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.drawing.Figure
+    tables: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.tables.Table
     scale: Scale = field(default_factory=Scale)
     model: dict[str, Any] = field(default_factory=dict)  # what the scale changes in a run; not used in drawing
     dataset: dict[str, Any] = field(default_factory=dict)
@@ -87,14 +89,14 @@ def register_schema() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
 def app(composed: DictConfig) -> None:
-    """Draw every chosen figure; say what it shows and what is missing."""
+    """Draw every chosen figure and table; say what it shows and what is missing."""
     errors = []
     for drawn in figures(composed):
         if isinstance(drawn, str):
             errors.append(drawn)
             continue
         errors += drawn.errors
-        print(f"\n{drawn.figure.title}\n{drawn.subtitle}\n")
+        print(f"\n{drawn.title}\n{drawn.subtitle}\n")
         print("\n".join(captions.described(drawn)))
         kinds = sorted(path.name.removeprefix(f"{drawn.name}.") for path in written(drawn))
         print(f"wrote {drawn.target}.* ({', '.join(kinds)})")
@@ -102,7 +104,7 @@ def app(composed: DictConfig) -> None:
 
 
 def load(figure: str, *overrides: str) -> "Runs":
-    """The runs of a figure from any source, as ``python -m repro.figures figure=<figure> <overrides>`` reads them.
+    """The runs of a figure or table from any source, as ``python -m repro.figures figure=<figure>`` reads them.
 
     Its ``frame`` has a row a test: curve, seed, status, iteration, lr, momentum, train_loss, test_loss,
     test_accuracy (a fraction), images_per_second. ``info`` is each run's ``run.json`` by (curve, seed); ``broken``
@@ -112,20 +114,17 @@ def load(figure: str, *overrides: str) -> "Runs":
     """
     from repro.config import catalogue
 
+    group = next((g for g in ("figure", "table") if (CONF / g / f"{figure}.yaml").exists()), "figure")
     register_schema()
     try:
         with catalogue.hydra_of_our_own():
-            composed = compose("figures", [f"figure={figure}", *overrides])
-            config = _settings(composed)
-            return collect(figure, _single(composed, figure), config, [CONF])[0]
+            composed = compose("figures", [f"{group}={figure}", *overrides])
+            if list(composed[f"{group}s"]) != [figure]:
+                raise ReproError(f"{group}={figure}: load reads one figure at a time")
+            config, chosen = _settings(composed), _typed(group, composed[f"{group}s"][figure])
+            return collect(f"{group} {figure}", homes_of(chosen, [CONF]), config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ReproError(one_line(error)) from None
-
-
-def _single(composed: DictConfig, figure: str) -> "Figure":
-    if list(composed.figures) != [figure]:
-        raise ReproError(f"figure={figure}: load reads one figure at a time")
-    return _figure(composed.figures[figure])
 
 
 def _settings(composed: DictConfig) -> App:
@@ -137,51 +136,69 @@ def _settings(composed: DictConfig) -> App:
     return config
 
 
-def _figure(node: DictConfig) -> "Figure":
+def _typed(group: str, node: DictConfig) -> "Figure | Table":
     from repro.figures.drawing import Figure
+    from repro.figures.tables import Table
 
-    return cast(Figure, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Figure), node)))
+    schema = OmegaConf.structured(Figure if group == "figure" else Table)
+    return cast("Figure | Table", OmegaConf.to_object(OmegaConf.merge(schema, node)))
 
 
 def figures(composed: DictConfig) -> Iterator[Drawn | str]:
-    """Every figure of a composed configuration, drawn; or the line that says why it cannot be."""
+    """Every chosen figure and table of a composed configuration, drawn; or the line that says why it cannot be.
+
+    Those that the command line names (figure=, table=) are chosen, or all where it names none.
+    """
     config = _settings(composed)
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
-    for name, node in composed.figures.items():
-        figure = _figure(node)
-        try:
-            yield make(name, figure, config, sources)
-        except ReproError as error:
-            yield str(error)
+    named = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
+    groups = [group for group in ("figure", "table") if group in named] or ["figure", "table"]
+    for group in groups:
+        for name, node in composed[f"{group}s"].items():
+            chosen: Any = _typed(group, node)
+            try:
+                yield (make if group == "figure" else make_table)(name, chosen, config, sources)
+            except ReproError as error:
+                yield str(error)
 
 
-def collect(name: str, figure: "Figure", config: App, sources: list[Path]) -> "tuple[Runs, dict[str, str]]":
-    """The runs of a figure, and its curves (name -> whose runs it shows).
+def homes_of(chosen: "Figure | Table", sources: list[Path]) -> dict[str, str]:
+    """The curves of a figure, or the rows of a table that are experiments: name -> whose runs it shows."""
+    from repro.config import catalogue
+    from repro.figures import tables
+
+    if not isinstance(chosen, tables.Table):
+        return catalogue.curves(chosen.experiments, sources)
+    folders = dict.fromkeys(group.experiments for group in chosen.groups.values())
+    homes = {f"{folder}/{c}": home for folder in folders for c, home in catalogue.curves(folder, sources).items()}
+    return {curve: homes[curve] for curve, *_ in tables.rows(chosen) if curve in homes}
+
+
+def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
+    """The runs of ``what`` ("figure fig5b"), whose curves are ``homes`` (name -> whose runs it shows).
 
     What is broken, or was trained with other values than ``conf/`` has now, is left out and named in ``broken``.
     Raises ReproError where there is no run with a test.
     """
-    from repro.config import catalogue
     from repro.records import runs
 
     scale = config.scale.name
-    homes = catalogue.curves(figure.experiments, sources)
     if not homes:
-        raise ReproError(f"figure {name}: no curves in conf/experiment/{figure.experiments}")
-    figure_runs = read(homes, config)
-    for (curve, seed), problem in runs.outdated(figure_runs, scale).items():
-        figure_runs.broken.append(
-            f"figure {name}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
+        raise ReproError(f"{what}: conf/experiment has no curves of it")
+    found = read(homes, config)
+    for (curve, seed), problem in runs.outdated(found, scale).items():
+        found.broken.append(
+            f"{what}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
             "is left out; force=true trains it again"
         )
-        figure_runs.drop(curve, seed)
-    if figure_runs.frame.empty:
-        where = f"at scale {scale} in {figure_runs.place}"
-        none = f"no runs {where}; {commands(name, config)[0]} trains them"
-        if figure_runs.info:
+        found.drop(curve, seed)
+    if found.frame.empty:
+        where = f"at scale {scale} in {found.place}"
+        none = f"no runs {where}; {commands(what, config)[0]} trains them"
+        if found.info:
             none = f"none of the runs {where} has come to its first test yet"
-        raise ReproError("\n".join([*figure_runs.broken, f"figure {name}: {none}"]))
-    return figure_runs, homes
+        raise ReproError("\n".join([*found.broken, f"{what}: {none}"]))
+    return found
 
 
 def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
@@ -190,11 +207,11 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     from repro.figures.drawing import draw, save
 
     scale = config.scale.name
-    figure_runs, homes = collect(name, figure, config, sources)
+    homes = homes_of(figure, sources)
+    figure_runs = collect(f"figure {name}", homes, config)
     unknown = [c for c in figure.curves if c not in homes]
     errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
     errors += figure_runs.broken
-    exact = commands(name, config)
     order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
     order += sorted(set(figure_runs.frame["curve"]) - set(order))
     expected = {curve: config.seeds if curve in homes else [] for curve in order}
@@ -221,15 +238,54 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
         results.notes.append(captions.described_print(figure))
     tables = [results, captions.beside(figure_runs, figure, scale, print_), captions.verdicts(judged)]
     tables = [table for table in tables if table.rows]
-    drawn = Drawn(name, figure, figure_runs, target, subtitle, exact, tables, judged, notes, errors)
+    exact = commands(f"figure {name}", config)
+    drawn = Drawn(
+        "figure", name, figure.title, captions.BAND, figure_runs, target, subtitle, exact,
+        tables, judged, notes, errors,
+    )  # fmt: skip
     # The same runs give the same files on every machine: a speed stays in its record and in the report.
     figure_runs.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
-    judged.to_csv(f"{target}.claims.csv", index=False)
-    Path(f"{target}.md").write_text(captions.caption(drawn))
+    return publish(drawn, config)
+
+
+def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> Drawn:
+    """Read, draw, judge and write one table. Raises ReproError where none of its rows has a run."""
+    from repro.figures import claims, tables
+    from repro.figures.drawing import save
+
+    scale, seeds = config.scale.name, len(config.seeds)
+    homes = homes_of(table, sources)
+    found = collect(f"table {name}", homes, config)
+    unknown = [curve for curve, *_ in tables.rows(table) if curve not in homes]
+    errors = [f"table {name}: no conf/experiment/{curve}.yaml" for curve in unknown] + found.broken
+    judged = claims.table(tables.all_claims(table), found.frame, seeds, scale)
+    numbers = tables.beside(table, judged, found.frame)
+    begun = {curve: config.seeds for curve in homes if curve in {curve for curve, _ in found.info}}
+    notes = found.notes + captions.describe(found, begun, {})[1]  # a row that has no run says so itself
+    subtitle = f"{scale} scale: {captions.note(found)}"
+    target = Path(config.to) / scale / name
+    save(tables.draw(table, numbers, found.frame, seeds, subtitle, scale), target, config.formats)
+    text = tables.as_text(table, numbers, seeds, scale)
+    own = judged[judged["claim"].isin(list(table.claims))]  # those of the rows are in the rows
+    judged = judged[judged["claim"].isin(own["claim"]) | (judged["seeds"] != "0")]
+    exact = commands(f"table {name}", config)
+    drawn = Drawn(
+        "table", name, table.title, tables.reading(table), found, target, subtitle, exact,
+        [text, captions.verdicts(own)], judged, notes, errors,
+    )  # fmt: skip
+    numbers.to_csv(f"{target}.csv", index=False, float_format="%.6g")
+    Path(f"{target}.tex").write_text(captions.latex(text))
+    return publish(drawn, config)
+
+
+def publish(drawn: Drawn, config: App) -> Drawn:
+    """Write what every figure and table has beside its drawing and rows: claims and caption; log them if asked."""
+    drawn.judged.to_csv(f"{drawn.target}.claims.csv", index=False)
+    Path(f"{drawn.target}.md").write_text(captions.caption(drawn))
     if config.wandb.artifact:
         from repro.tracking import mirror
 
-        url = mirror.log_figure(name, scale, written(drawn), project_of(config))
+        url = mirror.log_figure(drawn.name, config.scale.name, written(drawn), project_of(config))
         drawn.notes.append(f"note: the files are an artifact of {url}")
     return drawn
 
@@ -277,8 +333,9 @@ def suffix(config: App) -> str:
     return "" if config.replicates is Replicates.seeds else f"replicates={config.replicates.value}"
 
 
-def commands(name: str, config: App) -> list[str]:
-    """The exact commands that train and draw a figure."""
+def commands(what: str, config: App) -> list[str]:
+    """The exact commands that train and draw ``what`` ("figure fig5b")."""
+    group, name = what.split()
     options = f"scale={config.scale.name} {suffix(config)}".strip()
     source = ""
     if config.source is Source.offline:
@@ -288,12 +345,12 @@ def commands(name: str, config: App) -> list[str]:
         source = f" source={config.source.value}{where}"
     return [
         f"python -m repro.train sweep={name} {options}",
-        f"python -m repro.figures figure={name} {options}{source}",
+        f"python -m repro.figures {group}={name} {options}{source}",
     ]
 
 
 def written(drawn: Drawn) -> list[Path]:
-    """The files of a figure."""
+    """The files of a figure or table."""
     return list(drawn.target.parent.glob(f"{drawn.name}.*"))
 
 

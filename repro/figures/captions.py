@@ -1,4 +1,4 @@
-"""What is said of a figure: labels, notes, tables and caption, for the terminal, a file and the report alike."""
+"""What is said of a figure or table: labels, notes, tables and caption, for terminal, files and report alike."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ BAND = "Mean over seeds, band of one sample standard deviation; below, the learn
 
 @dataclass
 class Table:
-    """Rows of text under a header; ``markdown`` and ``page.html.jinja`` render it."""
+    """Rows of text under a header; ``markdown``, ``latex`` and ``page.html.jinja`` render it."""
 
     header: list[str]
     rows: list[list[str]]
@@ -31,10 +31,12 @@ class Table:
 
 @dataclass
 class Drawn:
-    """One figure as drawn and judged, and all that is said about it."""
+    """One figure or table as drawn and judged, and all that is said about it."""
 
+    kind: str  # "figure" or "table"
     name: str
-    figure: "Figure"
+    title: str
+    reading: str  # how to read the drawing
     runs: "Runs"
     target: Path  # its files, without suffix
     subtitle: str
@@ -194,8 +196,8 @@ def described(drawn: Drawn) -> list[str]:
 
 
 def caption(drawn: Drawn) -> str:
-    """The figure's caption file: what it shows, how it was made, and the commands that make it again."""
-    head = [f"# {drawn.figure.title}", "", drawn.subtitle, "", BAND, "", "```", *drawn.commands, "```", ""]
+    """The caption file: what it shows, how it was made, and the commands that make it again."""
+    head = [f"# {drawn.title}", "", drawn.subtitle, "", drawn.reading, "", "```", *drawn.commands, "```", ""]
     return "\n".join([*head, *described(drawn)]).rstrip() + "\n"
 
 
@@ -205,6 +207,19 @@ def markdown(table: Table) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
+
+
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "%&_#$"} | {"±": r"$\pm$", "~": r"\textasciitilde{}", "<": "$<$", ">": "$>$"}
+)
+
+
+def latex(table: Table) -> str:
+    """The table as LaTeX's tabular, in the rules of the package booktabs."""
+    header, *rows = (" & ".join(cell.translate(LATEX) for cell in row) for row in (table.header, *table.rows))
+    lines = ["% needs \\usepackage{booktabs}", rf"\begin{{tabular}}{{{'l' * len(table.header)}}}", r"\toprule"]
+    lines += [rf"{header} \\", r"\midrule", *(rf"{row} \\" for row in rows), r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
 
 
 def _mean(seeds: "pd.Series", digits: int = 2) -> str:

@@ -1,8 +1,9 @@
 """The paper's claims, as rules fixed before any run (``conf/figure``), judged on the frame.
 
-Every rule compares a 95 % interval with a limit: of one curve's mean over seeds (Student's t), or of the
-difference of two curves' means (Welch). The claim holds where the whole interval is on the stated side, fails
-where it is wholly on the other, and is undecided where it crosses or seeds are missing. Accuracies are in points.
+Every rule compares a 95 % interval with a limit: of one curve's mean over seeds (Student's t), of the difference
+of two curves' means, or of a curve's mean and a published one that has a spread (Welch). The claim holds where the
+whole interval is on the stated side, fails where it is wholly on the other, and is undecided where it crosses or
+seeds are missing. Accuracies are in points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ class Rule:
     within: float | None = None  # of ``around``
     around: float = 0.0
     or_pooled_sd: bool = False  # within that, or the two curves' pooled standard deviation where it is larger
+    spread: float | None = None  # the sample standard deviation that ``around`` was published with
+    runs: int = 4  # that it is over
 
 
 @dataclass
@@ -152,7 +155,8 @@ def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
     if any(len(sample) == 0 for sample in samples):
         return Finding(f"{words} {_limit(rule)}", np.nan, np.nan, np.nan, counts, UNDECIDED)
     estimate = float(sum(s * sample.mean() for s, sample in zip(sign, samples, strict=True)))
-    width = half_width(samples)
+    published = [] if rule.spread is None else [sample_of(rule.around, rule.spread, rule.runs)]
+    width = half_width([*samples, *published])
     low, high = estimate - width, estimate + width
     margin = rule.within or 0.0
     if rule.or_pooled_sd:
@@ -179,7 +183,8 @@ def _limit(rule: Rule) -> str:
     if rule.below is not None:
         return f"< {rule.below:g}"
     pooled = " or a pooled standard deviation" if rule.or_pooled_sd else ""
-    return f"within {rule.within:g}{pooled} of {rule.around:g}"
+    spread = "" if rule.spread is None else f" ± {rule.spread:g}"
+    return f"within {rule.within:g}{pooled} of {rule.around:g}{spread}"
 
 
 def half_width(samples: list[np.ndarray]) -> float:
@@ -193,6 +198,13 @@ def half_width(samples: list[np.ndarray]) -> float:
         return 0.0
     freedom = sum(errors) ** 2 / sum(e**2 / (len(s) - 1) for e, s in zip(errors, samples, strict=True))
     return float(stdtrit(freedom, 0.975) * np.sqrt(sum(errors)))
+
+
+def sample_of(mean: float, sd: float, runs: int) -> np.ndarray:
+    """Values with the mean and sample standard deviation that were published of so many runs."""
+    values = np.arange(runs) - (runs - 1) / 2
+    sample: np.ndarray = mean + values * (sd / values.std(ddof=1) if runs > 1 else 0)
+    return sample
 
 
 def pooled_sd(samples: list[np.ndarray]) -> float:

@@ -1,4 +1,4 @@
-"""The self-contained page of every figure of a scale. No torch here."""
+"""The self-contained page of every figure and table of a scale. No torch here."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, claims
-from repro.figures.captions import BAND, Drawn, Table
+from repro.figures.captions import Drawn, Table
 from repro.records import FINISHED
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ SETTINGS = {  # what the configuration table shows, and under which heading
     "test_every": "test every",
     "replicates": "replicates",
 }
+MANY = 6  # curves that fit beside each other
 VERDICT_CLASSES = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
 
 
@@ -59,7 +60,6 @@ def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
         runs=run_table(drawn),
         versions=version_table(drawn),
         differences=differences(),
-        band=BAND,
     )
 
 
@@ -80,12 +80,14 @@ def verdict_table(tables: Mapping[str, "pd.DataFrame"]) -> Table:
 
 
 def settings(drawn: Drawn) -> Table:
-    """The resolved configuration of every curve, of its first seed."""
+    """The resolved configuration of every curve, of its first seed: in columns, or where they are many in rows."""
     configs: dict[str, DictConfig] = {}
     for (curve, _), info in sorted(drawn.runs.info.items()):
         configs.setdefault(curve, OmegaConf.create(info["config"]))
     rows = [[name, *(_value(config, key) for config in configs.values())] for key, name in SETTINGS.items()]
-    return Table(["", *configs], [row for row in rows if any(row[1:])])
+    columns = [["", *configs], *(row for row in rows if any(row[1:]))]
+    header, *rows = columns if len(configs) <= MANY else [list(row) for row in zip(*columns, strict=True)]
+    return Table(header, rows)
 
 
 def run_table(drawn: list[Drawn]) -> Table:

@@ -2,7 +2,9 @@
 
 What may enter: networks and their layers, as functions of their arguments alone. A family of networks is a module
 here with a dictionary NETWORKS, name -> function ``(num_classes, channels, *, options) -> nn.Module``; your own is
-named by its import path, ``package.module:function``. Nothing else needs an edit.
+named by its import path, ``package.module:function``. A function with a parameter ``resolution`` receives the
+pixels a side of the images; a network with an attribute ``multiples`` has its own multiples of LR and weight decay
+(``parameter_groups``). Nothing else needs an edit.
 
 Public: ``build``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``,
 ``require_size``.

@@ -15,7 +15,7 @@ from repro.config import Filler, Model
 from repro.config.errors import ReproError, first_line
 from repro.models.rules import initialise
 
-Network = Callable[..., nn.Module]  # (num_classes, channels, *, options) -> the network
+Network = Callable[..., nn.Module]  # (num_classes, channels, *, [resolution,] options) -> the network
 
 
 @lru_cache(maxsize=1)
@@ -28,19 +28,29 @@ def networks() -> Mapping[str, Network]:
 
 
 def build(
-    name: str, num_classes: int, *, channels: int = 3, init: str = "msra", seed: int = 0, **options: Any
+    name: str,
+    num_classes: int,
+    *,
+    channels: int = 3,
+    resolution: int = 32,
+    init: str = "msra",
+    seed: int = 0,
+    **options: Any,
 ) -> nn.Module:
     """The network ``name`` (of ``networks``, or an import path), initialised from ``seed``.
 
-    ``channels`` counts the channels of the images, ``init`` is a value of ``repro.config.Filler``, ``options`` are
-    keyword arguments of the network's function. Raises ValueError for an unknown name or option.
+    The images have ``channels`` channels and ``resolution`` pixels a side (for functions with such a parameter),
+    ``init`` is a value of ``repro.config.Filler``, ``options`` are keyword arguments of the network's function.
+    Raises ValueError for an unknown name or option.
     """
     make_network = _find_function(name)
     parameters = inspect.signature(make_network).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if (unknown := sorted(set(options) - set(parameters))) and not takes_any:
-        known = ", ".join(list(parameters)[2:]) or "none"
+        known = ", ".join(name for name in list(parameters)[2:] if name != "resolution") or "none"
         raise ValueError(f"{name} has no option {unknown[0]}; its options are: {known}")
+    if "resolution" in parameters:
+        options["resolution"] = resolution
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = make_network(num_classes, channels, **options)
@@ -49,8 +59,8 @@ def build(
     return network
 
 
-def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.Module:
-    """The configured network, channels last in memory (as images are stored).
+def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed: int) -> nn.Module:
+    """The configured network for images of this shape (H, W, C), channels last in memory as they are.
 
     Its function receives those keys of ``model`` that are its parameters, and all of ``model.options``. Raises
     ReproError for an unknown name or option.
@@ -64,7 +74,8 @@ def from_config(model: Model, num_classes: int, channels: int, seed: int) -> nn.
         network = build(
             model.name,
             num_classes,
-            channels=channels,
+            channels=image_shape[2],
+            resolution=image_shape[0],
             init=model.init.value,
             seed=seed,
             **{**shared, **(model.options or {})},

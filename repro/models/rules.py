@@ -1,9 +1,12 @@
 """The rules of the author's Caffe files for a network: fillers, and multiples of LR and weight decay."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
+
+from repro.config.errors import ReproError
 
 
 @torch.no_grad()
@@ -34,15 +37,21 @@ def parameter_groups(
 ) -> dict[tuple[float, float], list[nn.Parameter]]:
     """Parameters by their (LR multiple, weight-decay multiple).
 
-    Weights, and the scale and shift of normalisation, have (1, 1); biases have those of the arguments.
+    A network's attribute ``multiples``, if it has one, maps names of parameters ("conv3.bias") to theirs. Of all
+    others, biases have those of the arguments; weights, and the scale and shift of normalisation, have (1, 1).
+    Raises ReproError for a name in ``multiples`` that is no parameter.
     """
+    own: Mapping[str, tuple[float, float]] = getattr(network, "multiples", {})
+    if unknown := set(own) - {name for name, _ in network.named_parameters()}:
+        raise ReproError(f"{type(network).__name__}.multiples: the network has no parameter {min(unknown)}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for module in network.modules():
+    for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             multiples = (1.0, 1.0)
             if name == "bias" and isinstance(module, nn.Conv2d):
                 multiples = (conv_bias_lr, conv_bias_decay)
             elif name == "bias" and isinstance(module, nn.Linear):
                 multiples = (classifier_bias_lr, classifier_bias_decay)
+            multiples = own.get(f"{prefix}.{name}".lstrip("."), multiples)
             groups.setdefault(multiples, []).append(parameter)
     return groups

@@ -64,7 +64,7 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     if steps.emulated(config.engine.precision, device):
         advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
-    network = models.from_config(config.model, dataset.classes, dataset.mean.shape[2], config.seed).to(device)
+    network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
     models.require_size(network, config.model.name, dataset.mean.shape)
     state = State(config, network, device)
     checkpoint = _load_checkpoint(folder, config, device)

@@ -12,6 +12,7 @@ from repro import models
 from repro.bench import app, fidelity, floor, measure, peer, table
 from repro.bench.measure import Loop
 from repro.bench.table import Results
+from repro.config import Model
 from repro.sweeps import cost
 from repro.sweeps.machine import Plan
 
@@ -139,7 +140,9 @@ def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
 
 @pytest.mark.parametrize("name", models.networks())
 def test_what_an_image_needs(name):
-    flops, moved = floor.count_image_needs(models.build(name, 10, blocks=1), images=2)
+    flops, moved = floor.count_image_needs(
+        models.from_config(Model(name=name, blocks=1), 10, (32, 32, 3), 0), images=2
+    )
     shape = cost.Shape(name, 1, 16, 32)
     multiply_adds, outputs = cost.network_sizes([shape])[shape]
     assert 5.5 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer

@@ -64,6 +64,23 @@ PROTOCOL = {
     "fig15b/tbs1024": ("resnet56_hyperparam", "cifar100", 7080, 3417, 1024, 256, 0.0001, 100,
         [(0, 0.1, 0.95), (1200, 0.486304, 0.914881), (3417, 1.2, 0.85), (6000, 0.292888, 0.925593), (7080, 0.0001, 0.95)]),
 }
+# Tables 1 and 2, whose networks have no normalisation groups:
+# experiment: (network, data, mirrored, iterations, step size, batch, weight decay, Nesterov, points as above)
+TABLES = {
+    "table1-cnn3/1cycle_cm_0.95-0.85": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
+        [(0, 0.0005, 0.95), (2148, 0.00275, 0.9), (4296, 0.005, 0.85), (6444, 0.0025, 0.9), (8592, 5e-07, 0.95), (9765, 5e-07, 0.95)]),
+    "table1-cnn3/1cycle_cm_0.90-1.00": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
+        [(0, 0.0005, 0.9), (2148, 0.00275, 0.95), (4296, 0.005, 1.0), (6444, 0.0025, 0.95), (8592, 5e-07, 0.9), (9765, 5e-07, 0.9)]),
+    **{f"table1-cnn3/1cycle_{m:.2f}": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
+        [(0, 0.0005, m), (2148, 0.00275, m), (4296, 0.005, m), (6444, 0.0025, m), (8592, 5e-07, m), (9765, 5e-07, m)])
+        for m in (0.85, 0.9, 0.95)},
+    "table1-cnn3/constant_cm_0.95-0.85": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
+        [(0, 0.0005, 0.95), (2148, 0.0005, 0.9), (4296, 0.0005, 0.85), (6444, 0.0005, 0.9), (8592, 0.0005, 0.95), (9765, 0.0005, 0.95)]),
+    "table1-cnn3/constant_cm_0.90-1.00": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
+        [(0, 0.0005, 0.9), (2148, 0.0005, 0.95), (4296, 0.0005, 1.0), (6444, 0.0005, 0.95), (8592, 0.0005, 0.9), (9765, 0.0005, 0.9)]),
+    **{f"table1-cnn3/constant_{m:.2f}": ("cnn3", "cifar10", False, 9765, None, 128, 0.003, True,
+        [(0, 0.0005, m), (9765, 0.0005, m)]) for m in (0.85, 0.9, 0.95)},
+}
 # fmt: on
 EXPERIMENTS = sorted(
     p.relative_to(CONF / "experiment").with_suffix("").as_posix() for p in CONF.glob("experiment/*/*")
@@ -72,7 +89,7 @@ PIECEWISE = [name for name in PROTOCOL if "piecewise" in name]
 
 
 def test_every_curve_of_the_paper_is_there():
-    assert set(PROTOCOL) <= set(EXPERIMENTS)
+    assert set(PROTOCOL) | set(TABLES) <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", PROTOCOL)
@@ -85,6 +102,21 @@ def test_the_protocol(resolved, experiment):
     assert (run.dataset.mirror, run.dataset.train_images, run.dataset.test_images) == (True, None, None)
     assert (run.model.blocks, run.model.width, run.model.init.value) == (9, 16, "msra")
     assert (run.update.value, run.replicates.value) == ("caffe", "seeds")
+    check_schedule(run, step, points)
+
+
+@pytest.mark.parametrize("experiment", TABLES)
+def test_the_protocol_of_the_tables(resolved, experiment):
+    run = resolved(f"experiment={experiment}")
+    network, data, mirrored, iterations, step, batch, decay, nesterov, points = TABLES[experiment]
+    assert (run.model.name, run.dataset.name, run.iterations, run.batch_size) == (network, data, iterations, batch)
+    assert (run.regularization.weight_decay, run.model.nesterov, run.test_every) == (decay, nesterov, 200)
+    assert (run.dataset.mirror, run.dataset.train_images, run.dataset.test_images) == (mirrored, None, None)
+    assert (run.update.value, run.replicates.value) == ("caffe", "seeds")
+    check_schedule(run, step, points)
+
+
+def check_schedule(run, step, points):
     lr, momentum = run.schedule.lr, run.schedule.momentum
     assert {s["step_size"] for s in (lr, momentum) if "step_size" in s} <= {step}
     schedule = schedules.build(lr, momentum)

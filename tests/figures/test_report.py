@@ -15,7 +15,6 @@ from repro.config.folders import CONF
 from repro.figures import captions, claims
 from repro.figures import page as pages
 from repro.figures.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
-from repro.figures.drawing import Figure
 from repro.records import runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -95,7 +94,7 @@ def a_figure(folder, held, scale, name="fig", text="plain"):
     tables = [captions.Table([text], [[text]], text, [text]), captions.verdicts(judged)]
     found = runs.local({text: folder / name})
     return captions.Drawn(
-        name, Figure(text, "x"), found, folder / name, text, [text], tables, judged, notes=[text], errors=[]
+        "figure", name, text, text, found, folder / name, text, [text], tables, judged, notes=[text], errors=[]
     )
 
 
@@ -146,9 +145,9 @@ def test_text_is_never_markup(tmp_path):
     parsed = Parsed(pages.page([a_figure(tmp_path, held, "demo", text=text)], "demo", [text]))
     assert "b" not in {tag for tag, _ in parsed.elements}
     assert dict(parsed.elements)["svg"]["aria-label"] == text
-    # Title, subtitle, table (title, header, cell, note), command, note and error; the claim and what it says, twice;
-    # the curve above its configuration.
-    assert parsed.text.count(text) == 14
+    # Title, subtitle, how to read it, table (title, header, cell, note), command, note and error; the claim and what it
+    # says, twice; the curve above its configuration.
+    assert parsed.text.count(text) == 15
 
 
 def test_ids_are_unique_to_their_figure(page):

@@ -11,6 +11,7 @@ from test_figures import write_run
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro import models
+from repro.config import Model
 from repro.config.errors import ReproError
 from repro.sweeps import cost, machine
 from repro.sweeps.cost import Shape
@@ -38,7 +39,7 @@ def benchmark(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", models.networks())
 @pytest.mark.parametrize(("blocks", "width", "side"), [(9, 16, 32), (1, 16, 8), (3, 8, 16)])
 def test_multiply_adds_are_those_that_torch_counts(name, blocks, width, side):
-    network = models.build(name, 10, blocks=blocks, width=width).eval()
+    network = models.from_config(Model(name=name, blocks=blocks, width=width), 10, (side, side, 3), 0).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         network(torch.zeros(1, 3, side, side))
     shape = Shape(name, blocks, width, side)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from repro import models
-from repro.config import Precision, Update, fingerprint, from_dict, to_dict
+from repro.config import Model, Precision, Update, fingerprint, from_dict, to_dict
 from repro.config.errors import ReproError
 from repro.data.batches import load
 from repro.models import layers, resnet
@@ -27,8 +27,8 @@ SCHEDULE = [(0.01 + 0.01 * i, 0.95 - 0.02 * i) for i in range(5)]
 
 
 def make_network(name="resnet56_superconv", seed=0, groups=2, dtype=torch.float32, memory=torch.channels_last):
-    built = models.build(name, 10, blocks=1, width=4, channels=1, bn_groups=groups, seed=seed)
-    return built.to(dtype=dtype, memory_format=memory)
+    model = Model(name=name, blocks=1, width=4, bn_groups=groups)
+    return models.from_config(model, 10, (8, 8, 1), seed).to(dtype=dtype, memory_format=memory)
 
 
 def make_optimizer(network, nesterov=True, decay=1e-2):
@@ -103,7 +103,7 @@ def test_normalisation_by_view_is_normalisation_by_parts(groups, memory):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("name", models.networks())
+@pytest.mark.parametrize("name", resnet.NETWORKS)
 def test_normalisation_folded_into_convolutions_tests_the_same(name, monkeypatch):
     network = make_network(name, dtype=torch.float64)
     network(make_batches(1, torch.float64)[0][0])  # fills the averages
@@ -114,7 +114,7 @@ def test_normalisation_folded_into_convolutions_tests_the_same(name, monkeypatch
     torch.testing.assert_close(folded, network(images))
 
 
-@pytest.mark.parametrize("name", models.networks())
+@pytest.mark.parametrize("name", resnet.NETWORKS)
 def test_a_bias_that_normalisation_takes_off_is_left_out(name, monkeypatch):
     def run():
         network = make_network(name, dtype=torch.float64)
@@ -265,7 +265,7 @@ def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
     def run(*overrides):
         config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
         loaded = load(config.dataset)
-        network = models.from_config(config.model, loaded.classes, 1, config.seed)
+        network = models.from_config(config.model, loaded.classes, loaded.mean.shape, config.seed)
         state = State(config, network, "cpu")
         rows = [row for row in loop.train(config, loaded, state) if row is not None]
         return [row["test_loss"] for row in rows], copy_values(network), network

@@ -287,7 +287,9 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
     from repro.training.state import State
 
     loaded = load(run.dataset)
-    states = [State(run, models.from_config(run.model, loaded.classes, 1, 0), "cpu") for _ in range(2)]
+    states = [
+        State(run, models.from_config(run.model, loaded.classes, loaded.mean.shape, 0), "cpu") for _ in range(2)
+    ]
     states[0].diverged = True
     states[1].load_state_dict(states[0].state_dict())
     assert states[1].is_over(run)

@@ -84,7 +84,7 @@ def smoke(resolved):
     def run(*overrides):
         config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", *overrides)
         loaded = load(config.dataset)
-        network = models.from_config(config.model, loaded.classes, 1, config.seed)
+        network = models.from_config(config.model, loaded.classes, loaded.mean.shape, config.seed)
         steps = loop.train(config, loaded, State(config, network, "cpu"))
         return [row for row in steps if row is not None], network
 

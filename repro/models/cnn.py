@@ -1,0 +1,49 @@
+"""Small convolutional networks without normalisation of the batch, as Caffe's examples have them.
+
+Source: Caffe's examples and the network definitions published with arXiv 1803.09820. Images are float32
+(N, C, H, W), logits (N, classes).
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.models.layers import local_response_norm
+
+
+class CNN3(nn.Module):
+    """Three 5x5 convolutions, each pooled to half the size, and a linear classifier; for 8x8 pixels or more.
+
+    Weights begin Gaussian, biases at zero. The classifier's weights decay 250 times as fast as the others.
+    """
+
+    def __init__(self, classes: int, channels: int, resolution: int):
+        super().__init__()
+        # Of LR and weight decay, for rules.parameter_groups.
+        self.multiples = {"conv3.bias": (1.0, 1.0), "classifier.weight": (1.0, 250.0)}
+        self.conv1 = nn.Conv2d(channels, 32, 5, padding=2)
+        self.conv2 = nn.Conv2d(32, 32, 5, padding=2)
+        self.conv3 = nn.Conv2d(32, 64, 5, padding=2)
+        self.classifier = nn.Linear(64 * (resolution // 8) ** 2, classes)
+        for name, parameter in self.named_parameters():
+            is_bias, is_first = name.endswith("bias"), name == "conv1.weight"
+            nn.init.normal_(parameter, std=0.0 if is_bias else 1e-4 if is_first else 0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) of the network's resolution to logits (N, classes)."""
+        x = local_response_norm(F.relu_(F.max_pool2d(self.conv1(x), 3, stride=2, ceil_mode=True)))
+        x = local_response_norm(_average_pool(F.relu_(self.conv2(x))))
+        logits: Tensor = self.classifier(_average_pool(F.relu_(self.conv3(x))).flatten(1))
+        return logits
+
+
+def _average_pool(x: Tensor) -> Tensor:
+    """3x3 at stride 2. Caffe rounds the size up; a window cut off at the edge averages its remaining pixels."""
+    return F.avg_pool2d(x, 3, stride=2, ceil_mode=True, count_include_pad=False)
+
+
+def cnn3(num_classes: int, channels: int, *, resolution: int) -> nn.Module:
+    """The 3-layer network of arXiv 1803.09820 (``cifar3``): 89,578 parameters at ten classes, 32x32 pixels."""
+    return CNN3(num_classes, channels, resolution)
+
+
+NETWORKS = {"cnn3": cnn3}
