@@ -19,7 +19,8 @@ from repro.training.lifecycle import run
 def app(composed: DictConfig) -> None:
     """One run, in the folder that Hydra made for it."""
     try:
-        run(resolve(composed), Path(HydraConfig.get().runtime.output_dir))
+        hydra_config = HydraConfig.get()
+        run(resolve(composed, hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
     except ReproError as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise  # the sweep reports it

@@ -34,16 +34,21 @@ class Composer:
         self.loader, self.composed = loader, composed
         self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # without seed -> seed, result
 
-    def job(self, overrides: list[str]) -> Job:
-        """The job with these overrides. Raises ReproError for wrong values, and what Hydra raises."""
+    def job(self, overrides: list[str], number: int = 0) -> Job:
+        """The job with these overrides, ``number`` in its sweep.
+
+        Raises ReproError for wrong values, and what Hydra raises.
+        """
         composed = self._compose(overrides)
+        with read_write(composed.hydra):
+            composed.hydra.job.num, composed.hydra.job.id = number, str(number)
         HydraConfig.instance().set_config(composed)
         folder = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
         task = copy.copy(composed)
         with open_dict(task):
             del task["hydra"]
         try:
-            config = resolve(task)
+            config = resolve(task, composed.hydra.overrides.task)
             images.identify(config.dataset)
             return Job(overrides, config, folder, composed)
         except ReproError as error:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from repro.config import Config
+from repro.config import Config, notes
 from repro.config.errors import ReproError
 from repro.data import images
 from repro.records import Record, Row, already_finished, differences, lock, move_aside, read_info
@@ -58,6 +58,7 @@ def _train(config: Config, folder: Path, signals: list[int]) -> None:
         images.identify(config.dataset)
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {str(error).splitlines()[0]}") from error
+    steps.choose_engine(config.engine, torch.device(device))  # refuses what this device does not have
     if steps.emulated(config.engine.precision, device):
         advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
@@ -69,6 +70,8 @@ def _train(config: Config, folder: Path, signals: list[int]) -> None:
         log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
     else:
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
+        for note in notes(config):
+            log.warning(note)
     record = Record(folder, config, environment, state.iteration if checkpoint else None)
     mirror = Mirror(record.info, folder)
     for recorded in record.rows:
