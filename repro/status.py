@@ -7,12 +7,13 @@ every run under ``multirun_outputs`` or under ``output=DIR``.
 import sys
 from pathlib import Path
 
+from repro.config.folders import expand_home
 from repro.sweeps import states
 
 
 def main() -> None:
     """The console script ``repro-status``."""
-    arguments = [a for a in sys.argv[1:] if a not in ("--json", "--watch")]
+    arguments = [expand_home(a) for a in sys.argv[1:] if a not in ("--json", "--watch")]
     mode = "json" if "--json" in sys.argv else "watch" if "--watch" in sys.argv else "table"
     if {"--help", "-h"} & set(arguments):
         print(__doc__)

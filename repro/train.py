@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from repro.config import register_schema, resolve
 from repro.config.errors import ReproError, run_app
-from repro.config.folders import CONF
+from repro.config.folders import CONF, settled
+from repro.records import naming
 from repro.sweeps.arguments import expand_sweep
 from repro.training.lifecycle import run
 
@@ -18,9 +19,10 @@ from repro.training.lifecycle import run
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def app(composed: DictConfig) -> None:
     """One run, in the folder that Hydra made for it."""
+    hydra_config = HydraConfig.get()
     try:
-        hydra_config = HydraConfig.get()
-        run(resolve(composed, hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
+        config = settled(resolve(composed, hydra_config.overrides.task), hydra_config)
+        run(config, Path(hydra_config.runtime.output_dir), naming.changes(composed, hydra_config))
     except ReproError as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise  # the sweep reports it
@@ -35,6 +37,7 @@ def main() -> None:
         sweeper.show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
     else:
         register_schema()
+        naming.register()
         run_app(_app)
 
 

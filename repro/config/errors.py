@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from repro.config import schema
-from repro.config.folders import CONF
+from repro.config.folders import CONF, expand_home
 
 EXTRAS = ["ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
 NEAR = 0.75  # how alike an unknown key and the one that may be meant are, 1 if they are the same
@@ -29,6 +29,7 @@ def run_app(app: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
     # Our conf/hydra/launcher/ray.yaml is meant to complete the plug-in's own configuration of that name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
+    sys.argv[1:] = map(expand_home, sys.argv[1:])
     try:
         app()
     except KeyboardInterrupt as interrupt:
@@ -58,6 +59,8 @@ def one_line(error: BaseException) -> str:
     message = message.split("To append to your default list")[0]
     if message.startswith("Could not override") and isinstance(error.__cause__, OmegaConfBaseException):
         return _unknown(error.__cause__)
+    if wrong := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
+        return wrong[1]
     if wrong := re.search(r"An item is already at '(.*?)'", message):
         return f"{wrong[1]}: it is there already; leave out the +"
     unknown = r"(In '.*?'): Config\w+ raised.*\nKey .* not in '(\w+)'\s+full_key: (\S+)"

@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -34,10 +34,18 @@ VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 class Record:
     """The open record of one run, in one folder."""
 
-    def __init__(self, folder: Path, config: Config, environment: Mapping[str, Any], iteration: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        environment: Mapping[str, Any],
+        iteration: int | None = None,
+        changes: Sequence[str] = (),
+    ):
         """Start a record in place of an unfinished one, or continue that one from the state after ``iteration``.
 
-        A continued record keeps its rows up to ``iteration``; ``environment`` goes into ``run.json``.
+        A continued record keeps its rows up to ``iteration``; ``environment`` goes into ``run.json``, and so do
+        ``changes``, what the run changes in its experiment (``naming.changes``).
         """
         self.folder = folder
         self._clock = time.monotonic()
@@ -49,6 +57,7 @@ class Record:
             "curve": config.curve,
             "seed": config.seed,
             "variant": variant(folder, config),
+            "overrides": list(changes),
             "fingerprint": fingerprint(config),
             "protocol": PROTOCOL,
             "status": "running",

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from repro.training.interrupts import Interrupted, interruptible
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, folder: Path) -> None:
+def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     """Train ``config`` and leave the record, weights and W&B mirror in ``folder``.
+
+    ``changes`` is what the run changes in its experiment, for the record (``records.naming.changes``).
 
     A finished run of the same configuration is kept; an unfinished one resumes from its last checkpoint.
     Divergence is a result, not an error. SIGINT, SIGTERM and SIGUSR2 end the run with a checkpoint and raise
@@ -32,10 +35,10 @@ def run(config: Config, folder: Path) -> None:
         else:
             if config.force:
                 move_aside(folder)
-            _train(config, folder, signals)
+            _train(config, folder, signals, changes)
 
 
-def _train(config: Config, folder: Path, signals: list[int]) -> None:
+def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[str]) -> None:
     import torch
 
     from repro import models
@@ -72,7 +75,7 @@ def _train(config: Config, folder: Path, signals: list[int]) -> None:
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
         for note in notes(config):
             log.warning(note)
-    record = Record(folder, config, environment, state.iteration if checkpoint else None)
+    record = Record(folder, config, environment, state.iteration if checkpoint else None, changes)
     mirror = Mirror(record.info, folder)
     for recorded in record.rows:
         mirror.row(recorded)

@@ -238,6 +238,8 @@ def test_variants_are_curves_of_their_own(fig5b, run_app):
     published.mkdir(parents=True)
     for kind in ("csv", "md", "png", "claims.csv"):
         (published / f"fig5a.{kind}").write_text("published")
+    for path in fig5b.rglob("run.json"):
+        path.write_text(json.dumps({"started": "2026", "attempt": 1, **json.loads(path.read_text())}))
     done = run_app("figures", "figure=fig5a", "scale=demo", "variants=true", "formats=[png]")
     assert done.returncode == 0, done.stderr
     assert "wrote paper_figures/demo/fig5a-variants.* (claims.csv, csv, md, png)" in done.stdout
