@@ -11,12 +11,16 @@ half a cycle, in iterations.
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Annotated, Any, get_args, get_type_hints
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 Shape = Callable[[int], float]
 Iterations = Annotated[int, "iterations"]
+HIGHEST = {"schedule.lr": sys.float_info.max, "schedule.momentum": 1.0}  # the lowest is 0
+ROUNDING = 1e-9  # of a shape at its ends
 
 
 def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
@@ -87,6 +91,7 @@ def build(lr: Mapping[str, Any], momentum: Mapping[str, Any]) -> Callable[[int],
     return lambda i: (rate(i), mass(i))
 
 
+@cache
 def shapes() -> dict[str, Callable[..., float]]:
     """Every shape of this module, by name: its functions whose first parameter is the iteration ``i``."""
     public = {k: f for k, f in globals().items() if inspect.isfunction(f) and not k.startswith("_")}
@@ -106,6 +111,68 @@ def scaled(settings: Mapping[str, Any], scale: Callable[[int], int]) -> dict[str
         elif Iterations in get_args(hints.get(key)):
             found[key] = [scale(v) for v in value]
     return found
+
+
+def declared(where: str, settings: Mapping[str, Any]) -> set[str]:
+    """The settings that the shape of these takes. Raises ValueError for an unknown shape."""
+    parameters = inspect.signature(_function(where, settings.get("shape"))).parameters
+    return {"shape", *parameters} - {"i"}
+
+
+def check_range(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: int) -> None:
+    """Raise what ``build`` does, and ValueError for a learning rate below 0 or a momentum outside [0, 1].
+
+    It looks at iterations evenly apart, and at those that the settings count: where a shape turns.
+    """
+    for (where, highest), settings in zip(HIGHEST.items(), (lr, momentum), strict=True):
+        shape = _shape(where, settings)
+        turns = [count for _, value in _counts(settings) for count in _listed(value)]
+        at = {*range(0, iterations + 1, max(1, iterations // 100)), *turns, *(2 * count for count in turns)}
+        for i in sorted(i for i in at if i <= iterations):
+            try:
+                value = shape(i)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error} (iteration {i})") from None
+            if not -ROUNDING <= value <= highest + ROUNDING:
+                interval = "[0, 1]" if highest == 1 else "[0, inf)"
+                for key, setting in settings.items():
+                    if _fits(setting, float) and not 0 <= setting <= highest:
+                        raise ValueError(f"{where}.{key}={setting} is not in {interval}")
+                raise ValueError(f"{where}: {value:g} at iteration {i} is not in {interval}")
+
+
+def cut_short(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: int) -> dict[str, int]:
+    """The settings that a run of so many iterations ends before the end of, with the iterations that they need.
+
+    A ``step_size`` of the learning rate needs whole cycles, if the rate still moves at the end; any other setting
+    that counts iterations needs to be reached.
+    """
+    needed = {}
+    for key, value in _counts(lr):
+        last = max(_listed(value), default=0)
+        if key == "step_size":
+            cycle, rate = 2 * last, _shape("schedule.lr", lr)
+            cycles = -(-iterations // cycle)
+            inside = min(iterations % cycle, -iterations % cycle) > cycles  # a scale rounds both
+            last = cycles * cycle if inside and rate(iterations) != rate(iterations - 1) else 0
+        if last > iterations:
+            needed[f"schedule.lr.{key}"] = last
+    for key, value in _counts(momentum):
+        if max(_listed(value), default=0) > iterations and lr.get(key) != value:
+            needed[f"schedule.momentum.{key}"] = max(_listed(value))
+    return needed
+
+
+def _counts(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings that count iterations, as their shape declares."""
+    hints = get_type_hints(_function("schedule", settings.get("shape")), include_extras=True)
+    for key, value in settings.items():
+        if hints.get(key) == Iterations or Iterations in get_args(hints.get(key)):
+            yield key, value
+
+
+def _listed(value: int | Sequence[int]) -> list[int]:
+    return list(value) if isinstance(value, Sequence) else [value]
 
 
 def _function(where: str, name: Any) -> Callable[..., float]:
@@ -134,9 +201,10 @@ def _shape(where: str, settings: Mapping[str, Any]) -> Shape:
     for p in parameters:
         if p.name not in values and p.default is p.empty:
             raise ValueError(f"{where}.{p.name}: {name} needs a value")
-        if p.name in values and not _fits(values[p.name], types[p.name]):
-            kind = getattr(types[p.name], "__name__", str(types[p.name]))
-            raise ValueError(f"{where}.{p.name}: {values[p.name]!r} is not a {kind}")
+        if p.name in values and not _fits(values[p.name], kind := types.get(p.name, Any)):
+            if isinstance(values[p.name], float) and not math.isfinite(values[p.name]):
+                raise ValueError(f"{where}.{p.name}={values[p.name]} is not a finite number")
+            raise ValueError(f"{where}.{p.name}: {values[p.name]!r} is not a {getattr(kind, '__name__', kind)}")
     shape = partial(function, **values)
     try:
         shape(0)
@@ -147,12 +215,13 @@ def _shape(where: str, settings: Mapping[str, Any]) -> Shape:
 
 def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is str:
-        return isinstance(value, str)
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, int) for v in value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind in (int, str, bool):
+        return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if get_origin(kind) is Sequence:
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        return several and all(_fits(v, *get_args(kind)) for v in value)
+    return True  # the function's own affair
 
 
 def _check(

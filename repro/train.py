@@ -21,7 +21,7 @@ def app(composed: DictConfig) -> None:
     """One run, in the folder that Hydra made for it."""
     hydra_config = HydraConfig.get()
     try:
-        config = settled(resolve(composed), hydra_config)
+        config = settled(resolve(composed, hydra_config.overrides.task), hydra_config)
         run(config, Path(hydra_config.runtime.output_dir), naming.changes(composed, hydra_config))
     except ReproError as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:

@@ -40,7 +40,7 @@ def resolved(composed):
         cfg = composed(*overrides)
         with open_dict(cfg):
             del cfg["hydra"]
-        return config.resolve(cfg)
+        return config.resolve(cfg, overrides)
 
     return make
 

@@ -9,7 +9,7 @@ Public: the types of ``schema``, and what is named below; ``catalogue`` (which c
 """
 
 from repro.config.identity import CIRCUMSTANCES, LATER, PROTOCOL, fingerprint, flat, from_dict, to_dict
-from repro.config.resolving import resolve
+from repro.config.resolving import check_folders, notes, refuse_unknown_keys, resolve, typed_keys
 from repro.config.schema import (
     Config,
     Dataset,
@@ -44,10 +44,14 @@ __all__ = [
     "Schedule",
     "Tracking",
     "Update",
+    "check_folders",
     "fingerprint",
     "flat",
     "from_dict",
+    "notes",
+    "refuse_unknown_keys",
     "register_schema",
     "resolve",
     "to_dict",
+    "typed_keys",
 ]

@@ -48,7 +48,7 @@ def hydra_of_our_own() -> Iterator[None]:
 
 def run_of(*overrides: str) -> Config:
     """The run that a command line of ``repro.train`` describes. Raises ReproError and what Hydra raises."""
-    return resolve(composed(*overrides))
+    return resolve(composed(*overrides), overrides)
 
 
 def curves(experiments: str, sources: list[Path]) -> dict[str, str]:

@@ -4,15 +4,19 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import SequenceMatcher
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from repro.config import schema
 from repro.config.folders import CONF, expand_home
 
 EXTRAS = ["ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
+NEAR = 0.75  # how alike an unknown key and the one that may be meant are, 1 if they are the same
 
 
 class ReproError(Exception):
@@ -35,6 +39,11 @@ def run_app(app: Callable[[], Any]) -> None:
         if debugging:
             raise
         sys.exit(f"error: {error if isinstance(error, ReproError) else one_line(error)}")
+    except ValueError as error:
+        if debugging or not str(error).startswith("Config group override must be"):
+            raise
+        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
+        sys.exit(f"error: {nulls}: a group is never null; choose one of its options (--help lists them)")
     except OSError as error:
         if debugging or error.filename is None:
             raise
@@ -42,8 +51,22 @@ def run_app(app: Callable[[], Any]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf as one line: what is wrong, and the choices there are."""
+    """An error of Hydra or OmegaConf as one line: what is wrong, and the choices there are.
+
+    Hydra's advice to add an unknown key with ``+`` stays out: only a dictionary, such as model.options, takes one.
+    """
     message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
+    message = message.split("To append to your default list")[0]
+    if message.startswith("Could not override") and isinstance(error.__cause__, OmegaConfBaseException):
+        return _unknown(error.__cause__)
+    if wrong := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
+        return wrong[1]
+    if wrong := re.search(r"An item is already at '(.*?)'", message):
+        return f"{wrong[1]}: it is there already; leave out the +"
+    unknown = r"(In '.*?'): Config\w+ raised.*\nKey .* not in '(\w+)'\s+full_key: (\S+)"
+    if wrong := re.search(unknown, message, re.S):
+        known = dotted(OmegaConf.structured(schema.Config)) if hasattr(schema, wrong[2]) else []
+        return f"{wrong[1]}: {no_such_key(wrong[3], known)}"
     if wrong := re.search(r"Could not find 'experiment/(.*?)'", message):
         names = sorted(
             p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml")
@@ -68,6 +91,51 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _unknown(cause: OmegaConfBaseException) -> str:
+    """The line for a key that a command line sets and the configuration does not have."""
+    key = str(cause.full_key)
+    prefix = key.rpartition(".")[0]
+    if not isinstance(cause, ConfigAttributeError | ConfigKeyError) or cause.parent_node is None:
+        return str(cause).splitlines()[0]
+    known = [f"{prefix}.{k}" if prefix else k for k in dotted(cause.parent_node)]
+    if prefix and getattr(cause.object_type, "__module__", "") == schema.__name__:
+        known = list(dict.fromkeys([*known, *dotted(OmegaConf.structured(schema.Config))]))
+    line = no_such_key(key, known)
+    return line if cause.object_type is not dict or line.endswith("?") else f"{line}; +{key}=... adds it"
+
+
+def no_such_key(key: str, known: Iterable[str]) -> str:
+    """The line for an unknown key: which of ``known``, dotted keys, may be meant, or which are beside it."""
+    known = list(known)
+    prefix, dot, name = key.rpartition(".")
+
+    def likeness(other: str) -> float:
+        *groups, last = other.split(".")
+        return 1.0 if name in groups else SequenceMatcher(None, name, last).ratio()
+
+    best = max(map(likeness, known), default=0.0)
+    if best >= NEAR:
+        nearest = [other for other in known if likeness(other) == best]
+        nearest.sort(key=lambda other: -SequenceMatcher(None, key, other).ratio())
+        return f"{key}: no such key; did you mean {' or '.join(nearest[:4])}?"
+    beside = dict.fromkeys(k.removeprefix(prefix + dot).split(".")[0] for k in known if k.startswith(prefix + dot))
+    return f"{key}: no such key" + (f"; there are {', '.join(beside)}" if beside else "")
+
+
+def dotted(node: Any) -> list[str]:
+    """The dotted keys of a composed configuration's leaves, without Hydra's own part."""
+
+    def leaves(values: dict[Any, Any], prefix: str) -> list[str]:
+        found = []
+        for key, value in values.items():
+            nested = isinstance(value, dict) and value
+            found += leaves(value, f"{prefix}{key}.") if nested else [f"{prefix}{key}"]
+        return found
+
+    container = OmegaConf.to_container(node, resolve=False)
+    return [k for k in leaves(container, "") if not k.startswith("hydra.")] if isinstance(container, dict) else []
 
 
 def no_launcher(name: str, lacking: str | None = None) -> str:

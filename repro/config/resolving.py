@@ -1,43 +1,132 @@
 """From what was composed to what is trained: the scale applied, every value checked. No torch here."""
 
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from repro import schedules
-from repro.config.errors import ReproError, one_line
-from repro.config.schema import Config, Filler, Replicates
+from repro.config.errors import ReproError, dotted, no_such_key, one_line
+from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
+
+FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # what can name one
 
 
-def resolve(composed: Any) -> Config:
+def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
     """The run that a composed configuration describes: scale applied, every value checked.
 
-    Raises ReproError, one line that names the key, for a value that cannot be trained.
+    ``overrides`` are those of the command line that composed it, which go before what experiment and scale say.
+    Raises ReproError, one line that names the key, for a key that there is not and a value that cannot be trained.
     """
+    typed = typed_keys(overrides)
     try:
+        refuse_unknown_keys(composed, Config)
+        _check_typed(composed, typed)
+        if missing := sorted(OmegaConf.missing_keys(composed)):
+            raise ReproError(f"{missing[0]}: it has no value")
         config = cast(Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ReproError(one_line(error)) from None
     config.model.options = config.model.options or None  # as records without options have it
     scale = config.scale
-    for key in ("iterations", "batch"):
-        factor = getattr(scale, key)
-        _require(0 < factor <= 1, f"scale.{key}", factor, "is not a factor above 0, 1 at most")
     if config.replicates is Replicates.author:
         _as_author(config)
-    _check(config)
-    config.iterations = _scaled(config.iterations, scale.iterations)
-    config.batch_size = _scaled(config.batch_size, scale.batch)
-    config.test_every = _scaled(config.test_every, scale.iterations)
-    if scale.tests is not None:
-        _require(scale.tests > 0, "scale.tests", scale.tests, "is not positive")
-        config.test_every = max(1, round(config.iterations / scale.tests))
-    schedule, factor = config.schedule, scale.iterations
-    schedule.lr = schedules.scaled(schedule.lr, lambda count: _scaled(count, factor))
-    schedule.momentum = schedules.scaled(schedule.momentum, lambda count: _scaled(count, factor))
-    _check(config)
+    try:
+        _drop_settings_of_another_shape(config, typed)
+        _check(config)
+        config.iterations = _scaled(config.iterations, scale.iterations)
+        config.batch_size = _scaled(config.batch_size, scale.batch)
+        config.test_every = _scaled(config.test_every, scale.iterations)
+        if scale.tests is not None and "test_every" not in typed:
+            config.test_every = max(1, round(config.iterations / scale.tests))
+        schedule, factor = config.schedule, scale.iterations
+        schedule.lr = schedules.scaled(schedule.lr, lambda count: _scaled(count, factor))
+        schedule.momentum = schedules.scaled(schedule.momentum, lambda count: _scaled(count, factor))
+        _check(config)
+    except ValueError as error:
+        raise ReproError(str(error)) from None
     return config
+
+
+def notes(config: Config) -> list[str]:
+    """What is worth a word before a resolved run is trained, a line each: where its schedule is cut short."""
+    schedule, end, factor = config.schedule, config.iterations, config.scale.iterations
+    found = []
+    for key, needed in schedules.cut_short(schedule.lr, schedule.momentum, end).items():
+        part, name = key.split(".")[1:]
+        line = f"note: {config.curve} ends at iteration {end}, "
+        if key == "schedule.lr.step_size":
+            cycles = needed // (2 * schedule.lr[name])
+            line += f"inside a cycle that ends at {needed}; {key}={int(end / factor / cycles / 2)} fits it in, or "
+        else:
+            line += f"before {key}={getattr(schedule, part)[name]} is reached; "
+        found.append(f"{line}iterations={round(needed / factor)} reaches its end")
+    return found
+
+
+def refuse_unknown_keys(composed: DictConfig, schema: type) -> None:
+    """Raise ReproError for a key that ``schema``, a dataclass, does not have: Hydra's ``+`` adds any."""
+    for key in _unknown_keys(composed, schema):
+        beside = [k for k in dotted(composed) if k != key and not k.startswith(f"{key}.")]
+        raise ReproError(no_such_key(key, beside))
+
+
+def _unknown_keys(node: DictConfig, schema: Any, prefix: str = "") -> Iterator[str]:
+    types = {field.name: field.type for field in dataclasses.fields(schema)}
+    for name in map(str, node):
+        if name not in types:
+            yield f"{prefix}{name}"
+        elif dataclasses.is_dataclass(types[name]):
+            yield from _unknown_keys(node[name], types[name], f"{prefix}{name}.")
+
+
+def typed_keys(overrides: Iterable[str]) -> set[str]:
+    """The dotted keys that a command line sets; of a group its name, of a deletion ``~`` and its key."""
+    return {key for override in overrides for key in _keys(override)}
+
+
+@lru_cache(maxsize=1024)
+def _keys(override: str) -> list[str]:
+    parsed = OverridesParser.create().parse_override(override)
+    key = parsed.key_or_group
+    if parsed.is_delete():
+        return [f"~{key}"]
+    value = parsed.value()
+    return [f"{key}.{k}" for k in dotted(OmegaConf.create(value))] if isinstance(value, dict) else [key]
+
+
+def _check_typed(config: Config, typed: set[str]) -> None:
+    """Raise ReproError for what a command line says that would train and be ignored."""
+    for key in sorted(typed & {f"~{field.name}" for field in dataclasses.fields(Config)}):
+        raise ReproError(f"{key}: nothing can be left out of a run; choose another value")
+    if "curve" in typed:
+        raise ReproError(
+            f"curve={config.curve}: an experiment says itself whose runs these are; choose it by experiment=, or "
+            "keep one of your own in DIR/experiment and add --config-dir DIR"
+        )
+    if config.scale.tests is not None and {"test_every", "scale.tests"} <= typed:
+        raise ReproError(f"test_every and scale.tests={config.scale.tests} both say when to test; leave out one")
+    if config.replicates is Replicates.author and "model.init" in typed:
+        raise ReproError("model.init: replicates=author says it, by the seed; leave out one")
+
+
+def _drop_settings_of_another_shape(config: Config, typed: set[str]) -> None:
+    """Where the command line chose the schedule, leave out the experiment's settings that its shapes do not take.
+
+    What the command line itself sets stays, to be refused. Raises ValueError for an unknown shape.
+    """
+    for part in ("lr", "momentum"):
+        where, settings = f"schedule.{part}", getattr(config.schedule, part)
+        if typed & {"schedule", f"{where}.shape"}:
+            known = schedules.declared(where, settings)
+            kept = {k: v for k, v in settings.items() if k in known or f"{where}.{k}" in typed}
+            setattr(config.schedule, part, kept)
 
 
 def _as_author(config: Config) -> None:
@@ -52,29 +141,10 @@ def _as_author(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    positive = {
-        "batch_size": config.batch_size,
-        "iterations": config.iterations,
-        "test_every": config.test_every,
-        "model.blocks": config.model.blocks,
-        "model.width": config.model.width,
-        "model.bn_groups": config.model.bn_groups,
-        "model.bn_eps": config.model.bn_eps,
-        "dataset.resolution": config.dataset.resolution,
-        "dataset.train_images": config.dataset.train_images,
-        "dataset.test_images": config.dataset.test_images,
-        "threads": config.threads,
-        "workers": config.workers,
-        "checkpoint_seconds": config.checkpoint_seconds,
-        "checkpoint_iterations": config.checkpoint_iterations,
-        "tracking.patience": config.tracking.patience,
-    }
-    for key, value in positive.items():
-        _require(value is None or value > 0, key, value, "is not positive")
-    decay, fraction = config.regularization.weight_decay, config.model.bn_fraction
-    _require(config.seed >= 0, "seed", config.seed, "is negative")
-    _require(decay >= 0, "regularization.weight_decay", decay, "is negative")
-    _require(0 <= fraction < 1, "model.bn_fraction", fraction, "is not in [0, 1)")
+    """Raise ReproError or ValueError for a value that cannot be trained."""
+    _check_numbers(config)
+    check_folders("scale.name", config.scale.name, 1)
+    check_folders("curve", config.curve, 2)
     resolution, groups = config.dataset.resolution, config.model.bn_groups
     _require(
         not (resolution or 0) % 4,
@@ -88,10 +158,32 @@ def _check(config: Config) -> None:
         groups,
         f"does not divide the batch of {config.batch_size} images",
     )
-    try:
-        schedules.build(config.schedule.lr, config.schedule.momentum)
-    except ValueError as error:
-        raise ReproError(str(error)) from None
+    schedules.check_range(config.schedule.lr, config.schedule.momentum, config.iterations)
+
+
+def check_folders(key: str, name: str, depth: int) -> None:
+    """Raise ReproError for a name that is no relative path of folders, at most so deep."""
+    parts = name.split("/")
+    fits = len(parts) <= depth and all(re.fullmatch(FOLDER, part) for part in parts)
+    _require(fits, key, name, "cannot name a folder" + " in a folder" * (depth - 1))
+
+
+def _check_numbers(node: Any, prefix: str = "") -> None:
+    """Raise ReproError for a number outside the interval of its field in the schema."""
+    for field in dataclasses.fields(node):
+        key, value = f"{prefix}{field.name}", getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, f"{key}.")
+        elif "interval" in field.metadata and value is not None:
+            interval = field.metadata["interval"]
+            words = {POSITIVE: "is not positive", NOT_NEGATIVE: "is negative"}
+            _require(math.isfinite(value), key, value, "is not a finite number")
+            _require(_is_in(interval, value), key, value, words.get(interval, f"is not in {interval}"))
+
+
+def _is_in(interval: str, value: float) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    return low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
 
 
 def _require(holds: bool, key: str, value: Any, problem: str) -> None:

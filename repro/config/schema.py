@@ -7,6 +7,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+POSITIVE = "(0, inf)"
+NOT_NEGATIVE = "[0, inf)"
+
+
+def number(default: Any, interval: str) -> Any:
+    """A field for a number of an interval, which ``resolve`` checks; "(" leaves out the end, "[" does not."""
+    return field(default=default, metadata={"interval": interval})
+
 
 class Update(Enum):
     """Where the learning rate enters the momentum update; see ``repro.training.loop``."""
@@ -51,17 +59,17 @@ class Model:
     """A network of ``repro.models`` and the author's rules that go with it."""
 
     name: str = MISSING
-    blocks: int = 9  # residual blocks in each of the three groups; depth 6n + 2
-    width: int = 16  # channels of the first group
+    blocks: int = number(9, POSITIVE)  # residual blocks in each of the three groups; depth 6n + 2
+    width: int = number(16, POSITIVE)  # channels of the first group
     init: Filler = Filler.msra
-    gpus: int = 1  # the author's, that share a batch
-    bn_groups: int = 1  # the batch is normalised in that many groups: the GPUs, never synchronised
-    bn_fraction: float = 0.9  # of the old running average that each iteration keeps
-    bn_eps: float = 1e-5
-    conv_bias_lr: float = 1.0  # multiples of the LR and the weight decay, for the biases
-    conv_bias_decay: float = 1.0
-    classifier_bias_lr: float = 2.0
-    classifier_bias_decay: float = 0.0
+    gpus: int = number(1, POSITIVE)  # the author's, that share a batch
+    bn_groups: int = number(1, POSITIVE)  # groups that a batch is normalised in: the GPUs, never synchronised
+    bn_fraction: float = number(0.9, "[0, 1)")  # of the old running average that each iteration keeps
+    bn_eps: float = number(1e-5, POSITIVE)
+    conv_bias_lr: float = number(1.0, NOT_NEGATIVE)  # multiples of the LR and the weight decay, for the biases
+    conv_bias_decay: float = number(1.0, NOT_NEGATIVE)
+    classifier_bias_lr: float = number(2.0, NOT_NEGATIVE)
+    classifier_bias_decay: float = number(0.0, NOT_NEGATIVE)
     nesterov: bool = False
     options: dict[str, Any] | None = field(default_factory=dict)  # further arguments of the network's function
 
@@ -74,9 +82,9 @@ class Dataset:
     root: str = "data"  # torchvision's files, or train/<class>/*.png and test/<class>/*.png
     cache: str | None = None  # decoded images; null is the user's cache folder
     mirror: bool = True  # random horizontal mirror in training
-    resolution: int | None = None  # pixels a side, by area averaging
-    train_images: int | None = None
-    test_images: int | None = None
+    resolution: int | None = number(None, POSITIVE)  # pixels a side, by area averaging
+    train_images: int | None = number(None, POSITIVE)
+    test_images: int | None = number(None, POSITIVE)
     digest: str | None = None  # of the image set's contents; null: whatever is there; otherwise required
 
 
@@ -92,7 +100,7 @@ class Schedule:
 class Regularization:
     """What else holds the weights down."""
 
-    weight_decay: float = 1e-4
+    weight_decay: float = number(1e-4, NOT_NEGATIVE)
 
 
 @dataclass
@@ -100,9 +108,9 @@ class Scale:
     """The same experiment at another size: factors on the paper's numbers."""
 
     name: str = "paper"
-    iterations: float = 1.0  # on iterations, step sizes, milestones and test_every
-    batch: float = 1.0  # on batch_size
-    tests: int | None = None  # tests a run, instead of test_every
+    iterations: float = number(1.0, "(0, 1]")  # on iterations, step sizes, milestones and test_every
+    batch: float = number(1.0, "(0, 1]")  # on batch_size
+    tests: int | None = number(None, POSITIVE)  # tests a run, instead of test_every
     note: str = ""  # what it changes, as the figures print it
 
 
@@ -114,7 +122,7 @@ class Tracking:
     entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
     project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
     base_url: str | None = None  # of your own server; null: WANDB_BASE_URL, or wandb's
-    patience: float = 60.0  # seconds that the end of a run waits for W&B
+    patience: float = number(60.0, POSITIVE)  # seconds that the end of a run waits for W&B
 
 
 @dataclass
@@ -138,20 +146,20 @@ class Config:
     scale: Scale = field(default_factory=Scale)
     tracking: Tracking = field(default_factory=Tracking)
     engine: Engine = field(default_factory=Engine)
-    seed: int = 0
-    batch_size: int = MISSING  # images an iteration, over all the author's GPUs
-    iterations: int = MISSING
-    test_every: int = 100  # iterations
+    seed: int = number(0, "[0, 9e18]")
+    batch_size: int = number(MISSING, POSITIVE)  # images an iteration, over all the author's GPUs
+    iterations: int = number(MISSING, POSITIVE)
+    test_every: int = number(100, POSITIVE)  # iterations
     test_at_start: bool = False  # also before the first update, as the author did for Figure 5
     update: Update = Update.caffe
     replicates: Replicates = Replicates.seeds
     output: str = "multirun_outputs"
     device: str = "auto"  # auto: the GPU where there is one; or cpu, cuda, cuda:1, mps
-    threads: int | None = None  # of the CPU; null is all of its cores for a run alone, 1 a run in a sweep
-    workers: int | None = None  # runs of a sweep at once; null is as many as cores or GPUs allow
+    threads: int | None = number(None, POSITIVE)  # of the CPU; null: all cores for a run alone, 1 a run in a sweep
+    workers: int | None = number(None, POSITIVE)  # runs of a sweep at once; null is as many as cores or GPUs allow
     deterministic: bool = False  # on a GPU too the same bits every time, for some speed; a CPU always is
-    checkpoint_seconds: float = 300.0  # between two checkpoints
-    checkpoint_iterations: int | None = None  # the same in iterations; null is by time alone
+    checkpoint_seconds: float = number(300.0, POSITIVE)  # between two checkpoints
+    checkpoint_iterations: int | None = number(None, POSITIVE)  # the same in iterations; null is by time alone
     force: bool = False  # move a finished run of another configuration aside and train anew
 
 

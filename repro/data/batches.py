@@ -31,13 +31,14 @@ class Data:
 def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
     """The configured data set on ``device``; a subset is the same for every seed.
 
-    Raises ReproError for missing, incomplete or broken data.
+    Raises ReproError for missing, incomplete or broken data, and for a subset larger than the set.
     """
     arrays, digest = images.load(dataset)
+    registry.refuse_larger_subset(dataset, train=len(arrays["train_labels"]), test=len(arrays["test_labels"]))
     tensors: dict[str, Tensor] = {}
     for split, count in (("train", dataset.train_images), ("test", dataset.test_images)):
         pixels, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        if count is not None and count < len(labels):
+        if count is not None:
             subset = np.random.default_rng(0).permutation(len(labels))[:count]
             pixels, labels = pixels[subset], labels[subset]
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))

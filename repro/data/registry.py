@@ -39,7 +39,21 @@ def data_sets() -> Mapping[str, ImageSet]:
 
 
 def get(dataset: Dataset) -> ImageSet:
-    """The configured image set. Raises ReproError for an unknown name."""
+    """The configured image set. Raises ReproError for an unknown name, and for a subset larger than the set."""
+    image_set = _find(dataset)
+    refuse_larger_subset(dataset, train=image_set.train, test=image_set.test)
+    return image_set
+
+
+def refuse_larger_subset(dataset: Dataset, **sizes: int) -> None:
+    """Raise ReproError where a subset is larger than its split; ``sizes`` has the images of each split."""
+    for split, size in sizes.items():
+        key, count = f"dataset.{split}_images", getattr(dataset, f"{split}_images")
+        if count is not None and count > size:
+            raise ReproError(f"{key}={count}: {dataset.name} has {size} there; {key}=null takes them all")
+
+
+def _find(dataset: Dataset) -> ImageSet:
     if dataset.name in data_sets():
         return data_sets()[dataset.name]
     module, colon, name = dataset.name.partition(":")

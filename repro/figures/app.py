@@ -1,7 +1,8 @@
 """Draw figures and tables from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
 
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from repro.config import Replicates, Scale
+from repro.config import Replicates, Scale, check_folders, refuse_unknown_keys, typed_keys
 from repro.config.errors import ReproError, one_line, run_app
 from repro.config.folders import CONF, cache_folder
 from repro.figures import captions
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from repro.figures.drawing import Figure
     from repro.figures.tables import Table
     from repro.records.runs import Runs
+
+
+FORMATS = ["pdf", "svg", "png", "eps", "jpg", "webp"]
 
 
 class Source(Enum):
@@ -80,6 +84,9 @@ class App:
     variants: bool = False  # draw runs with further overrides too, each as a curve of its own
     reference: str | None = None  # a folder with the author's curves: CSV, or clones of his repositories
     reference_rescaled: bool = False  # overlay what was published at other scales than paper too
+    edits: list[str] = field(
+        default_factory=list
+    )  # figures.KEY=VALUE, tables.KEY=VALUE of the command line, filled in by it
 
 
 def register_schema() -> None:
@@ -91,7 +98,7 @@ def register_schema() -> None:
 def app(composed: DictConfig) -> None:
     """Draw every chosen figure and table; say what it shows and what is missing."""
     errors = []
-    for drawn in figures(composed):
+    for drawn in figures(composed, settings(composed, HydraConfig.get().overrides.task)):
         if isinstance(drawn, str):
             errors.append(drawn)
             continue
@@ -121,14 +128,28 @@ def load(figure: str, *overrides: str) -> "Runs":
             composed = compose("figures", [f"{group}={figure}", *overrides])
             if list(composed[f"{group}s"]) != [figure]:
                 raise ReproError(f"{group}={figure}: load reads one figure at a time")
-            config, chosen = _settings(composed), _typed(group, composed[f"{group}s"][figure])
+            config, chosen = settings(composed, overrides), _typed(group, composed[f"{group}s"][figure])
             return collect(f"{group} {figure}", homes_of(chosen, [CONF]), config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ReproError(one_line(error)) from None
 
 
-def _settings(composed: DictConfig) -> App:
+def settings(composed: DictConfig, overrides: Sequence[str]) -> App:
+    """The typed settings. Raises ReproError for an unknown key, and for one that would be read and ignored."""
+    refuse_unknown_keys(composed, App)
     config = cast(App, OmegaConf.to_object(composed))
+    check_folders("scale.name", config.scale.name, 1)
+    if not config.seeds or sorted({*config.seeds}) != sorted(config.seeds) or min(config.seeds) < 0:
+        raise ReproError(f"seeds={config.seeds}: name every seed of a complete curve once, from 0 on")
+    if unknown := [kind for kind in config.formats if kind not in FORMATS]:
+        raise ReproError(f"formats: no {unknown[0]}; there are {', '.join(FORMATS)}")
+    read = {"output": Source.local, "path": Source.offline}
+    for key in sorted(typed_keys(overrides)):
+        if key.split(".")[0] in ("model", "dataset") or key.startswith("scale."):
+            raise ReproError(f"{key}: runs are drawn as they were recorded; variants=true draws others too")
+        if read.get(key, config.source) is not config.source:
+            raise ReproError(f"{key}: only source={read[key].value} reads it, not {config.source.value}")
+    config.edits += [o for o in overrides if o.lstrip("+~").startswith(("figures.", "tables."))]
     for key in vars(config.tracking):
         if (value := getattr(config.wandb, key)) is not None:
             print(f"note: wandb.{key} is tracking.{key} now, as in training", file=sys.stderr)
@@ -144,12 +165,11 @@ def _typed(group: str, node: DictConfig) -> "Figure | Table":
     return cast("Figure | Table", OmegaConf.to_object(OmegaConf.merge(schema, node)))
 
 
-def figures(composed: DictConfig) -> Iterator[Drawn | str]:
+def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
     """Every chosen figure and table of a composed configuration, drawn; or the line that says why it cannot be.
 
     Those that the command line names (figure=, table=) are chosen, or all where it names none.
     """
-    config = _settings(composed)
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
     named = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
     groups = [group for group in ("figure", "table") if group in named] or ["figure", "table"]
@@ -230,7 +250,7 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     elif config.reference:
         notes.append("note: the author's curves are drawn at paper scale, or with reference_rescaled=true")
     subtitle = f"{scale} scale: {captions.note(figure_runs)}"
-    target = Path(config.to) / scale / name
+    target = target_of(name, config)
     save(draw(figure_runs, labels, figure, subtitle, references, print_, overlays), target, config.formats)
     judged = claims.table(figure.claims, figure_runs.frame, len(config.seeds), scale)
     results = captions.results(figure_runs, labels)
@@ -240,7 +260,7 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     tables = [table for table in tables if table.rows]
     exact = commands(f"figure {name}", config)
     drawn = Drawn(
-        "figure", name, figure.title, captions.BAND, figure_runs, target, subtitle, exact,
+        "figure", target.name, figure.title, captions.BAND, figure_runs, target, subtitle, exact,
         tables, judged, notes, errors,
     )  # fmt: skip
     # The same runs give the same files on every machine: a speed stays in its record and in the report.
@@ -263,14 +283,14 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
     begun = {curve: config.seeds for curve in homes if curve in {curve for curve, _ in found.info}}
     notes = found.notes + captions.describe(found, begun, {})[1]  # a row that has no run says so itself
     subtitle = f"{scale} scale: {captions.note(found)}"
-    target = Path(config.to) / scale / name
+    target = target_of(name, config)
     save(tables.draw(table, numbers, found.frame, seeds, subtitle, scale), target, config.formats)
     text = tables.as_text(table, numbers, seeds, scale)
     own = judged[judged["claim"].isin(list(table.claims))]  # those of the rows are in the rows
     judged = judged[judged["claim"].isin(own["claim"]) | (judged["seeds"] != "0")]
     exact = commands(f"table {name}", config)
     drawn = Drawn(
-        "table", name, table.title, tables.reading(table), found, target, subtitle, exact,
+        "table", target.name, table.title, tables.reading(table), found, target, subtitle, exact,
         [text, captions.verdicts(own)], judged, notes, errors,
     )  # fmt: skip
     numbers.to_csv(f"{target}.csv", index=False, float_format="%.6g")
@@ -333,19 +353,38 @@ def suffix(config: App) -> str:
     return "" if config.replicates is Replicates.seeds else f"replicates={config.replicates.value}"
 
 
+def departures(config: App) -> dict[str, str]:
+    """How a command line draws otherwise than ``conf/`` says: the mark in a file's name -> the option."""
+    seeds = config.seeds if config.seeds != App().seeds else []
+    options = {
+        config.replicates.value: suffix(config),
+        "variants": "variants=true" if config.variants else "",
+        "-".join(["seeds", *map(str, seeds)]): f"seeds=[{','.join(map(str, seeds))}]" if seeds else "",
+        "reference": f"reference={config.reference}" if config.reference else "",
+        "rescaled": "reference_rescaled=true" if config.reference_rescaled else "",
+        "edited": " ".join(map(shlex.quote, config.edits)),
+    }
+    return {mark: option for mark, option in options.items() if option}
+
+
+def target_of(name: str, config: App) -> Path:
+    """Where the files of a figure (or the page) go, without suffix: a departure overwrites no published file."""
+    return Path(config.to) / config.scale.name / "-".join([name, *departures(config)])
+
+
 def commands(what: str, config: App) -> list[str]:
     """The exact commands that train and draw ``what`` ("figure fig5b")."""
     group, name = what.split()
     options = f"scale={config.scale.name} {suffix(config)}".strip()
-    source = ""
+    drawing = " ".join([f"scale={config.scale.name}", *departures(config).values()])
     if config.source is Source.offline:
-        source = f" source=offline path={config.path}"
+        drawing += f" source=offline path={config.path}"
     elif config.source is not Source.local:
         where = "".join(f" tracking.{key}={value}" for key, value in vars(config.tracking).items() if value)
-        source = f" source={config.source.value}{where}"
+        drawing += f" source={config.source.value}{where}"
     return [
         f"python -m repro.train sweep={name} {options}",
-        f"python -m repro.figures {group}={name} {options}{source}",
+        f"python -m repro.figures {group}={name} {drawing}",
     ]
 
 

@@ -91,20 +91,21 @@ def existing(home: Path, name: str, config: Config) -> str:
 
 
 def register() -> None:
-    """Make ``${variant:}`` known to OmegaConf: the folder between a run's curve and its seed."""
+    """Make ``${variant:}`` known to OmegaConf: the folder between a run's curve and its seed.
+
+    It raises what ``resolve`` does, before Hydra makes a folder for what cannot be trained.
+    """
 
     def variant(*, _root_: DictConfig) -> str:
+        task = copy.copy(_root_)
+        with open_dict(task):
+            del task["hydra"]
+        config = resolve(task, _root_.hydra.overrides.task)
         try:
             name = folder_name(changes(_root_, _root_.hydra))
         except HydraException:  # composing the run itself fails for the same reason, and says so
             return ""
-        task = copy.copy(_root_)
-        with open_dict(task):
-            del task["hydra"]
-        home = Path(_root_.output).expanduser() / _root_.scale.name / _root_.curve
-        with suppress(ReproError):  # the run itself raises it
-            return existing(home, name, resolve(task))
-        return name
+        return existing(Path(config.output).expanduser() / config.scale.name / config.curve, name, config)
 
     OmegaConf.register_new_resolver("variant", variant, replace=True)
     OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(path).expanduser()), replace=True)

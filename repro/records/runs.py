@@ -216,7 +216,7 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
             continue
         base.seed = seed
         try:
-            run = resolve(base)
+            run = resolve(base, overrides)
         except ReproError as error:
             problems[curve, seed] = str(error)
             continue

@@ -1,7 +1,9 @@
 """What ``sweep=`` on a command line of ``repro.train`` means. No torch here."""
 
 import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
@@ -12,7 +14,8 @@ FIGURE = "figure"  # conf/sweep/figure.yaml
 def expand_sweep(arguments: list[str]) -> list[str]:
     """The arguments with ``sweep=<figure>`` as Hydra reads it: all curves of conf/experiment/<figure>, four seeds.
 
-    A file of ``conf/sweep`` by that name goes first. Raises ReproError for a name that is neither.
+    A file of ``conf/sweep`` by that name goes first. A pattern of experiments becomes ``glob(<pattern>)``, which
+    Hydra knows as a sweep. Raises ReproError for a name that is neither.
     """
     folders = [CONF, *_config_folders(arguments)]
     sweeps = {path.stem for folder in folders for path in (folder / "sweep").glob("*.yaml")} - {FIGURE}
@@ -20,6 +23,8 @@ def expand_sweep(arguments: list[str]) -> list[str]:
     expanded = []
     for argument in arguments:
         key, equals, name = argument.partition("=")
+        if key == "experiment" and "*" in name and not set(name) & set(",("):
+            argument = f"experiment=glob({name})"
         if key != "sweep" or not equals or name in (*sweeps, "null"):
             expanded.append(argument)
         elif name in figures:
@@ -27,6 +32,15 @@ def expand_sweep(arguments: list[str]) -> list[str]:
         else:
             raise ReproError(f"sweep={name}: no such sweep; there are {', '.join(sorted(sweeps | figures))}")
     return expanded
+
+
+def as_typed(value: Any) -> str:
+    """A value of YAML as Hydra reads it on a command line: null, not None."""
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{as_typed(v)}' for key, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(as_typed, value))}]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _config_folders(arguments: list[str]) -> list[Path]:

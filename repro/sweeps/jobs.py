@@ -45,23 +45,28 @@ class Composer:
         self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # without seed -> seed, result
         self.digests: dict[tuple[str | None, ...], str | None] = {}  # every file is looked at: once a sweep
 
-    def job(self, overrides: list[str]) -> Job:
-        """The job with these overrides. Raises ReproError for wrong values, and what Hydra raises."""
+    def job(self, overrides: list[str], number: int = 0) -> Job:
+        """The job with these overrides, ``number`` in its sweep.
+
+        Raises ReproError for wrong values, and what Hydra raises.
+        """
         composed = self._compose(overrides)
+        with read_write(composed.hydra):
+            composed.hydra.job.num, composed.hydra.job.id = number, str(number)
         HydraConfig.instance().set_config(composed)
         hydra = HydraConfig.get()
-        folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
-        with read_write(composed.hydra):  # said, because the process that runs the job need not know our resolvers
-            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir
         task = copy.copy(composed)
         with open_dict(task):
             del task["hydra"]
         try:
-            config = settled(resolve(task), hydra)
+            config = settled(resolve(task, hydra.overrides.task), hydra)
             self._identify(config.dataset)
-            return Job(overrides, config, folder, naming.changes(composed, hydra), composed)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
+        folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
+        with read_write(composed.hydra):  # said, because the process that runs the job need not know our resolvers
+            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir
+        return Job(overrides, config, folder, naming.changes(composed, hydra), composed)
 
     def _identify(self, dataset: Dataset) -> None:
         key = (dataset.name, dataset.root, dataset.cache, dataset.digest)

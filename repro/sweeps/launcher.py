@@ -50,7 +50,8 @@ class Launcher:
         """Hydra's interface: compose and resolve every job, then run them."""
         self.start()
         composer = Composer(self.loader, self.composed)
-        return self.launch_jobs([composer.job(list(overrides)) for overrides in job_overrides], initial_job_idx)
+        numbered = enumerate(job_overrides, start=initial_job_idx)
+        return self.launch_jobs([composer.job(list(overrides), n) for n, overrides in numbered], initial_job_idx)
 
     def launch_jobs(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
         """Run every job, no more at once than fit; their returns in order."""

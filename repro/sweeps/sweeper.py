@@ -20,14 +20,14 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from repro.config import fingerprint, register_schema
+from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, no_launcher, run_app
 from repro.config.folders import CONF
 from repro.records import already_finished, naming
 from repro.sweeps import _compat, cost, machine, states
-from repro.sweeps.arguments import expand_sweep
+from repro.sweeps.arguments import as_typed, expand_sweep
 from repro.sweeps.jobs import QUIET, Composer, Job
 from repro.sweeps.launcher import OnThisMachine
 from repro.sweeps.progress import Progress
@@ -37,7 +37,8 @@ class Sweeper:
     """Expands experiments, rejects wrong configurations, skips finished runs, launches the rest."""
 
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
-        self.params = dict(params or {})
+        values: Any = OmegaConf.to_container(OmegaConf.create(params or {}), resolve=True)
+        self.params = {key: as_typed(value) for key, value in values.items()}
         self.show = show  # instead of launching: "cost", or how repro.sweeps.states shows the runs
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -58,7 +59,11 @@ class Sweeper:
         local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
         if local_launcher and not self.show:
             local_launcher.start()
-        jobs = merge_shared([self.composer.job(overrides) for overrides in self._expand(arguments)])
+        expanded = enumerate(self._expand(arguments))
+        jobs = merge_shared([self.composer.job(overrides, number) for number, overrides in expanded])
+        if self.show in (None, "cost"):
+            for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
+                print(note)
         if self.show == "cost":
             cost.print_cost([(job.folder, job.config) for job in jobs], local=local_launcher is not None)
             return []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.config import Config
+from repro.config import Config, notes
 from repro.config.errors import ReproError, first_line
 from repro.data import images
 from repro.records import Record, Row, already_finished, differences, lock, move_aside, read_info
@@ -61,6 +61,7 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
         config.dataset.digest = dataset.digest
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {first_line(error)}") from error
+    steps.choose_engine(config.engine, torch.device(device))  # refuses what this device does not have
     if steps.emulated(config.engine.precision, device):
         advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
@@ -73,6 +74,8 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
         log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
     else:
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
+        for note in notes(config):
+            log.warning(note)
     record = Record(folder, config, environment, state.iteration if checkpoint else None, changes)
     mirror = Mirror(record.info, folder)
     for recorded in record.rows:

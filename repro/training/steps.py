@@ -247,9 +247,11 @@ def emulated(precision: Precision, device: str) -> bool:
 def choose_engine(settings: Engine, device: torch.device) -> tuple[bool, bool]:
     """Whether to compile and whether to capture a CUDA graph; by default both on a GPU (compiling needs Triton).
 
-    Raises ReproError for a CUDA graph on another device.
+    Raises ReproError for a CUDA graph, or TF32, on another device.
     """
     cuda = device.type == "cuda"
+    if settings.precision is Precision.tf32 and not cuda:
+        raise ReproError(f"engine.precision=tf32: device={device.type} has none; use float32, or device=cuda")
     if settings.cuda_graph and not cuda:
         raise ReproError(f"engine.cuda_graph=true: there are none on device={device.type}; leave it out")
     compiled, graph = settings.compile, settings.cuda_graph

@@ -35,6 +35,8 @@ EXPERIMENTS = sorted(
         (["sweep=fig5a", "seed=7"], ["sweep=figure", "hydra.sweeper.params.experiment=fig5a/*", "seed=7"]),
         (["sweep=all"], ["sweep=all"]),
         (["sweep=null", "seed=1"], ["sweep=null", "seed=1"]),
+        (["-m", "experiment=fig5a/*"], ["-m", "experiment=glob(fig5a/*)"]),
+        (["experiment=fig5a/*,fig5b/wd_1e-3"], ["experiment=fig5a/*,fig5b/wd_1e-3"]),
         (["--config-dir", "mine", "sweep=fig0"],
          ["--config-dir", "mine", "sweep=figure", "hydra.sweeper.params.experiment=fig0/*"]),
         (["--config-dir=mine", "sweep=own"], ["--config-dir=mine", "sweep=own"]),
@@ -79,6 +81,20 @@ def test_a_diverged_run_is_a_result(resolved, tmp_path):
     info = read_info(tmp_path)
     assert info["status"] == "diverged"
     assert info["last_iteration"] == read_history(tmp_path)[-1]["iteration"]
+
+
+def test_a_run_that_is_cut_short_says_so_in_its_log(resolved, tmp_path, caplog):
+    lifecycle.run(resolved("experiment=fig8b/tbs512", "iterations=2000", *SMOKE), tmp_path)
+    assert "note: fig8b/tbs512 ends at iteration 2, inside a cycle that ends at 8" in caplog.text
+
+
+def test_a_precision_that_a_cpu_lacks_is_refused_before_anything_is_recorded(resolved, tmp_path):
+    config = resolved("experiment=fig5a/clr_3.0", "engine.precision=tf32", "device=cpu", *SMOKE)
+    with pytest.raises(
+        ReproError, match="engine.precision=tf32: device=cpu has none; use float32, or device=cuda"
+    ):
+        lifecycle.run(config, tmp_path)
+    assert not (tmp_path / "history.jsonl").exists()
 
 
 def test_a_failing_run_records_its_reason(resolved, tmp_path, monkeypatch):
@@ -198,6 +214,7 @@ def test_seeds_share_what_composing_takes(composed):
         job = composer.job(overrides)
         expected = load(sweep, [*overrides, QUIET])
         expected.hydra.sweep = job.composed.hydra.sweep  # where the job has its folder as text
+        expected.hydra.job.num, expected.hydra.job.id = 0, "0"
         assert OmegaConf.to_container(job.composed) == OmegaConf.to_container(expected)
         assert job.config.seed == int(overrides[1].removeprefix("seed="))
         assert job.folder.name == f"seed{job.config.seed}"
@@ -256,8 +273,9 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
         (["batch_size=abc"], "batch_size=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         (["update=adam"], "update"),
         (["batch_size=-5"], "batch_size=-5 is not positive"),
-        (["itertions=5"], "Could not override 'itertions'"),
-        (["schedule.lr.max_l=3"], "Could not override 'schedule.lr.max_l'"),
+        (["itertions=5"], "itertions: no such key; did you mean iterations"),
+        (["+batchsize=64"], "batchsize: no such key; did you mean batch_size?"),
+        (["schedule=null"], "schedule=null: a group is never null; choose one of its options"),
         (["model.name=vgg", "dataset=digits"], "model.name=vgg: there are resnet56_superconv"),
         (["device=abacus", "dataset=digits"], "device=abacus:"),
         (["-m", "seed=0,0"], "two jobs would write into multirun_outputs/paper/custom/seed0"),
@@ -272,6 +290,9 @@ def test_what_is_typed_wrong_is_one_line(run_app, tmp_path, arguments, message):
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not list(tmp_path.rglob("run.json"))
+    assert "dataset=digits" in arguments or not list(
+        tmp_path.iterdir()
+    )  # what is wrong as it is typed leaves nothing
 
 
 def test_an_unreadable_root_is_one_line(run_app):

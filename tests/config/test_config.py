@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from repro import config
-from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, to_dict
+from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, notes, to_dict
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.data import registry
@@ -102,6 +102,7 @@ def test_a_run_keeps_its_fingerprint(resolved, experiment):
         keys = ("experiment", "scale", "replicates", "seed")
         run = resolved(*(f"{key}={row[key]}" for key in keys))
         assert fingerprint(run) == row["fingerprint"], row
+        assert notes(run) == []  # no experiment is cut short at any scale
 
 
 def test_a_root_may_name_its_data_set(resolved):
@@ -122,10 +123,10 @@ def test_a_resolved_run_survives_its_record(resolved):
         ("batch_size=-5", "batch_size=-5 is not positive"),
         ("batch_size=1001", "model.bn_groups=8 does not divide the batch of 1001 images"),
         ("iterations=0", "iterations=0 is not positive"),
-        ("seed=-1", "seed=-1 is negative"),
+        ("seed=-1", "seed=-1 is not in"),
         ("regularization.weight_decay=-1", "regularization.weight_decay=-1.0 is negative"),
         ("model.bn_fraction=1", r"model.bn_fraction=1.0 is not in \[0, 1\)"),
-        ("scale.iterations=0", "scale.iterations=0.0 is not a factor"),
+        ("scale.iterations=0", r"scale.iterations=0.0 is not in \(0, 1\]"),
         ("dataset.resolution=9", "dataset.resolution=9 is not a multiple of 4"),
         ("replicates=author", "replicates=author: only known on 4 GPUs, and resnet56_superconv had 8"),
         ("schedule.lr.step_size=0", "schedule.lr: step_size 0 is below 1"),

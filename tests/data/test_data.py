@@ -186,6 +186,20 @@ def test_subsets_and_resolution(cifar):
     assert torch.equal(small.train_labels, full.train_labels)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_subset_larger_than_its_set_is_refused(cifar, split):
+    there = {"train": 30, "test": 20}[split]  # of the tree; CIFAR-10 itself has more
+    setattr(cifar, f"{split}_images", there)
+    assert len(getattr(load(cifar), f"{split}_labels")) == there
+    setattr(cifar, f"{split}_images", there + 1)
+    message = f"dataset.{split}_images={there + 1}: cifar10 has {there} there; dataset.{split}_images=null takes"
+    with pytest.raises(ReproError, match=message):
+        load(cifar)
+    setattr(cifar, f"{split}_images", 999_999)
+    with pytest.raises(ReproError, match=f"dataset.{split}_images=999999: cifar10 has"):
+        registry.get(cifar)
+
+
 def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
     from torchvision.datasets import utils
 

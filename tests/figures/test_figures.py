@@ -2,20 +2,23 @@
 
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from hydra import compose
 
 import repro
 from repro import records
 from repro.config import catalogue
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
-from repro.figures import captions, drawing
+from repro.figures import app, captions, drawing
 from repro.figures.drawing import Figure, Published
 from repro.records import runs
 
@@ -229,7 +232,7 @@ def test_a_curve_that_is_no_experiment_is_named_and_the_rest_is_drawn(fig5b, run
     done = run_app("figures", "figure=fig5b", "scale=demo", "+figures.fig5b.curves.wd_2=WD 2", "formats=[png]")
     assert done.returncode == 1
     assert done.stderr == "error: figure fig5b: curves.wd_2: no conf/experiment/fig5b/wd_2.yaml\n"
-    assert (fig5b / "paper_figures/demo/fig5b.png").exists()
+    assert (fig5b / "paper_figures/demo/fig5b-edited.png").exists()
 
 
 def test_replicates_have_their_own_folder(tmp_path, run_app):
@@ -238,18 +241,85 @@ def test_replicates_have_their_own_folder(tmp_path, run_app):
     done = run_app("figures", "figure=fig8b", "scale=demo", "formats=[png]", "replicates=author")
     assert done.returncode == 0, done.stderr
     assert "TBS 512 (1 of 4 seeds)" in done.stdout
-    assert "sweep=fig8b scale=demo replicates=author" in (tmp_path / "paper_figures/demo/fig8b.md").read_text()
+    caption = (tmp_path / "paper_figures/demo/fig8b-author.md").read_text()
+    assert "sweep=fig8b scale=demo replicates=author" in caption
 
 
 def test_variants_are_curves_of_their_own(fig5b, run_app):
     home = fig5b / "multirun_outputs/demo/fig5a/clr_3.0/regularization.weight_decay=0.5"
     write_run(home / "seed0", [(0, 0.1), (4, 0.2)])
+    published = fig5b / "paper_figures/demo"
+    published.mkdir(parents=True)
+    for kind in ("csv", "md", "png", "claims.csv"):
+        (published / f"fig5a.{kind}").write_text("published")
     for path in fig5b.rglob("run.json"):
         path.write_text(json.dumps({"started": "2026", "attempt": 1, **json.loads(path.read_text())}))
     done = run_app("figures", "figure=fig5a", "scale=demo", "variants=true", "formats=[png]")
     assert done.returncode == 0, done.stderr
-    frame = pd.read_csv(fig5b / "paper_figures/demo/fig5a.csv")
+    assert "wrote paper_figures/demo/fig5a-variants.* (claims.csv, csv, md, png)" in done.stdout
+    frame = pd.read_csv(published / "fig5a-variants.csv")
     assert set(frame["curve"]) == {"clr_3.0", "clr_3.0, regularization.weight_decay=0.5"}
+    assert "figure=fig5a scale=demo variants=true\n" in (published / "fig5a-variants.md").read_text()
+    assert {path.read_text() for path in published.glob("fig5a.*")} == {"published"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((), "fig5b"),
+        (("formats=[png]", "output=evidence"), "fig5b"),  # the same figure, of the runs that lie there
+        (("source=wandb", "tracking.project=mine"), "fig5b"),
+        (("seeds=[0,1,2,3]", "variants=false", "replicates=seeds"), "fig5b"),
+        (("variants=true",), "fig5b-variants"),
+        (("replicates=author",), "fig5b-author"),
+        (("seeds=[0,7]",), "fig5b-seeds-0-7"),
+        (("reference=/some/where",), "fig5b-reference"),
+        (("reference_rescaled=true",), "fig5b-rescaled"),
+        (("figures.fig5b.ylim=[0.5,1]",), "fig5b-edited"),
+        (("+figures.fig5b.curves.wd_2=WD 2",), "fig5b-edited"),
+        (("variants=true", "seeds=[0]", "replicates=author"), "fig5b-author-variants-seeds-0"),
+    ],
+)
+def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
+    app.register_schema()
+    with catalogue.hydra_of_our_own():
+        composed = compose("figures", ["figure=fig5b", "scale=quick", *overrides])
+    config = app.settings(composed, overrides)
+    assert app.target_of("fig5b", config) == Path("paper_figures/quick") / name
+    command = app.commands("fig5b", config)[1]
+    drawn = [o for o in overrides if not o.startswith(("formats", "output"))] if name != "fig5b" else []
+    assert all(shlex.quote(override) in command or override in command for override in drawn)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+optimizer=adam", "optimizer: no such key; there are figures, "),
+        ("+variant=true", "variant: no such key; did you mean variants?"),
+        ("+tracking.mode=online", "tracking.mode: no such key; there are entity, project, base_url"),
+        ("dataset.name=digits", "dataset.name: runs are drawn as they were recorded"),
+        ("+model.width=8", "model.width: runs are drawn as they were recorded"),
+        ("scale.iterations=0.1", "scale.iterations: runs are drawn as they were recorded"),
+        ("path=elsewhere", "path: only source=offline reads it, not local"),
+        ("seeds=[]", r"seeds=\[\]: name every seed"),
+        ("seeds=[0,0]", r"seeds=\[0, 0\]: name every seed"),
+        ("seeds=[-1]", r"seeds=\[-1\]: name every seed"),
+        ("formats=[foo]", "formats: no foo; there are pdf, svg, png"),
+    ],
+)
+def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):
+    app.register_schema()
+    with catalogue.hydra_of_our_own():
+        composed = compose("figures", ["figure=fig5b", "scale=demo", override])
+    with pytest.raises(ReproError, match=message):
+        app.settings(composed, [override])
+
+
+def test_a_scale_cannot_leave_the_folder_of_figures(tmp_path):
+    (tmp_path / "scale").mkdir()
+    (tmp_path / "scale/mine.yaml").write_text("# @package _global_\nscale: {name: ../../mine}\n")
+    with pytest.raises(ReproError, match=r"scale.name=../../mine cannot name a folder"):
+        repro.load("fig5b", "scale=mine", f"hydra.searchpath=[{tmp_path}]")
 
 
 def test_the_curves_of_a_figure_are_its_experiments():

@@ -198,7 +198,9 @@ def draw(tmp_path, run_app):
 
     def run(scale, *arguments):
         done = run_app("figures", "figure=fig5b", f"scale={scale}", "formats=[svg]", *arguments)
-        return done, (tmp_path / "paper_figures" / scale / "fig5b.svg").read_bytes()
+        marks = {"reference=author": "-reference", "reference_rescaled=true": "-rescaled"}
+        name = "".join(["fig5b", *(mark for option, mark in marks.items() if option in arguments)])
+        return done, (tmp_path / "paper_figures" / scale / f"{name}.svg").read_bytes()
 
     return run
 
@@ -223,7 +225,6 @@ def test_the_author_is_drawn_at_paper_scale_or_when_asked(draw, scale, arguments
 def test_a_broken_table_is_named_and_the_figure_is_drawn_without_it(draw, tmp_path):
     _, plain = draw("paper")
     written(tmp_path / "author/fig5b_wd_1e-3.csv", f"{HEADER}\n0,0.1,0.9,4,,\n50,fast,0.9,2,1,0.4\n")
-    (tmp_path / "paper_figures/paper/fig5b.svg").unlink()
     done, drawn = draw("paper", "reference=author")
     assert done.returncode == 1
     assert done.stderr == "error: author/fig5b_wd_1e-3.csv:3: lr 'fast' is not a number\n"

@@ -25,7 +25,7 @@ def page(request, run_app, fig5b):  # noqa: F811
     """The page of a figure whose runs are half there."""
     done = run_app("report", "figure=fig5b", "scale=demo", "formats=[svg]")
     assert done.returncode == 0, done.stderr
-    return fig5b / "paper_figures/demo/index.html", done.stdout
+    return fig5b / "paper_figures/demo/index-fig5b.html", done.stdout
 
 
 def test_a_page_says_it_all(page):
@@ -159,8 +159,9 @@ def test_ids_are_unique_to_their_figure(page):
 
 
 def test_the_terminal_says_where_and_what(page):
-    _, out = page
-    assert "the report: paper_figures/demo/index.html" in out
+    path, out = page
+    assert "the report: paper_figures/demo/index-fig5b.html" in out
+    assert not path.with_name("index.html").exists()  # that is the page of every figure
     assert "5b-2" in out
 
 

@@ -1,0 +1,87 @@
+"""What a sweep's arguments and parameters become: jobs, each in its folder."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from repro.config.errors import ReproError
+from repro.sweeps import cost
+from repro.sweeps.arguments import expand_sweep
+from repro.sweeps.jobs import Composer
+from repro.sweeps.sweeper import Sweeper
+
+
+@pytest.fixture
+def sweeper(composed):
+    """A function: the sweep's parameters and the command's arguments -> the sweeper, set up but for a launcher."""
+    composed()  # Hydra is set up
+
+    def make(params=None, arguments=(), show="cost"):
+        made = Sweeper(params, show)
+        made.loader = GlobalHydra.instance().config_loader()
+        made.composer = Composer(
+            made.loader, made.loader.load_configuration("train", [*arguments], RunMode.MULTIRUN)
+        )
+        made.launcher = None
+        return made
+
+    return make
+
+
+def test_parameters_are_read_as_one_types_them(sweeper, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cost, "print_cost", lambda runs, local: seen.extend(runs))
+    params = {
+        "experiment": "fig5a/clr*",
+        "tracking.project": None,
+        "deterministic": True,
+        "regularization.weight_decay": 1e-5,
+        "schedule.lr": {"max_lr": 2.0, "base_lr": 0.5},
+        "seed": "0,3",
+    }
+    sweeper(params).sweep([])
+    runs = [config for _, config in seen]
+    assert [run.seed for run in runs] == [0, 3]
+    assert {run.curve for run in runs} == {"fig5a/clr_3.0"}
+    for run in runs:
+        assert run.tracking.project is None
+        assert run.deterministic is True
+        assert run.regularization.weight_decay == 1e-5
+        assert (run.schedule.lr["max_lr"], run.schedule.lr["base_lr"]) == (2.0, 0.5)
+
+
+@pytest.mark.parametrize("pattern", ["fig5a/*", "fig5a/clr*,fig5a/*", "glob(fig5a/*)"])
+def test_a_pattern_of_experiments_is_a_sweep(sweeper, monkeypatch, pattern):
+    seen = []
+    monkeypatch.setattr(cost, "print_cost", lambda runs, local: seen.extend(runs))
+    arguments = expand_sweep([f"experiment={pattern}"])
+    sweeper(arguments=arguments).sweep(arguments)
+    names = ["clr_3.0", "piecewise_0.1", "piecewise_0.1_short", "piecewise_0.35"]
+    assert sorted(config.curve for _, config in seen) == [f"fig5a/{name}" for name in names]
+
+
+def test_a_folder_may_be_named_after_the_number_of_its_job(sweeper, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cost, "print_cost", lambda runs, local: seen.extend(runs))
+    sweeper(arguments=["hydra.sweep.subdir=${hydra.job.num}"]).sweep(["seed=3,5", "batch_size=64,128"])
+    assert [(folder, run.seed, run.batch_size) for folder, run in seen] == [
+        (Path("multirun_outputs/0"), 3, 64),
+        (Path("multirun_outputs/1"), 3, 128),
+        (Path("multirun_outputs/2"), 5, 64),
+        (Path("multirun_outputs/3"), 5, 128),
+    ]
+
+
+def test_a_key_that_there_is_not_stops_a_sweep_before_it_begins(sweeper):
+    with pytest.raises(ReproError, match=r"^\+batchsize=64: batchsize: no such key; did you mean batch_size\?$"):
+        sweeper().sweep(["+batchsize=64,32"])
+
+
+def test_a_plan_says_once_what_is_cut_short(sweeper, monkeypatch, capsys):
+    monkeypatch.setattr(cost, "print_cost", lambda runs, local: None)
+    sweeper().sweep(["experiment=fig8b/tbs512", "iterations=2000", "seed=0,1"])
+    out = capsys.readouterr().out
+    assert out.startswith("note: fig8b/tbs512 ends at iteration 2000, inside a cycle that ends at 8006; ")
+    assert len(out.splitlines()) == 1
