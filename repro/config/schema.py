@@ -63,6 +63,7 @@ class Model:
     classifier_bias_lr: float = 2.0
     classifier_bias_decay: float = 0.0
     nesterov: bool = False
+    min_resolution: int | None = None  # pixels a side that it needs; for dataset.min_resolution
     options: dict[str, Any] | None = None  # further arguments of the network's function
 
 
@@ -75,6 +76,9 @@ class Dataset:
     cache: str | None = None  # decoded images; null is the user's cache folder
     mirror: bool = True  # random horizontal mirror in training
     resolution: int | None = None  # pixels a side, by area averaging
+    min_resolution: int | None = None  # images that would be smaller are enlarged to it
+    mean_image: bool = True  # subtract that of the training images
+    unit_pixels: bool = False  # and divide the pixels by their number of levels (256), to values below 1
     train_images: int | None = None
     test_images: int | None = None
     digest: str | None = None  # of the image set's contents; null: whatever is there; otherwise required
