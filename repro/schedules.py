@@ -3,7 +3,8 @@
 Each *shape* is a function of the iteration ``i`` (0 before the first update) and of keyword-only settings; a
 schedule in ``conf/schedule`` names a shape for the learning rate and one for the momentum. To add one: write
 the function here, or in a package of your own (its shape is then ``package.module:function``), and a YAML file
-there. A setting that counts iterations is annotated ``Iterations``: a scale multiplies it.
+there. A setting that counts iterations is annotated ``Iterations``: a scale multiplies it. A rate, of so much an
+iteration, is annotated ``PerIteration``: a scale divides it.
 
 Source: L. N. Smith, arXiv 1803.09820, sections 2 and 4, and the solver files that he published. "Step size" is
 half a cycle, in iterations.
@@ -21,6 +22,7 @@ Shape = Callable[[int], float]
 Iterations = Annotated[int, "iterations"]
 HIGHEST = {"schedule.lr": sys.float_info.max, "schedule.momentum": 1.0}  # the lowest is 0
 ROUNDING = 1e-9  # of a shape at its ends
+PerIteration = Annotated[float, "per iteration"]
 
 
 def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
@@ -50,11 +52,22 @@ def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: Iterations, fi
 
 
 def multistep(i: int, *, lr: float, milestones: Sequence[Iterations], gamma: float) -> float:
-    """Piecewise constant: ``lr`` times ``gamma`` from each milestone (an iteration) on."""
+    """Piecewise constant: ``lr`` times ``gamma`` from each milestone (an iteration) on.
+
+    Milestones may coincide, as they do at a small scale.
+    """
     _check(i)
-    if list(milestones) != sorted(set(milestones)) or any(m < 1 for m in milestones):
+    if list(milestones) != sorted(milestones) or any(m < 1 for m in milestones):
         raise ValueError(f"milestones {list(milestones)} do not rise from 1 on")
     return lr * float(gamma ** sum(i >= m for m in milestones))
+
+
+def inv(i: int, *, lr: float, gamma: PerIteration, power: float) -> float:
+    """Caffe's ``inv``: ``lr`` (1 + ``gamma`` i)^-``power``."""
+    _check(i)
+    if gamma < 0:
+        raise ValueError(f"gamma {gamma} is negative")
+    return float(lr * (1 + gamma * i) ** -power)
 
 
 def constant(i: int, *, value: float) -> float:
@@ -99,9 +112,9 @@ def shapes() -> dict[str, Callable[..., float]]:
 
 
 def scaled(settings: Mapping[str, Any], scale: Callable[[int], int]) -> dict[str, Any]:
-    """The settings with ``scale`` applied to every one that counts iterations, as its shape declares.
+    """The settings with ``scale`` applied to every one that counts iterations, and its inverse to rates.
 
-    Raises ValueError for an unknown shape.
+    The annotations of its shape say which they are. Raises ValueError for an unknown shape.
     """
     hints = get_type_hints(_function("schedule", settings.get("shape")), include_extras=True)
     found = dict(settings)
@@ -110,6 +123,8 @@ def scaled(settings: Mapping[str, Any], scale: Callable[[int], int]) -> dict[str
             found[key] = scale(value)
         elif Iterations in get_args(hints.get(key)):
             found[key] = [scale(v) for v in value]
+        elif hints.get(key) == PerIteration:
+            found[key] = value * 1_000_000 / scale(1_000_000)
     return found
 
 

@@ -37,7 +37,14 @@ CIRCUMSTANCES = [
 ]
 
 # Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
-LATER: dict[str, Any] = {"engine.precision": "float32", "model.options": None}
+LATER: dict[str, Any] = {
+    "engine.precision": "float32",
+    "model.options": None,
+    "model.min_resolution": None,
+    "dataset.min_resolution": None,
+    "dataset.mean_image": True,
+    "dataset.unit_pixels": False,
+}
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Model:
     classifier_bias_lr: float = number(2.0, NOT_NEGATIVE)
     classifier_bias_decay: float = number(0.0, NOT_NEGATIVE)
     nesterov: bool = False
+    min_resolution: int | None = number(None, POSITIVE)  # pixels a side that it needs; for dataset.min_resolution
     options: dict[str, Any] | None = field(default_factory=dict)  # further arguments of the network's function
 
 
@@ -83,6 +84,9 @@ class Dataset:
     cache: str | None = None  # decoded images; null is the user's cache folder
     mirror: bool = True  # random horizontal mirror in training
     resolution: int | None = number(None, POSITIVE)  # pixels a side, by area averaging
+    min_resolution: int | None = number(None, POSITIVE)  # images that would be smaller are enlarged to it
+    mean_image: bool = True  # subtract that of the training images
+    unit_pixels: bool = False  # and divide the pixels by their number of levels (256), to values below 1
     train_images: int | None = number(None, POSITIVE)
     test_images: int | None = number(None, POSITIVE)
     digest: str | None = None  # of the image set's contents; null: whatever is there; otherwise required

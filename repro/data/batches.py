@@ -19,13 +19,15 @@ class Data:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    mean: Tensor  # of the training images, float32 (H, W, C)
+    mean: Tensor  # image that is subtracted, float32 (H, W, C): that of the training images, or zeros
     classes: int
+    levels: float = 1.0  # that pixels are divided by, after that
     digest: str | None = None  # of the whole image set
 
     def network_input(self, images: Tensor) -> Tensor:
-        """uint8 (n, H, W, C) to float32 (n, C, H, W): subtracts the mean image only, as the author does."""
-        return (images.float() - self.mean).permute(0, 3, 1, 2)
+        """uint8 (n, H, W, C) to float32 (n, C, H, W): the mean image subtracted, then divided by ``levels``."""
+        pixels = images.float() - self.mean
+        return (pixels if self.levels == 1 else pixels / self.levels).permute(0, 3, 1, 2)
 
 
 def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
@@ -42,13 +44,16 @@ def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
             subset = np.random.default_rng(0).permutation(len(labels))[:count]
             pixels, labels = pixels[subset], labels[subset]
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))
-        if dataset.resolution is not None:
-            tensor = _resize(tensor, dataset.resolution)
+        resolution = max(dataset.resolution or tensor.shape[1], dataset.min_resolution or 0)
+        if dataset.resolution is not None or resolution > tensor.shape[1]:
+            tensor = _resize(tensor, resolution)
         tensors[f"{split}_images"] = tensor.to(device)
         tensors[f"{split}_labels"] = torch.from_numpy(labels.astype(np.int64)).to(device)
     pixel_sums = sum(chunk.sum(0, dtype=torch.int64) for chunk in tensors["train_images"].split(5000))
-    mean = (pixel_sums / len(tensors["train_images"])).float()
-    return Data(**tensors, mean=mean, classes=registry.get(dataset).classes, digest=digest)
+    mean = (pixel_sums / len(tensors["train_images"])).float() * dataset.mean_image
+    image_set = registry.get(dataset)
+    levels = image_set.levels if dataset.unit_pixels else 1.0
+    return Data(**tensors, mean=mean, classes=image_set.classes, levels=levels, digest=digest)
 
 
 class Batches:

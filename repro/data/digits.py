@@ -32,4 +32,4 @@ def read(root: Path) -> Arrays:
     }
 
 
-DATA_SETS = {"digits": ImageSet(train=300, test=1497, classes=10, size=8, channels=1, read=read)}
+DATA_SETS = {"digits": ImageSet(train=300, test=1497, classes=10, size=8, channels=1, read=read, levels=16)}

@@ -25,6 +25,7 @@ class ImageSet:
     size: int  # pixels a side
     channels: int
     read: Callable[[Path], Arrays]  # reads its files under ``dataset.root``, may download; raises ReproError
+    levels: int = 256  # of a pixel's value; ``dataset.unit_pixels`` divides by it
     folder: str | None = None  # the folder of its files under the root; None: a package ships them
 
 

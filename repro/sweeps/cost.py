@@ -260,7 +260,7 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
 
 def _shape(config: Config) -> Shape:
     dataset, model = registry.get(config.dataset), config.model
-    resolution = config.dataset.resolution or dataset.size
+    resolution = max(config.dataset.resolution or dataset.size, config.dataset.min_resolution or 0)
     options = json.dumps(model.options or {}, sort_keys=True)
     return Shape(model.name, model.blocks, model.width, resolution, dataset.channels, dataset.classes, options)
 

@@ -71,8 +71,19 @@ def test_triangular_repeats():
 
 def test_multistep_changes_at_its_milestones():
     steps = {"lr": 0.35, "milestones": [50000, 70000], "gamma": 0.1}
+    assert schedules.multistep(9, lr=1.0, milestones=[9, 9], gamma=0.1) == pytest.approx(0.01)
     values = [schedules.multistep(i, **steps) for i in (0, 49999, 50000, 69999, 70000, 80000)]
     assert values == pytest.approx([0.35, 0.35, 0.035, 0.035, 0.0035, 0.0035])
+
+
+def test_inv_is_caffes():
+    """lr (1 + gamma i)^-power of Caffe's MNIST example; a scale of a tenth reaches the same values in a tenth."""
+    settings = {"lr": 0.01, "gamma": 1e-4, "power": 0.75}
+    values = [schedules.inv(i, **settings) for i in (0, 100, 10_000)]
+    assert values == pytest.approx([0.01, 0.00992565, 0.00594604], rel=1e-6)
+    short = schedules.scaled({"shape": "inv", **settings}, lambda count: count // 10)
+    assert short == {"shape": "inv", **settings, "gamma": pytest.approx(1e-3)}
+    assert schedules.inv(1000, lr=0.01, gamma=short["gamma"], power=0.75) == pytest.approx(values[2])
 
 
 def test_lr_range_and_constant():
@@ -93,7 +104,8 @@ def test_lr_range_and_constant():
         (schedules.lr_range, {"base_lr": 2.5, "max_lr": 1.0, "iterations": 9}, "2.5"),
         (schedules.lr_range, {"base_lr": 0.1, "max_lr": 1.0, "iterations": 0}, "0"),
         (schedules.multistep, {"lr": 0.1, "milestones": [30, 20], "gamma": 0.1}, "30, 20"),
-        (schedules.multistep, {"lr": 0.1, "milestones": [20, 20], "gamma": 0.1}, "20, 20"),
+        (schedules.multistep, {"lr": 0.1, "milestones": [0, 20], "gamma": 0.1}, "0, 20"),
+        (schedules.inv, {"lr": 0.1, "gamma": -0.1, "power": 0.75}, "-0.1"),
         (schedules.cyclical_momentum, {"max_momentum": 0.9, "min_momentum": 0.8, "step_size": 0}, "0"),
         (
             schedules.cyclical_momentum,
@@ -110,7 +122,7 @@ def test_impossible_settings_are_named(shape, settings, value):
 @pytest.mark.parametrize("shape", schedules.shapes().values(), ids=schedules.shapes())
 def test_negative_iterations_are_refused(shape):
     possible = {"base_lr": 0.1, "max_lr": 1.0, "step_size": 5, "final_lr": 0.0, "iterations": 9, "lr": 0.1, "gamma": 0.1,
-                "milestones": [3], "value": 0.9, "max_momentum": 0.9, "min_momentum": 0.8}  # fmt: skip
+                "milestones": [3], "value": 0.9, "max_momentum": 0.9, "min_momentum": 0.8, "power": 1.0}  # fmt: skip
     needed = {k: v for k, v in possible.items() if k in shape.__annotations__}
     assert isinstance(shape(0, **needed), float)
     with pytest.raises(ValueError, match="-1"):

@@ -1,12 +1,14 @@
 """Data: sources, contents, subsets and batches."""
 
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import image_tree
+from PIL import Image
 
 from repro.config import Dataset
 from repro.config.errors import ReproError
@@ -41,6 +43,60 @@ def test_the_mean_image_is_subtracted_and_nothing_is_divided(digits):
     assert x.shape == (300, 1, 8, 8)
     torch.testing.assert_close(x.mean(0), torch.zeros(1, 8, 8), atol=1e-5, rtol=0)
     assert x.max() > 10
+
+
+def test_neither_mean_image_nor_scaling_nor_size_need_be(digits):
+    """A network's pixels may be multiplied, without the mean image, and too small an image is enlarged."""
+    plain = load(Dataset(name="digits", mean_image=False, unit_pixels=True, min_resolution=16))
+    assert plain.train_images.shape == (300, 16, 16, 1)
+    assert torch.equal(plain.train_images[:, ::2, 1::2], digits.train_images)
+    x = plain.network_input(plain.train_images)
+    torch.testing.assert_close(
+        x, plain.train_images.permute(0, 3, 1, 2) / 16
+    )  # scikit-learn's have values up to 16
+    for settings in ({"min_resolution": 8}, {"resolution": 4, "min_resolution": 8}):
+        assert load(Dataset(name="digits", **settings)).train_images.shape == (300, 8, 8, 1)
+    assert load(Dataset(name="digits", resolution=12, min_resolution=8)).train_images.shape == (300, 12, 12, 1)
+
+
+def write_mnist(root: Path, train: int = 40, test: int = 20) -> dict[str, np.ndarray]:
+    """Random images in MNIST's own files, as torchvision keeps them; returns the arrays."""
+    rng, folder, arrays = np.random.default_rng(5), root / "MNIST/raw", {}
+    folder.mkdir(parents=True)
+    for split, prefix, count in (("train", "train", train), ("test", "t10k", test)):
+        pixels, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
+        arrays |= {f"{split}_images": pixels, f"{split}_labels": labels}
+        for kind, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            (folder / f"{prefix}-{kind}-ubyte").write_bytes(head + values.tobytes())
+    return arrays
+
+
+def test_mnist_is_grey_and_the_same_from_its_files_and_from_a_folder(tmp_path):
+    arrays = write_mnist(tmp_path / "files")
+    for split in ("train", "test"):
+        for i, (pixels, label) in enumerate(
+            zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
+        ):
+            folder = tmp_path / "folder" / split / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{i:04d}.png")
+    files, folder = (load(Dataset(name="mnist", root=str(tmp_path / source), cache=str(tmp_path / "cache")))
+                     for source in ("files", "folder"))  # fmt: skip
+    assert files.train_images.shape == (40, 28, 28, 1)
+    assert files.test_images.shape == (20, 28, 28, 1)
+    assert files.train_labels.tolist() == [label for label in range(10) for _ in range(4)]
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        assert torch.equal(getattr(files, name), getattr(folder, name))
+
+
+def test_mnist_as_caffe_feeds_it(resolved):
+    dataset = resolved("experiment=table2-lenet/inv_85ep").dataset
+    assert (dataset.mirror, dataset.mean_image, dataset.unit_pixels) == (False, False, True)
+    assert (registry.get(dataset).train, registry.get(dataset).levels) == (60_000, 256)
+    for scale, least in (("quick", 16), ("smoke", 16)):
+        run = resolved("experiment=table2-lenet/inv_85ep", f"scale={scale}")
+        assert run.dataset.min_resolution == run.model.min_resolution == least
 
 
 def test_every_epoch_is_a_new_permutation_and_batches_span_its_end(digits):
@@ -290,5 +346,5 @@ def test_an_image_set_of_ones_own_that_cannot_be_trained_on_is_named(monkeypatch
 
 
 def test_an_unknown_data_set_is_named():
-    with pytest.raises(ReproError, match="dataset.name=mnist: there are cifar10, cifar100, digits"):
-        load(Dataset(name="mnist"))
+    with pytest.raises(ReproError, match="dataset.name=imagenet: there are digits, cifar10, cifar100, mnist"):
+        load(Dataset(name="imagenet"))

@@ -8,17 +8,19 @@ import torch
 from torch import nn
 
 from repro import models
+from repro.config import Model
 from repro.config.errors import ReproError
 from repro.models import cnn, layers
 
 
 def convolve(x, layer):
-    """A convolution with padding, over numpy (N, C, H, W), in float64."""
-    weight, bias = (p.detach().double().numpy() for p in (layer.weight, layer.bias))
-    size, pad = weight.shape[2], layer.padding[0]
+    """A convolution with padding and stride, over numpy (N, C, H, W), in float64."""
+    weight = layer.weight.detach().double().numpy()
+    size, pad, stride = weight.shape[2], layer.padding[0], layer.stride[0]
     x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
-    return np.einsum("ncijkl,ockl->noij", windows, weight) + bias[:, None, None]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
+    y = np.einsum("ncijkl,ockl->noij", windows, weight)
+    return y if layer.bias is None else y + layer.bias.detach().double().numpy()[:, None, None]
 
 
 def pool(x, size, stride, reduce):
@@ -101,6 +103,51 @@ def test_multiples_of_no_parameter_are_named():
     network.multiples = {"1.weight": (1.0, 2.0)}
     with pytest.raises(ReproError, match=r"Sequential.multiples: the network has no parameter 1\.weight"):
         models.parameter_groups(network)
+
+
+def forward_lenet(network, x):
+    for layer in (network.conv1, network.conv2):
+        x = pool(convolve(x, layer), 2, 2, np.max)
+    return classify(np.maximum(classify(x, network.hidden), 0), network.classifier)
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(28, 1), (16, 1), (13, 3)])
+def test_lenet_is_its_forward_pass_written_out(resolution, channels):
+    network = models.build("lenet", 10, channels=channels, resolution=resolution, init="xavier", seed=1)
+    network = network.to(memory_format=torch.channels_last)
+    images = np.random.default_rng(0).uniform(0, 1, (4, channels, resolution, resolution))
+    with torch.no_grad():
+        for layer in network.children():
+            layer.bias.uniform_(-1, 1)
+        logits = network(torch.from_numpy(images).float())
+    np.testing.assert_allclose(logits.numpy(), forward_lenet(network, images), rtol=1e-4, atol=1e-5)
+
+
+def test_lenet_has_caffes_parameters_and_xavier_weights():
+    network = models.build("lenet", 10, channels=1, resolution=28, init="xavier")
+    assert sum(p.numel() for p in network.parameters()) == 431_080
+    for layer, fan_in in zip(network.children(), (25, 500, 800, 500), strict=True):
+        assert layer.weight.abs().max().item() == pytest.approx(math.sqrt(3 / fan_in), rel=0.02)
+        assert (layer.bias == 0).all()
+
+
+def test_lenet_has_caffes_multiples(resolved):
+    model = resolved("experiment=table2-lenet/inv_85ep").model
+    network = models.from_config(model, 10, (28, 28, 1), 0)
+    rules = {k: v for k, v in vars(model).items() if k.startswith(("conv_bias", "classifier_bias"))}
+    sizes = {m: sum(p.numel() for p in group) for m, group in models.parameter_groups(network, **rules).items()}
+    assert sizes == {(1, 1): 431_080 - 580, (2, 1): 580}
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("cnn3", 8), ("lenet", 13)])
+def test_images_too_small_for_a_network_are_one_line(name, pixels):
+    model = Model(name=name)
+    assert models.from_config(model, 10, (pixels, pixels, 1), 0)(torch.zeros(1, 1, pixels, pixels)).shape == (
+        1,
+        10,
+    )
+    with pytest.raises(ReproError, match=f"model.name={name}: .* takes images of {pixels} pixels a side or more"):
+        models.from_config(model, 10, (pixels - 1, pixels - 1, 1), 0)
 
 
 @pytest.mark.parametrize("norm", [layers.local_response_norm, layers.lrn_by_pooling])

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from torchvision's files. Imports torch only when they are read."""
+"""CIFAR-10, CIFAR-100 and MNIST, from torchvision's files. Imports torch only when they are read."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,11 @@ import numpy as np
 from repro.config.errors import ReproError, first_line
 from repro.data.registry import Arrays, ImageSet
 
-TORCHVISION = {"cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python")}
+TORCHVISION = {
+    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
+    "cifar100": ("CIFAR100", "cifar-100-python"),
+    "mnist": ("MNIST", "MNIST/raw"),
+}
 
 
 def read(root: Path, name: str) -> Arrays:
@@ -19,7 +23,7 @@ def read(root: Path, name: str) -> Arrays:
     from torchvision import datasets
 
     class_name, folder = TORCHVISION[name]
-    present = (root / folder).is_dir()
+    present = any((root / folder).glob("*"))  # a failed download leaves MNIST an empty folder
     arrays: Arrays = {}
     for split in ("train", "test"):
         try:
@@ -33,14 +37,18 @@ def read(root: Path, name: str) -> Arrays:
                 f"{folder}/, train/<class>/*.png and {name}/train/<class>/*.png. Provide one of them, or "
                 "set another root"
             ) from None
-        arrays[f"{split}_images"] = np.asarray(source.data)
+        images = np.asarray(source.data)
+        arrays[f"{split}_images"] = images.reshape(*images.shape[:3], -1)  # grey images have no channels there
         arrays[f"{split}_labels"] = np.asarray(source.targets, dtype=np.int64)
     return arrays
 
 
-def _image_set(name: str, classes: int) -> ImageSet:
-    folder = TORCHVISION[name][1]
-    return ImageSet(50_000, 10_000, classes, 32, 3, partial(read, name=name), folder)
+def _image_set(name: str, train: int, classes: int, size: int, channels: int) -> ImageSet:
+    return ImageSet(train, 10_000, classes, size, channels, partial(read, name=name), folder=TORCHVISION[name][1])
 
 
-DATA_SETS = {"cifar10": _image_set("cifar10", 10), "cifar100": _image_set("cifar100", 100)}
+DATA_SETS = {
+    "cifar10": _image_set("cifar10", 50_000, 10, 32, 3),
+    "cifar100": _image_set("cifar100", 50_000, 100, 32, 3),
+    "mnist": _image_set("mnist", 60_000, 10, 28, 1),
+}
