@@ -64,6 +64,11 @@ def one_line(error: BaseException) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def no_launcher(name: str, lacking: str | None = None) -> str:
     """What to say where ``hydra/launcher=<name>`` misses its plug-in, or the configuration that one brings."""
     if name in EXTRAS:
