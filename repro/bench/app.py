@@ -36,10 +36,10 @@ GOAL_SPEED = 167_000.0  # images/s, at which overheads take the largest share of
 def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
     """Measure everything but fidelity; ``rounds`` are the turns of each loop (by default 3 if quick, else 7)."""
     from repro.bench import floor
-    from repro.training import steps
+    from repro.training.precision import emulated
 
     results = Results()
-    bf16_emulated = steps.emulated(Precision.bf16, device)
+    bf16_emulated = emulated(Precision.bf16, device)
     if bf16_emulated:
         print(f"note: {device} only emulates bf16; its lines are left out", file=sys.stderr)
     cores = machine.cores()

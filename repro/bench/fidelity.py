@@ -13,7 +13,10 @@ from repro.bench.table import Results
 from repro.config import Model, Precision
 from repro.config.catalogue import run_of
 from repro.data import batches
-from repro.training import loop, steps
+from repro.training import loop
+from repro.training.fast import Fast
+from repro.training.plain import Plain
+from repro.training.precision import emulated
 from repro.training.sgd import SGD
 from repro.training.state import State
 
@@ -28,10 +31,10 @@ def compare(results: Results, device: str, quick: bool) -> None:
     """
     settings = available_settings(device, quick)
     compare_gradients(results, settings, device, quick)
-    emulated = [name for name, (precision, *_) in settings.items() if steps.emulated(precision, device)]
-    if emulated:
-        print(f"note: no training in {', '.join(emulated)}: {device} only emulates it", file=sys.stderr)
-    compare_trainings(results, {k: v for k, v in settings.items() if k not in emulated}, device, quick)
+    slow = [name for name, (precision, *_) in settings.items() if emulated(precision, device)]
+    if slow:
+        print(f"note: no training in {', '.join(slow)}: {device} only emulates it", file=sys.stderr)
+    compare_trainings(results, {k: v for k, v in settings.items() if k not in slow}, device, quick)
 
 
 def available_settings(device: str, quick: bool) -> dict[str, Setting]:
@@ -67,9 +70,9 @@ def compare_gradients(results: Results, settings: dict[str, Setting], device: st
         for name, (precision, compiled, graph) in settings.items():
             network = models.from_config(model, 10, (32, 32, 3), 0).to(device)
             rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
-            step: Any = steps.Plain(network, rule, precision)
+            step: Any = Plain(network, rule, precision)
             if compiled or graph:
-                step = steps.Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
+                step = Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
                 step.adopt(network, rule)
             step_loss = step(images, labels, 1.0, 0.0).item()
             gradient = torch.cat([v.reshape(-1) for group in rule.velocities() for v in group]).double()

@@ -91,7 +91,9 @@ def norm_by_view(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: floa
     """The same with the groups as a dimension of a view: nothing to split or concatenate."""
     parts = x.unflatten(0, (groups, -1)).to(weight.dtype)
     variance, mean = torch.var_mean(parts, (1, 3, 4), correction=0, keepdim=True)
-    y = (parts - mean) * torch.rsqrt(variance + eps) * weight[:, None, None] + bias[:, None, None]
+    # Scale and shift of each group: then the backward pass reads its tensors twice, not more often.
+    scale = torch.rsqrt(variance + eps) * weight[:, None, None]
+    y = (parts - mean) * scale + bias[:, None, None].expand_as(scale)
     n = parts[0].numel() // x.shape[1]
     unbiased = variance[0].flatten() * (n / (n - 1))
     return y.to(x.dtype).flatten(0, 1), mean[0].flatten().detach(), unbiased.detach()

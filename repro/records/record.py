@@ -87,13 +87,17 @@ class Record:
         self.info["wall_seconds"] = self._seconds()
         self._write()
 
+    def add(self, **more: Any) -> None:
+        """Write what is known only after the start."""
+        self.info |= cast(Info, more)
+        self._write()
+
     def finish(self, status: str, **more: Any) -> None:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
         self._history.close()
         self.info["status"], self.info["wall_seconds"] = status, self._seconds()
         self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
-        self.info |= cast(Info, more)
-        self._write()
+        self.add(**more)
 
     def _seconds(self) -> float:
         return round(float(self._wall) + time.monotonic() - self._clock, 3)

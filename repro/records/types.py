@@ -34,8 +34,10 @@ class _Begun(TypedDict):
 
 
 class Info(_Begun, total=False):
-    """``run.json``: the first keys are there from the start, these from a checkpoint or the end on."""
+    """``run.json``: the first keys are there from the start, these from the first iteration or the end on."""
 
+    step: str  # how an iteration was computed, by repro.training.steps; records from before it lack it
+    fallback: str  # why that is slower than what this machine should do; absent where it is not
     wall_seconds: float  # over all attempts
     rows: int  # of history.jsonl, at the end
     digest: str  # of those rows

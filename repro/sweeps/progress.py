@@ -1,6 +1,7 @@
 """A sweep's progress, read from the records of its runs: the same display for every launcher."""
 
 import threading
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +36,7 @@ class Progress:
         self.runs = runs
         self.unfinished = dict(runs)
         self.runs_done = 0
+        self.fallbacks: Counter[str] = Counter()  # of the runs that are done: why their step is a slower one
         self.iterations_done = 0  # of the runs that are done
         self.console = console(stderr=True, soft_wrap=True)
         self.narrow = self.console.width < NARROW_COLUMNS
@@ -66,6 +68,8 @@ class Progress:
         self.thread.join()
         self._update()
         self.bar.stop()
+        for fallback, count in self.fallbacks.items():
+            self.console.print(f"note: {count} of {len(self.runs)} runs: {fallback}", markup=False)
 
     def _watch(self) -> None:
         while not self.stop.wait(POLL_SECONDS):
@@ -100,6 +104,8 @@ class Progress:
         del self.unfinished[folder]
         self.runs_done += 1
         self.iterations_done += config.iterations
+        if "fallback" in info:
+            self.fallbacks[f"{info['fallback']}; their step was '{info['step']}'"] += 1
         if folder in self.tasks:
             self.bar.remove_task(self.tasks.pop(folder))
         self.console.print(

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WATCH_SECONDS = 5.0  # between two updates of --watch
-COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "host", "reason")
+COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "step", "host", "reason")
 
 
 def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
-    """One run: its state, progress, host and reason; accuracy is a fraction.
+    """One run: its state, progress, step, host and reason; accuracy is a fraction.
 
     Its state is the status that its record has, or "missing", "broken" (unreadable), "stopped" (its process died
     without recording an end) or "outdated" (recorded with other values than ``config``; the reason names them).
     """
     iterations = config.iterations if config else None
-    empty = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "host", "reason"))
+    empty = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "step", "host", "reason"))
     missing: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **empty}
     try:
         info = read_info(folder)
@@ -38,7 +38,7 @@ def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
     row = last_row(folder) or {"iteration": 0}
     total = info["config"]["iterations"]
     state = info["status"]
-    reason = info.get("reason")
+    reason = info.get("reason") or info.get("fallback")
     if state == "running" and holder(folder) is None:
         state = "stopped"
     if config and (difference := outdated(info, config)):
@@ -55,6 +55,7 @@ def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
         "accuracy": row.get("test_accuracy"),
         "images_per_second": speed,
         "seconds_left": seconds_left,
+        "step": info.get("step"),
         "host": info.get("host"),
         "reason": reason,
     }
@@ -108,6 +109,7 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
             "" if accuracy is None else f"{accuracy:.1%}",
             "" if speed is None else f"{speed:,.0f}",
             "" if seconds_left is None else f"{seconds_left / 60:,.1f} min",
+            row.get("step") or "",
             (row.get("host") or "") if row["state"] in ("running", "stopped") else "",
             row.get("reason") or "",
         )

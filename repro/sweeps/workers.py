@@ -27,7 +27,7 @@ from repro.sweeps import _compat, machine
 from repro.sweeps.jobs import Job
 from repro.sweeps.machine import Plan
 from repro.tracking import mirror
-from repro.training import lifecycle
+from repro.training import devices, lifecycle
 from repro.training.interrupts import Interrupted, interruptible
 
 POLL_SECONDS = 0.1  # between two checks for a signal
@@ -88,7 +88,9 @@ class _Run:
     def __init__(self, context: Any, index: int, slot: int, job: Job, planned: Plan, silent: Any):
         self.index, self.slot, self.job = index, slot, job
         self.receiver, sender = context.Pipe(duplex=False)
-        gpu = planned.gpus[slot % len(planned.gpus)] if planned.gpus else ""
+        gpu = planned.gpus[slot % len(planned.gpus)] or None if planned.gpus else None
+        if not planned.gpus and job.config.device == "auto" and devices.driver() is None:
+            gpu = ""  # torch might find one all the same, that the plan knows nothing of
         arguments = (job, planned.threads, gpu, _compat.version_base(), silent, sender)
         self.process = context.Process(target=_run_job, args=arguments)
         with _compat.without_main():
@@ -159,13 +161,13 @@ def start_server(composed: DictConfig) -> None:
             del os.environ[key]
 
 
-def _run_job(job: Job, threads: int, gpu: str, version_base: Any, silent: Any, sender: Connection) -> None:
+def _run_job(job: Job, threads: int, gpu: str | None, version_base: Any, silent: Any, sender: Connection) -> None:
     """In its own process: train one run as Hydra's launcher does; send the error as text, or None."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(ABORT, signal.default_int_handler)
-    if gpu:
+    if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     mirror.silent = silent
     try:

@@ -12,7 +12,7 @@ from repro.config.errors import ReproError, first_line
 from repro.data import images
 from repro.records import Record, Row, already_finished, differences, lock, move_aside, read_info
 from repro.records.files import write_whole
-from repro.training import checkpoints, memory
+from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     from repro import models
     from repro.data import batches
     from repro.tracking.mirror import Mirror
-    from repro.training import loop, steps
+    from repro.training import loop
+    from repro.training.precision import emulated
     from repro.training.state import State
 
     memory.keep_freed_memory()
@@ -54,6 +55,8 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler, which takes seconds
+        # It would also fill every tensor before it is written: twice the kernels, for the same bits.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = loop.device(config.device)
     try:
         environment = loop.environment(device)
@@ -61,8 +64,11 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
         config.dataset.digest = dataset.digest
     except (RuntimeError, AssertionError) as error:
         raise ReproError(f"device={config.device}: {first_line(error)}") from error
-    steps.choose_engine(config.engine, torch.device(device))  # refuses what this device does not have
-    if steps.emulated(config.engine.precision, device):
+    steps.require_device(config.engine, torch.device(device))
+    unusable_gpu = devices.unusable_gpu() if config.device == "auto" else None
+    if unusable_gpu:
+        log.warning("%s", unusable_gpu)
+    if emulated(config.engine.precision, device):
         advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
@@ -83,8 +89,11 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     try:
         saved_iteration, saved_seconds = state.iteration, time.monotonic()
         interval = config.checkpoint_iterations or config.iterations
-        with checkpoints.write_in_background(folder, record.sync) as save:
+        with checkpoints.write_in_background(folder, record.sync, device) as save:
             for row in loop.train(config, dataset, state):
+                if state.step and "step" not in record.info:
+                    fallback = "; ".join(filter(None, (unusable_gpu, state.fallback)))
+                    record.add(step=state.step, **({"fallback": fallback} if fallback else {}))
                 if row is not None:
                     record.append(row)
                     mirror.row(record.rows[-1])

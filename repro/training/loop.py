@@ -16,6 +16,7 @@ from repro.config.errors import ReproError, first_line
 from repro.data.batches import Batches, Data
 from repro.records import Row
 from repro.training import steps
+from repro.training.precision import autocast, tf32
 from repro.training.state import State
 
 # Pixels of a test batch: what a CPU's cache holds, what fills a GPU. Results depend on it by rounding only.
@@ -55,7 +56,7 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     if state.is_over(config):
         return
     network.train()
-    step, _ = steps.build(config, network, state.optimizer, *batches(state.iteration))
+    step, state.step, state.fallback = steps.build(config, network, state.optimizer, *batches(state.iteration))
     timed_from, start_seconds = state.iteration, time.perf_counter()
     while not state.is_over(config):
         state.loss_sum += step(*batches(state.iteration), *schedule(state.iteration))
@@ -83,7 +84,7 @@ def test(network: nn.Module, data: Data, precision: Precision) -> tuple[float, f
     device_type = data.mean.device.type
     sums = torch.zeros(2, device=data.mean.device, dtype=torch.float64)  # loss, correct
     batch_size = max(1, TEST_PIXELS.get(device_type, TEST_PIXELS["cpu"]) // data.mean[..., 0].numel())
-    with steps.tf32(precision), steps.autocast(precision, device_type):
+    with tf32(precision), autocast(precision, device_type):
         for images, labels in zip(
             data.test_images.split(batch_size), data.test_labels.split(batch_size), strict=True
         ):

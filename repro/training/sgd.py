@@ -84,6 +84,16 @@ class SGD:
         optimizer.rule = self.rule
         return optimizer
 
+    def moves(self, before: list[Tensor], lr: float, momentum: float) -> list[Tensor]:
+        """How far the last update moved the weights of each group, by the velocity ``before`` it and after it."""
+        steps = self.velocity
+        if self.nesterov:
+            both = zip(before, self.velocity, strict=True)
+            steps = [(1 + momentum) * new - momentum * old for old, new in both]
+        if self.rule is update_by_caffe:
+            return steps
+        return [lr * multiple * step for (multiple, _), step in zip(self.groups, steps, strict=True)]
+
     def velocities(self) -> list[list[Tensor]]:
         """The velocity of each parameter, by group: views of the flat buffers."""
         groups = zip(self.velocity, self.groups.values(), strict=True)

@@ -25,6 +25,8 @@ class State:
         self.iteration = 0  # updates so far
         self.tested = 0  # the iteration of the last test
         self.diverged = False  # the training loss up to the last test was not finite: no later update matters
+        self.step: str | None = None  # how an iteration is computed, known once training begins (``steps.Built``)
+        self.fallback: str | None = None
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the iterations since that test
 
     def is_over(self, config: Config) -> bool:

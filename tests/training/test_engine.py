@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from repro import models
@@ -16,10 +17,12 @@ from repro.config import Model, Precision, Update, fingerprint, from_dict, to_di
 from repro.config.errors import ReproError
 from repro.data.batches import load
 from repro.models import layers, resnet
-from repro.training import loop, steps
+from repro.training import loop, precision, steps
+from repro.training.fast import CaptureError, Fast, find_blocks
+from repro.training.plain import ByGroup, Plain
+from repro.training.precision import autocast, tf32
 from repro.training.sgd import SGD
 from repro.training.state import State
-from repro.training.steps import ByGroup, Fast, Plain
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 GENTLE = ("schedule.lr.base_lr=0.001", "schedule.lr.max_lr=0.01")  # rounding is not blown up
@@ -175,7 +178,7 @@ def test_the_running_averages_follow_the_first_group_alone():
 def test_a_cpu_takes_one_group_after_the_other(resolved):
     config, network = resolved("experiment=fig8b/tbs512", "scale=smoke"), make_network()
     config.model.bn_groups = 2
-    step, name = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
+    step, name, _ = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
     assert isinstance(step, ByGroup)
     assert name == "plain, by group"
 
@@ -185,9 +188,9 @@ def test_a_cpu_takes_one_group_after_the_other(resolved):
 )
 def test_bf16_that_a_cpu_only_emulates_is_found_out(bf16, float32, expected, monkeypatch):
     clock = itertools.chain(*([0.0, took] * 3 for took in (bf16, float32)))
-    monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert steps.emulated(Precision.bf16, "cpu") is expected
-    assert not steps.emulated(Precision.float32, "cpu")
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert precision.emulated(Precision.bf16, "cpu") is expected
+    assert not precision.emulated(Precision.float32, "cpu")
 
 
 @pytest.mark.parametrize("update", ["caffe", "torch"])
@@ -238,15 +241,15 @@ def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch,
 
     monkeypatch.setattr(steps, "_FAST", {})
     monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
-    monkeypatch.setattr(steps, "choose_engine", lambda settings, device: (True, False))
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, False))
     config = resolved("experiment=fig5b/wd_1e-3", "scale=smoke")
     network = make_network()
     optimizer = make_optimizer(network)
-    _, name = steps.build(config, network, optimizer, *make_batches(1)[0])
+    _, name, _ = steps.build(config, network, optimizer, *make_batches(1)[0])
     assert name == "compiled"
     monkeypatch.setattr(steps, "_FAST", {})
     monkeypatch.setattr(steps, "Fast", Losing)
-    _, name = steps.build(config, network, optimizer, *make_batches(1)[0])
+    _, name, _ = steps.build(config, network, optimizer, *make_batches(1)[0])
     assert name == "plain"
     assert (
         "engine.compile does not work here (ArithmeticError: its update differs from the plain step's); the run"
@@ -283,6 +286,130 @@ def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
         )
 
 
+def make_compiler(change=None):
+    """In place of torch.compile: leaves functions as they are, but for what ``change`` does to an update's
+    arguments and its optimizer."""
+
+    def compiler(function, **settings):
+        if change is None or getattr(function, "__name__", "") != "apply":
+            return function
+
+        def changed(gradients, lr, momentum, decay):
+            optimizer = function.__self__
+            nesterov = optimizer.nesterov
+            arguments = change(optimizer, gradients, lr, momentum, decay)
+            function(*(arguments or (gradients, lr, momentum, decay)))
+            optimizer.nesterov = nesterov
+
+        return changed
+
+    return compiler
+
+
+def forget_nesterov(optimizer, *arguments):
+    optimizer.nesterov = False
+
+
+def forget_momentum(optimizer, gradients, lr, momentum, decay):
+    return gradients, lr, 0 * momentum, decay
+
+
+def keep_first_lr(optimizer, gradients, lr, momentum, decay):
+    optimizer.first_lr = getattr(optimizer, "first_lr", 0.01)
+    return gradients, optimizer.first_lr, momentum, decay
+
+
+def lose_a_gradient(optimizer, gradients, lr, momentum, decay):
+    return [[0 * g if i == 3 else g for i, g in enumerate(group)] for group in gradients], lr, momentum, decay
+
+
+MISTAKES = [
+    *itertools.product([forget_nesterov, forget_momentum], Precision),
+    (keep_first_lr, Precision.float32),
+    (keep_first_lr, Precision.tf32),
+    (lose_a_gradient, Precision.float32),
+]
+
+
+@pytest.mark.parametrize("update", ["caffe", "torch"])
+@pytest.mark.parametrize(("mistake", "precision"), MISTAKES)
+def test_a_compilers_mistake_is_found(mistake, precision, update, resolved, monkeypatch, caplog):
+    config = resolved("experiment=fig8b/tbs512", "scale=smoke", f"update={update}")
+    config.engine.precision = precision
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, False))
+
+    def build(change):
+        monkeypatch.setattr(steps, "_FAST", {})
+        monkeypatch.setattr(torch, "compile", make_compiler(change))
+        network = make_network("resnet56_hyperparam")
+        optimizer = SGD(models.parameter_groups(network), weight_decay=1e-4, update=Update(update), nesterov=True)
+        return steps.build(config, network, optimizer, *make_batches(1)[0]).name
+
+    assert build(None) == "compiled"
+    assert build(mistake) == "plain"
+    assert "engine.compile does not work here (ArithmeticError: its " in caplog.text
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, float("nan")])
+def test_a_step_is_verified_with_fresh_weights_whatever_the_run_has(value, resolved, monkeypatch):
+    monkeypatch.setattr(steps, "_FAST", {})
+    monkeypatch.setattr(torch, "compile", make_compiler())
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, False))
+    network = make_network()
+    optimizer = make_optimizer(network)
+    for weights in optimizer.weights:
+        weights.fill_(value)
+    before, random = copy_values(network), torch.random.get_rng_state()
+    assert (
+        steps.build(resolved("experiment=fig5a/clr_3.0"), network, optimizer, *make_batches(1)[0])[1] == "compiled"
+    )
+    for a, b in zip(copy_values(network), before, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    assert all((velocity == 0).all() for velocity in optimizer.velocity)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    monkeypatch.setattr(torch, "compile", make_compiler(forget_momentum))
+    monkeypatch.setattr(steps, "_FAST", {})
+    assert (
+        steps.build(resolved("experiment=fig5a/clr_3.0"), network, optimizer, *make_batches(1)[0])[1]
+        == "plain, by group"
+    )
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("update", list(Update))
+def test_the_weights_move_as_the_velocity_says(update, nesterov):
+    network = make_network(dtype=torch.float64)
+    optimizer = SGD(models.parameter_groups(network), weight_decay=1e-2, update=update, nesterov=nesterov)
+    step = Plain(network, optimizer)
+    for batch, (lr, momentum) in zip(make_batches(dtype=torch.float64), SCHEDULE, strict=True):
+        weights, velocity = ([t.clone() for t in ts] for ts in (optimizer.weights, optimizer.velocity))
+        step(*batch, lr, momentum)
+        for before, move, after in zip(
+            weights, optimizer.moves(velocity, lr, momentum), optimizer.weights, strict=True
+        ):
+            torch.testing.assert_close(before - move, after)
+
+
+@pytest.mark.parametrize("name", models.networks())
+def test_blocks_of_one_shape_are_compiled_once(name, monkeypatch):
+    def regions(blocks):
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        compiler = lambda function: torch.compile(function, backend=counter, dynamic=False)  # noqa: E731
+        monkeypatch.setattr("repro.training.fast.compile_function", compiler)
+        network = models.build(name, 10, blocks=blocks, width=4, channels=1)
+        Fast(network, make_optimizer(network), *make_batches(1)[0], compiled=True)
+        return counter.frame_count
+
+    network = models.build(name, 10, blocks=3, width=4)
+    assert list(find_blocks(network)) == list(network.blocks)
+    assert regions(3) == regions(2)
+
+
+def test_a_network_without_repeated_blocks_is_one_region():
+    assert list(find_blocks(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)))) == []
+
+
 def test_what_is_asked_for_and_does_not_work_is_one_line(resolved, monkeypatch):
     config = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "engine.compile=true")
     network = make_network(groups=1)
@@ -299,6 +426,29 @@ def test_what_is_asked_for_and_does_not_work_is_one_line(resolved, monkeypatch):
         steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
 
 
+def test_a_failed_capture_costs_the_graph_alone_and_names_its_cause(resolved, monkeypatch, caplog):
+    tried = []
+
+    class Uncapturable(Fast):
+        def __init__(self, *args, graph, **kwargs):
+            tried.append((kwargs["compiled"], graph))
+            if graph:
+                raise CaptureError("ValueError: a number is needed\nand more")
+            super().__init__(*args, graph=graph, **kwargs)
+
+    monkeypatch.setattr(steps, "Fast", Uncapturable)
+    monkeypatch.setattr(steps, "_FAST", {})
+    monkeypatch.setattr(torch, "compile", make_compiler())
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, True))
+    config, network = resolved("experiment=fig5a/clr_3.0", "scale=smoke"), make_network(groups=1)
+    built = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
+    assert tried == [(True, True), (True, False)]
+    assert built[1:] == ("compiled", "engine.cuda_graph does not work here (ValueError: a number is needed)")
+    config.engine.cuda_graph = True
+    with pytest.raises(ReproError, match=r"engine.cuda_graph=true does not work here \(ValueError: a number"):
+        steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
+
+
 def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkeypatch, caplog):
     config = resolved("experiment=fig5a/clr_3.0", "scale=smoke")
     tried = []
@@ -309,19 +459,31 @@ def test_what_is_fast_by_default_and_does_not_work_is_a_warning(resolved, monkey
 
     monkeypatch.setattr(steps, "Fast", broken)
     monkeypatch.setattr(steps, "_FAST", {})
-    monkeypatch.setattr(steps, "choose_engine", lambda settings, device: (True, True))
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, True))
     network = make_network(groups=1)
     with caplog.at_level(logging.WARNING):
-        step, name = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
+        step, name, fallback = steps.build(config, network, make_optimizer(network), *make_batches(1)[0])
     assert tried == [(True, True), (False, True)]
     assert (type(step), name) == (Plain, "plain")
+    reason = "does not work here (RuntimeError: no such thing)"
+    assert fallback == f"engine.compile {reason}; engine.cuda_graph {reason}"
     assert caplog.text.count("the run continues without it") == 2
 
 
-def test_on_a_cpu_the_plain_step_is_the_default(resolved):
-    settings = resolved("experiment=fig5a/clr_3.0").engine
-    assert steps.choose_engine(settings, torch.device("cpu")) == (False, False)
-    assert steps.choose_engine(settings, torch.device("cuda"))[1]
+def test_a_cpu_computes_plainly_and_a_gpu_compiles_what_is_worth_it(resolved, monkeypatch):
+    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: name == "triton")
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+
+    def chosen(device, pixels, *overrides):
+        return steps.choose_engine(resolved("experiment=fig5a/clr_3.0", *overrides), device, pixels)
+
+    assert chosen(cpu, 1000 * 32 * 32) == (False, False)
+    assert chosen(cuda, 1000 * 32 * 32) == (True, True)
+    for scale in ("smoke", "demo"):
+        assert chosen(cuda, 125 * 8 * 8, f"scale={scale}") == (False, True)
+        assert chosen(cuda, 125 * 8 * 8, f"scale={scale}", "engine.compile=true") == (True, True)
+    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: None)
+    assert chosen(cuda, 1000 * 32 * 32) == (False, True)
 
 
 @pytest.fixture
@@ -398,8 +560,8 @@ def test_one_steps_gradients_against_float64(name, precision, memory, tolerance)
     network = make_network(name, memory=memory)
     exact_loss = F.cross_entropy(exact(images.double()), labels)
     expected = compute_gradients(exact, exact_loss)
-    with steps.tf32(precision):
-        with steps.autocast(precision, "cpu"):
+    with tf32(precision):
+        with autocast(precision, "cpu"):
             loss = F.cross_entropy(network(images).float(), labels)
         actual = compute_gradients(network, loss)
     assert loss.item() == pytest.approx(exact_loss.item(), rel=tolerance)

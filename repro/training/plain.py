@@ -1,0 +1,60 @@
+"""One iteration, computed plainly: the reference, and the same with one normalisation group after the other."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro import models
+from repro.config import Precision
+from repro.training.precision import autocast, tf32
+from repro.training.sgd import SGD
+
+Step = Callable[[Tensor, Tensor, float, float], Tensor]  # images, labels, lr, momentum -> detached loss
+
+
+def compute_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """Logits (N, classes) of images (N, C, H, W), in the dtype of the weights even under autocast."""
+    logits: Tensor = network(images)
+    return logits.to(next(network.parameters()).dtype)
+
+
+class Plain:
+    """The reference: forward pass, backward pass, update."""
+
+    def __init__(self, network: nn.Module, optimizer: SGD, precision: Precision = Precision.float32):
+        self.network, self.optimizer, self.precision = network, optimizer, precision
+
+    def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
+        """One iteration; the loss before the update, a 0-dim tensor on the device."""
+        with tf32(self.precision):
+            with autocast(self.precision, images.device.type):
+                loss = F.cross_entropy(compute_logits(self.network, images), labels)
+            loss.backward()
+            self.optimizer.step(lr, momentum)
+        return loss.detach()
+
+
+class ByGroup(Plain):
+    """The plain step with one normalisation group after the other, as if each were on its own GPU.
+
+    Groups share only the gradients. The step needs the memory of one group, more of which fits a CPU's cache.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: SGD, precision: Precision, groups: int):
+        super().__init__(network, optimizer, precision)
+        self.groups = groups
+
+    def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
+        """One iteration; the loss before the update, a 0-dim tensor on the device."""
+        losses = []
+        groups = zip(images.chunk(self.groups), labels.chunk(self.groups), strict=True)
+        with tf32(self.precision):
+            for group_index, (group_images, group_labels) in enumerate(groups):
+                with models.one_group(self.network, group_index), autocast(self.precision, images.device.type):
+                    loss = F.cross_entropy(compute_logits(self.network, group_images), group_labels) / self.groups
+                loss.backward()
+                losses.append(loss.detach())
+            self.optimizer.step(lr, momentum)
+        return torch.stack(losses).sum()
