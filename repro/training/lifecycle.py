@@ -44,7 +44,7 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     from repro import models
     from repro.data import batches
     from repro.tracking.mirror import Mirror
-    from repro.training import loop
+    from repro.training import loop, steps
     from repro.training.precision import emulated
     from repro.training.state import State
 
