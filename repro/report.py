@@ -4,20 +4,21 @@ It draws and judges the figures as ``repro.figures`` does and takes the same opt
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
+from repro import command
 
-from repro.config.errors import ReproError, run_app
-from repro.config.folders import CONF
-from repro.figures import app as figures
-from repro.figures import captions, page
-from repro.figures.captions import Table
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
-def app(composed: DictConfig) -> None:
+def app(composed: "DictConfig") -> None:
     """Draw every chosen figure and write ``<to>/<scale>/index.html``."""
+    from repro.config.errors import ReproError
+    from repro.figures import app as figures
+    from repro.figures import captions, page
+    from repro.records.files import write_whole
+
     drawn, errors = [], []
     for result in figures.figures(composed):
         if isinstance(result, str):
@@ -28,9 +29,9 @@ def app(composed: DictConfig) -> None:
     if not drawn:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     target = Path(composed.to) / composed.scale.name / "index.html"
-    target.write_text(page.page(drawn, composed.scale.name, errors), encoding="utf-8")
+    write_whole(target, page.page(drawn, composed.scale.name, errors))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
-    narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
+    narrow = captions.Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
     for figure in drawn:
         print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {page.counts(figure)}")
@@ -40,8 +41,14 @@ def app(composed: DictConfig) -> None:
 
 def main() -> None:
     """The console script ``repro-report``."""
-    figures.register_schema()
-    run_app(app)
+    command.run(_main)
+
+
+def _main() -> None:
+    from repro.figures.app import register_schema
+
+    register_schema()
+    command.hydra_app(app, "figures")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,17 @@ every run under ``multirun_outputs`` or under ``output=DIR``.
 import sys
 from pathlib import Path
 
-from repro.sweeps import states
+from repro import command
 
 
 def main() -> None:
     """The console script ``repro-status``."""
+    command.run(_main)
+
+
+def _main() -> None:
+    from repro.sweeps import states
+
     arguments = [a for a in sys.argv[1:] if a not in ("--json", "--watch")]
     mode = "json" if "--json" in sys.argv else "watch" if "--watch" in sys.argv else "table"
     if {"--help", "-h"} & set(arguments):
@@ -30,7 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

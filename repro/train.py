@@ -2,44 +2,41 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from repro import command
 
-from repro.config import register_schema, resolve
-from repro.config.errors import ReproError, run_app
-from repro.config.folders import CONF
-from repro.sweeps.arguments import expand_sweep
-from repro.training.lifecycle import run
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def app(composed: DictConfig) -> None:
+def app(composed: "DictConfig") -> None:
     """One run, in the folder that Hydra made for it."""
-    try:
-        run(resolve(composed), Path(HydraConfig.get().runtime.output_dir))
-    except ReproError as error:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # the sweep reports it
-        sys.exit(f"error: {error}")
+    from hydra.core.hydra_config import HydraConfig
+
+    from repro.config import resolve
+    from repro.training.lifecycle import run
+
+    run(resolve(composed), Path(HydraConfig.get().runtime.output_dir))
 
 
 def main() -> None:
     """The console script ``repro-train``."""
+    command.run(_main, "interrupted; run the same command again to resume")
+
+
+def _main() -> None:
+    from repro.config import register_schema
+    from repro.sweeps.arguments import expand_sweep
+
     if "--dry-run" in sys.argv:
         from repro.sweeps import sweeper
 
         sweeper.show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
-    else:
-        register_schema()
-        run_app(_app)
-
-
-def _app() -> None:
+        return
+    register_schema()
     sys.argv[1:] = expand_sweep(sys.argv[1:])
-    app()
+    command.hydra_app(app, "train")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def digest(dataset: Dataset) -> str | None:
         return _digest_packaged(dataset.name)
     entry = _cache_entry(dataset, image_set)
     try:
-        return (entry / "digest").read_text().strip() if entry else None
+        return (entry / "digest").read_text(encoding="utf-8").strip() if entry else None
     except OSError:
         return None
 
@@ -172,7 +172,7 @@ def _write_cache(entry: Path, arrays: Arrays) -> None:
     try:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
-        (partial / "digest").write_text(_digest_arrays(arrays) + "\n")
+        (partial / "digest").write_text(_digest_arrays(arrays) + "\n", encoding="utf-8")
         if not entry.exists():
             partial.rename(entry)
     finally:

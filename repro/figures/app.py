@@ -7,7 +7,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import hydra
 from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -15,11 +14,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from repro import command
 from repro.config import Replicates, Scale
-from repro.config.errors import ReproError, one_line, run_app
+from repro.config.errors import ReproError, one_line
 from repro.config.folders import CONF, cache_folder
 from repro.figures import captions
 from repro.figures.captions import Drawn
+from repro.records.files import write_whole
 from repro.tracking import server
 
 if TYPE_CHECKING:
@@ -85,7 +86,6 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="figures_schema", node=App)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
 def app(composed: DictConfig) -> None:
     """Draw every chosen figure; say what it shows and what is missing."""
     errors = []
@@ -223,9 +223,10 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     tables = [table for table in tables if table.rows]
     drawn = Drawn(name, figure, figure_runs, target, subtitle, exact, tables, judged, notes, errors)
     # The same runs give the same files on every machine: a speed stays in its record and in the report.
-    figure_runs.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
-    judged.to_csv(f"{target}.claims.csv", index=False)
-    Path(f"{target}.md").write_text(captions.caption(drawn))
+    rows = figure_runs.frame.drop(columns="images_per_second")
+    write_whole(Path(f"{target}.csv"), rows.to_csv(index=False))
+    write_whole(Path(f"{target}.claims.csv"), judged.to_csv(index=False))
+    write_whole(Path(f"{target}.md"), captions.caption(drawn))
     if config.wandb.artifact:
         from repro.tracking import mirror
 
@@ -298,6 +299,6 @@ def written(drawn: Drawn) -> list[Path]:
 
 
 def main() -> None:
-    """The console script ``repro-figures``."""
+    """The Hydra app, as a command."""
     register_schema()
-    run_app(app)
+    command.hydra_app(app, "figures")

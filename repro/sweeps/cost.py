@@ -81,7 +81,7 @@ class Estimate:
 def read_benchmark() -> dict[str, Any] | None:
     """The last benchmark of this machine; None if it is missing or cannot be read."""
     try:
-        benchmark = json.loads((cache_folder() / BENCHMARK_FILE).read_text())
+        benchmark = json.loads((cache_folder() / BENCHMARK_FILE).read_text(encoding="utf-8"))
         return benchmark if isinstance(benchmark["rows"], list) and benchmark["rows"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -112,7 +112,7 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int]]:
         version.update(path.read_bytes())
     file = cache_folder() / "sizes.json"
     try:
-        cached: dict[str, Any] = json.loads(file.read_text())
+        cached: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         cached = {}
     keys = {
@@ -125,7 +125,9 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int]]:
         command = [sys.executable, "-m", "repro.models.size"]
         user_module = any(":" in shape.model for shape in missing)  # imported from the current folder
         folder = None if user_module else Path(__file__).parents[2]
-        done = subprocess.run(command, input=arguments, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(
+            command, input=arguments, capture_output=True, encoding="utf-8", errors="replace", cwd=folder
+        )
         if done.returncode:
             raise ReproError((done.stderr.strip().splitlines() or ["a network's size cannot be counted"])[-1])
         cached |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)

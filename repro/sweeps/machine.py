@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from repro.config import Config
+from repro.resources import cores as cores
+from repro.resources import free_memory as free_memory
 
 DEVICES = Path("/dev")
 DRIVERS = ["nvidia[0-9]*", "nvidiactl", "dxg", "kfd"]  # device files of the NVIDIA, WSL and AMD drivers
@@ -56,13 +58,6 @@ def plan(config: Config, jobs: int) -> Plan:
     return Plan(workers, threads, list(memory_by_gpu), free_mb=free_mb)
 
 
-def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def gpus(device: str) -> dict[str, float | None]:
     """The GPUs that runs with this ``device`` may use, and the free megabytes of each, None where unknown.
 
@@ -76,7 +71,7 @@ def gpus(device: str) -> dict[str, float | None]:
     # Another process asks torch, only if there is a driver: a process that forks must not start CUDA, and torch
     # takes seconds to import.
     command = [sys.executable, "-c", "from repro.sweeps import machine; machine.print_free_memory()"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     words = done.stdout.split() if done.returncode == 0 else []
     free_mb = [None if word == EXCLUSIVE else float(word) for word in words]
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -95,12 +90,3 @@ def print_free_memory() -> None:
             driver.cuInit(0)
             driver.cuDeviceGetAttribute(ctypes.byref(mode), compute_mode, index)
         print(EXCLUSIVE if mode.value else torch.cuda.mem_get_info(index)[0] / 2**20)
-
-
-def free_memory() -> float | None:
-    """Megabytes of main memory that processes can still take without swapping; None if the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None

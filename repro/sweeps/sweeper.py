@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,9 +21,9 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from repro import command
 from repro.config import fingerprint, register_schema
-from repro.config.errors import ReproError, no_launcher, run_app
-from repro.config.folders import CONF
+from repro.config.errors import ReproError, no_launcher
 from repro.records import already_finished
 from repro.sweeps import _compat, cost, machine, states
 from repro.sweeps.arguments import expand_sweep
@@ -118,14 +117,9 @@ def show(arguments: list[str], how: str) -> None:
     if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
         alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *alone, *arguments]
-    app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)
-
-    def shown() -> None:
-        sys.argv[1:] = [*expand_sweep(arguments), "hydra.job.name=train", f"hydra.sweeper.show={how}"]
-        app()
-
     register_schema()
-    run_app(shown)
+    sys.argv[1:] = [*expand_sweep(arguments), f"hydra.sweeper.show={how}"]
+    command.hydra_app(_nothing, "train")
 
 
 def _nothing(composed: DictConfig) -> None:
