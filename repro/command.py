@@ -67,7 +67,7 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from repro.config.folders import CONF
+    from repro.config.folders import CONF, expand_home
 
     def told(composed: "DictConfig") -> object:
         try:
@@ -77,6 +77,7 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
                 raise  # the sweep names it
             fail(error)  # Hydra would print a line of its own first
 
+    sys.argv[1:] = map(expand_home, sys.argv[1:])
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(told)()
 
 

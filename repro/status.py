@@ -16,9 +16,10 @@ def main() -> None:
 
 
 def _main() -> None:
+    from repro.config.folders import expand_home
     from repro.sweeps import states
 
-    arguments = [a for a in sys.argv[1:] if a not in ("--json", "--watch")]
+    arguments = [expand_home(a) for a in sys.argv[1:] if a not in ("--json", "--watch")]
     mode = "json" if "--json" in sys.argv else "watch" if "--watch" in sys.argv else "table"
     if {"--help", "-h"} & set(arguments):
         print(__doc__)

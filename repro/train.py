@@ -15,9 +15,13 @@ def app(composed: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from repro.config import resolve
+    from repro.config.folders import settled
+    from repro.records import naming
     from repro.training.lifecycle import run
 
-    run(resolve(composed), Path(HydraConfig.get().runtime.output_dir))
+    hydra_config = HydraConfig.get()
+    config = settled(resolve(composed), hydra_config)
+    run(config, Path(hydra_config.runtime.output_dir), naming.changes(composed, hydra_config))
 
 
 def main() -> None:
@@ -27,6 +31,7 @@ def main() -> None:
 
 def _main() -> None:
     from repro.config import register_schema
+    from repro.records import naming
     from repro.sweeps.arguments import expand_sweep
 
     if "--dry-run" in sys.argv:
@@ -35,6 +40,7 @@ def _main() -> None:
         sweeper.show([a for a in sys.argv[1:] if a != "--dry-run"], "cost")
         return
     register_schema()
+    naming.register()
     sys.argv[1:] = expand_sweep(sys.argv[1:])
     command.hydra_app(app, "train")
 

@@ -14,12 +14,14 @@ from PIL import Image
 
 from repro import config
 from repro.config import folders
+from repro.records import naming
 
 
 @pytest.fixture(scope="session")
 def composed():
     """A function: command-line overrides -> the composed configuration, with Hydra's own part."""
     config.register_schema()
+    naming.register()
     with initialize_config_dir(str(folders.CONF), version_base="1.3"):
 
         def make(*overrides):

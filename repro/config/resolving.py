@@ -19,6 +19,7 @@ def resolve(composed: Any) -> Config:
         config = cast(Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ReproError(one_line(error)) from None
+    config.model.options = config.model.options or None  # as records without options have it
     scale = config.scale
     for key in ("iterations", "batch"):
         factor = getattr(scale, key)

@@ -63,7 +63,7 @@ class Model:
     classifier_bias_lr: float = 2.0
     classifier_bias_decay: float = 0.0
     nesterov: bool = False
-    options: dict[str, Any] | None = None  # further arguments of the network's function
+    options: dict[str, Any] | None = field(default_factory=dict)  # further arguments of the network's function
 
 
 @dataclass

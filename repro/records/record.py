@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from io import FileIO
@@ -43,11 +43,13 @@ class Record:
         config: Config,
         environment: Mapping[str, Any] | None = None,
         iteration: int | None = None,
+        changes: Sequence[str] = (),
     ):
         """Say in ``run.json`` that a run begins, in place of an unfinished one.
 
-        The rows that are there stay as they are until ``start``, which follows at once where ``environment`` is
-        given. Before that, whatever fails can be recorded already.
+        ``changes`` is what the run changes in its experiment (``naming.changes``). The rows that are there stay as
+        they are until ``start``, which follows at once where ``environment`` is given. Before that, whatever fails
+        can be recorded already.
         """
         self.folder = folder
         self._clock, self._wall = time.monotonic(), 0.0
@@ -65,6 +67,7 @@ class Record:
             "curve": config.curve,
             "seed": config.seed,
             "variant": variant(folder, config),
+            "overrides": list(changes),
             "fingerprint": fingerprint(known),
             "protocol": PROTOCOL,
             "status": "running",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from repro import records, schedules
 from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
+from repro.records import naming
 from repro.records.record import broken, read_history, read_info
 from repro.records.types import FINISHED, Info, Row
 
@@ -58,21 +59,25 @@ class _Run:
 def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
     """The runs on disk of ``curves``: name -> the folder that holds its ``seed<k>`` folders.
 
-    With ``variants``, what a command line overrode beyond the experiment makes a curve of its own, named after
-    its folder.
+    With ``variants``, what a command line changed in the experiment makes a curve of its own, named after it.
     """
     runs, errors = [], []
     for curve, folder in curves.items():
-        for name, seed, path in _folders(curve, folder, variants):
+        for variant, seed, path in _folders(folder, variants):
             try:
                 info = read_info(path)
             except ReproError as error:
                 errors.append(str(error))
                 continue
             if info is not None:
+                name = _variant_name(curve, variant, info)
                 runs.append(_Run(name, seed, str(path), info, partial(read_history, path)))
+    notes: list[str] = []
+    if variants:
+        runs, notes = _newest(_one_name(runs))
     loaded = _assembled(runs)
     loaded.broken[:0] = errors
+    loaded.notes = notes
     return loaded
 
 
@@ -95,9 +100,9 @@ def pulled(
         variant = f.info.get("variant") or ""
         for name, home in curves.items():
             if home == f.info["curve"] and (variant == suffix or (variants and variant.startswith(suffix))):
-                name = name if variant == suffix else f"{name}, {variant.replace(',', ', ')}"
+                name = _variant_name(name, "" if variant == suffix else variant, f.info)
                 runs.append(_Run(name, f.info["seed"], f.name, f.info, f.rows))
-    chosen, notes = _newest(runs)
+    chosen, notes = _newest(_one_name(runs))
     assembled = _assembled(chosen)
     assembled.notes = notes
     assembled.counts = (
@@ -105,6 +110,21 @@ def pulled(
         f"{len(runs)} of those with its overrides"
     )
     return assembled
+
+
+def _variant_name(curve: str, variant: str, info: Info) -> str:
+    """``curve``, and what a run changes in it if its folder is named after that."""
+    changed = (info.get("overrides") or naming.split(variant)) if variant else []
+    return ", ".join([curve, *changed])
+
+
+def _one_name(runs: list[_Run]) -> list[_Run]:
+    """The runs, each under the shortest of its names: folders of one run may have been spelled differently."""
+    names: dict[tuple[str, ...], str] = {}
+    keys = [(run.curve.split(", ")[0], run.info.get("curve", ""), run.info.get("fingerprint", "")) for run in runs]
+    for key, run in zip(keys, runs, strict=True):
+        names[key] = min(names.get(key, run.curve), run.curve, key=len)
+    return [replace(run, curve=names[key]) if key[-1] else run for key, run in zip(keys, runs, strict=True)]
 
 
 def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
@@ -118,9 +138,9 @@ def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
         several.sort(key=lambda run: (run.info["status"] in FINISHED, run.info["started"], run.info["attempt"]))
         newest = several[-1]
         finished = [run for run in several if run.info["status"] in FINISHED]
-        if len({(run.info["fingerprint"], run.info.get("digest")) for run in finished}) > 1:
+        if len({(run.info.get("fingerprint"), run.info.get("digest")) for run in finished}) > 1:
             names = ", ".join(run.name for run in finished)
-            configured = len({run.info["fingerprint"] for run in finished}) > 1
+            configured = len({run.info.get("fingerprint") for run in finished}) > 1
             what = "configuration" if configured else "results"
             notes.append(
                 f"note: {curve} seed {seed}: {len(finished)} finished runs differ in {what} ({names}); "
@@ -174,15 +194,16 @@ def _assembled(runs: list[_Run]) -> Runs:
 def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
     """The runs (by curve and seed) whose values ``conf/`` no longer has, and what differs, in words.
 
-    A run is held against its experiment at this scale with the overrides that its folder is named after.
+    A run is held against its experiment at this scale with what it was said to change.
     """
     expected: dict[tuple[str, ...], DictConfig | str] = {}
     problems = {}
     for (curve, seed), info in loaded.info.items():
         if "fingerprint" not in info:
             continue
-        names = re.split(r",(?=[\w./@~+]+=)", info.get("variant") or "")
-        overrides = (f"experiment={info['curve']}", f"scale={scale}", *filter(None, names))
+        changed = info.get("overrides") or naming.split(info.get("variant") or "")
+        keys = (f"++{change}" if "." in change.partition("=")[0] else change for change in changed)  # or added
+        overrides = (f"experiment={info['curve']}", f"scale={scale}", *keys)
         if overrides not in expected:
             try:
                 expected[overrides] = catalogue.composed(*overrides)
@@ -254,13 +275,13 @@ def at(frame: pd.DataFrame, loaded: Runs, curve: str, y: str, iteration: int | N
     return nearest
 
 
-def _folders(curve: str, folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
+def _folders(folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
+    """Variant ("" for none), seed and folder of every run under a curve's folder."""
     folders = []
     for path in folder.glob("**/run.json" if variants else "seed*/run.json"):
         if match := re.fullmatch(r"seed(\d+)", path.parent.name):
             variant = path.parent.parent.relative_to(folder).as_posix()
-            name = curve if variant == "." else f"{curve}, {variant.replace(',', ', ')}"
-            folders.append((name, int(match[1]), path.parent))
+            folders.append((variant.removeprefix("."), int(match[1]), path.parent))
     return sorted(folders)
 
 

@@ -18,7 +18,8 @@ class Row(TypedDict):
 class _Begun(TypedDict):
     curve: str  # <figure>/<curve>
     seed: int
-    variant: str  # what the folder's name says beyond scale, curve and seed: the further overrides
+    variant: str  # what the folder's name says beyond scale, curve and seed
+    overrides: list[str]  # what that stands for: what the run changes in its experiment; earlier records lack it
     fingerprint: str  # repro.config.fingerprint
     protocol: int  # repro.config.PROTOCOL
     status: str  # "running"; at the end "finished", "diverged", "failed" or "interrupted"

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from repro import command
 from repro.config import fingerprint, register_schema
 from repro.config.errors import ReproError, no_launcher
-from repro.records import already_finished
+from repro.records import already_finished, naming
 from repro.sweeps import _compat, cost, machine, states
 from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import QUIET, Composer, Job
@@ -78,7 +78,7 @@ class Sweeper:
         """Launch through Hydra's own interface, by overrides."""
         try:
             with Progress([(job.folder, job.config) for job in jobs]):
-                overrides = [[*job.overrides, QUIET] for job in jobs]
+                overrides = [[*job.overrides, QUIET, *job.in_its_folder] for job in jobs]
                 return list(self.launcher.launch(overrides, initial_job_idx=0))
         except Exception as error:
             reason = (str(error).strip() or "no reason given").splitlines()[0]
@@ -89,10 +89,15 @@ class Sweeper:
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
         """The overrides of every job; arguments replace the sweep's ``params`` of the same key."""
-        values: dict[str, list[str]] = {}
+        values: list[tuple[str, list[str]]] = []
         parser = OverridesParser.create(config_loader=self.loader)
-        params = [f"{key}={value}" for key, value in self.params.items()]
-        for override in parser.parse_overrides([*params, *arguments]):
+        typed = parser.parse_overrides(arguments)
+        params = [
+            f"{key}={value}"
+            for key, value in self.params.items()
+            if key not in {o.get_key_element() for o in typed}
+        ]
+        for override in [*parser.parse_overrides(params), *typed]:
             key = override.get_key_element()
             if key == "experiment":
                 choices = expand_experiments(override, self.loader)
@@ -104,9 +109,12 @@ class Sweeper:
                 raise ReproError(f"{override.input_line}: an interval cannot be swept; list its values")
             if not choices:
                 raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
-            values[key] = choices
-        for combination in itertools.product(*values.values()):
-            yield [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
+            if not isinstance(override.value(), dict):  # as in one run, a dictionary adds to what was said before
+                values = [(other, said) for other, said in values if other != key]
+            values.append((key, choices))
+        keys = [key for key, _ in values]
+        for combination in itertools.product(*(choices for _, choices in values)):
+            yield [f"{key}={value}" for key, value in zip(keys, combination, strict=True)]
 
 
 def show(arguments: list[str], how: str) -> None:
@@ -118,6 +126,7 @@ def show(arguments: list[str], how: str) -> None:
         alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *alone, *arguments]
     register_schema()
+    naming.register()
     sys.argv[1:] = [*expand_sweep(arguments), f"hydra.sweeper.show={how}"]
     command.hydra_app(_nothing, "train")
 

@@ -202,7 +202,7 @@ def _train(job: Job, threads: int, version_base: Any) -> str | None:
 
     def task(composed: DictConfig) -> None:
         # job.config, not composed: the environment may differ here, and a run trains what the sweep resolved.
-        lifecycle.run(job.config, Path(HydraConfig.get().runtime.output_dir))
+        lifecycle.run(job.config, Path(HydraConfig.get().runtime.output_dir), job.changes)
 
     with contextlib.suppress(OSError):  # prints and crash reports go to the log
         job.folder.mkdir(parents=True, exist_ok=True)

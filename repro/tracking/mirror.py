@@ -17,10 +17,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from repro.config import Mode, Tracking, from_dict
+from repro.config import Config, Mode, Tracking, from_dict
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import ENDING, FINISHED, read_history
+from repro.records.naming import shortened
 from repro.tracking.pull import offline_file
 from repro.tracking.server import Project, find_project, first_line
 
@@ -118,7 +119,7 @@ def started(info: Mapping[str, Any], folder: Path, project: Project, online: boo
         entity=project.entity,
         project=project.name,
         dir=folder,
-        name=f"{config.curve}{f', {variant}' if variant else ''} seed {config.seed}",
+        name=_name(config, variant),
         group=config.curve,
         job_type="train",
         tags=[tag[:64] for tag in dict.fromkeys((figure, config.curve, scale.name, config.replicates.value))],
@@ -137,6 +138,12 @@ def started(info: Mapping[str, Any], folder: Path, project: Project, online: boo
         failed = int(run.summary.get("status") not in FINISHED)
     finally:
         run.finish(exit_code=failed)
+
+
+def _name(config: Config, variant: str) -> str:
+    """What W&B calls a run; it takes 128 characters."""
+    seed = f" seed {config.seed}"
+    return shortened(f"{config.curve}{f', {variant}' if variant else ''}", 128 - len(seed)) + seed
 
 
 def ending(info: Mapping[str, Any]) -> dict[str, Any]:

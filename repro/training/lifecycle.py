@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 LOG = "train.log"  # Hydra's, in a run's folder
 
 
-def run(config: Config, folder: Path) -> None:
+def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     """Train ``config`` and leave the record, weights and W&B mirror in ``folder``.
+
+    ``changes`` is what the run changes in its experiment, for the record (``records.naming.changes``).
 
     A finished run of the same configuration is kept; an unfinished one resumes from its last checkpoint.
     Divergence is a result, not an error. SIGINT, SIGTERM and SIGUSR2 end the run with a checkpoint and raise
@@ -33,39 +35,39 @@ def run(config: Config, folder: Path) -> None:
         try:
             images.identify(config.dataset)
         except ReproError as error:
-            _record_failure(config, folder, str(error))
+            _record_failure(config, folder, changes, str(error))
             raise
         if already_finished(folder, config):
             log.info("%s is already finished; force=true trains it again", folder)
         else:
             if config.force:
                 move_aside(folder)
-            record = _begin(config, folder)
+            record = _begin(config, folder, changes)
             with contextlib.ExitStack() as at_end, _recorded(record):
                 _train(config, folder, signals, record, at_end)
             if signals:
                 raise Interrupted(signals[0])  # too late for this run, but it ends the sweep
 
 
-def refuse(config: Config, folder: Path, reason: str) -> None:
+def refuse(config: Config, folder: Path, changes: Sequence[str], reason: str) -> None:
     """Record that a run cannot start, and why; what is finished, or trained by another process, stays as it is."""
     with contextlib.suppress(OSError, ReproError), lock.locked(folder):
-        _record_failure(config, folder, reason)
+        _record_failure(config, folder, changes, reason)
 
 
-def _record_failure(config: Config, folder: Path, reason: str) -> None:
+def _record_failure(config: Config, folder: Path, changes: Sequence[str], reason: str) -> None:
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED:
-        _end(_begin(config, folder), "failed", reason)
+        _end(_begin(config, folder, changes), "failed", reason)
 
 
-def _begin(config: Config, folder: Path) -> Record:
+def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
     """The record of a run that begins; what another configuration left, which it must not resume from, goes."""
     info = read_info(folder)
     if info is None or differences(info, config):
         checkpoints.clear(folder)
         (folder / "history.jsonl").unlink(missing_ok=True)
-    return Record(folder, config)
+    return Record(folder, config, changes=changes)
 
 
 def _end(record: Record, status: str, reason: str | None = None) -> None:

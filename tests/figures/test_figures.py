@@ -230,6 +230,8 @@ def test_replicates_have_their_own_folder(tmp_path, run_app):
 def test_variants_are_curves_of_their_own(fig5b, run_app):
     home = fig5b / "multirun_outputs/demo/fig5a/clr_3.0/regularization.weight_decay=0.5"
     write_run(home / "seed0", [(0, 0.1), (4, 0.2)])
+    for path in fig5b.rglob("run.json"):
+        path.write_text(json.dumps({"started": "2026", "attempt": 1, **json.loads(path.read_text())}))
     done = run_app("figures", "figure=fig5a", "scale=demo", "variants=true", "formats=[png]")
     assert done.returncode == 0, done.stderr
     frame = pd.read_csv(fig5b / "paper_figures/demo/fig5a.csv")

@@ -1,0 +1,166 @@
+"""One run, one name: what a run changes in its experiment, in canonical text. No torch here.
+
+A run's folder, its name in Weights & Biases and the curve of a variant are made of it, whichever command composed
+the run. Values that equal the experiment's own, and keys that say only where and how a run happens, name nothing.
+"""
+
+import copy
+import hashlib
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from repro.config import CIRCUMSTANCES, Config, catalogue, resolve
+from repro.config.errors import ReproError
+from repro.records.record import differences, read_info
+
+LONGEST = 255  # bytes of a folder's name
+APART = ("experiment", "scale", "seed", "sweep")  # the folders above and below, and what only launches
+_Leaves = dict[str, tuple[Any, Any]]  # dotted key -> its value as written and resolved
+
+
+def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
+    """What a composed configuration changes in its experiment at its scale; ``hydra`` is Hydra's part of it.
+
+    Sorted overrides ``key=value`` that compose the same run. A group is named by its choice, and what else was
+    changed by its keys. Raises what Hydra raises.
+    """
+    choices = hydra.runtime.choices  # group -> option
+    typed = {o.lstrip("+~").partition("=")[0].partition("@")[0] for o in hydra.overrides.task}
+    typed -= {*APART, *CIRCUMSTANCES}
+    if not typed:
+        return []
+    chosen = (f"experiment={choices['experiment']}", f"scale={choices['scale']}")
+    own = _leaves_of(*chosen)
+    groups = [f"{key}={choices[key]}" for key in sorted(typed) if key in choices]
+    groups = [group for group in groups if _leaves_of(*chosen, group) != own]
+    base = _leaves_of(*chosen, *groups) if groups else own
+    changed = []
+    for key, (written, value) in _leaves(composed).items():
+        base_written, base_value = base.get(key, (None, None))
+        if key not in base or (written != base_written and value != base_value):
+            changed.append(f"{key}={_text(value)}")
+    return sorted([*groups, *changed])
+
+
+def folder_name(changes: Iterable[str]) -> str:
+    """``changes`` as the name of one folder, "" for none; a name past 255 bytes ends in a hash of the whole."""
+    return shortened(",".join(changes).replace("/", "%2F"), LONGEST)
+
+
+def shortened(name: str, longest: int) -> str:
+    """``name``, or where it is longer than ``longest`` bytes its beginning and twelve digits of its hash."""
+    encoded = name.encode()
+    if len(encoded) <= longest:
+        return name
+    begin = encoded[: longest - 13].decode(errors="ignore")
+    return f"{begin}-{hashlib.sha256(encoded).hexdigest()[:12]}"
+
+
+def split(variant: str) -> list[str]:
+    """The overrides that a folder is named after, in canonical text."""
+    parts = re.split(r",(?=[\w./@~+]+=)", variant.replace("%2F", "/")) if variant else []
+    return sorted(map(_canonical, parts))
+
+
+def existing(home: Path, name: str, config: Config) -> str:
+    """``name``, or the other name under which this very run lies in ``home``, the folder of its curve.
+
+    Names were once as the command line spelled them.
+    """
+    seed = f"seed{config.seed}"
+    if not home.is_dir() or (home / name / seed / "run.json").exists():
+        return name
+    for path in sorted(home.glob(f"**/{seed}/run.json")):
+        with suppress(ReproError, OmegaConfBaseException, KeyError, TypeError):
+            info = read_info(path.parent)
+            if info is not None and not differences(info, config):
+                return path.parent.parent.relative_to(home).as_posix()
+    return name
+
+
+def register() -> None:
+    """Make ``${variant:}`` known to OmegaConf: the folder between a run's curve and its seed."""
+
+    def variant(*, _root_: DictConfig) -> str:
+        try:
+            name = folder_name(changes(_root_, _root_.hydra))
+        except HydraException:  # composing the run itself fails for the same reason, and says so
+            return ""
+        task = copy.copy(_root_)
+        with open_dict(task):
+            del task["hydra"]
+        home = Path(_root_.output).expanduser() / _root_.scale.name / _root_.curve
+        with suppress(ReproError):  # the run itself raises it
+            return existing(home, name, resolve(task))
+        return name
+
+    OmegaConf.register_new_resolver("variant", variant, replace=True)
+    OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(path).expanduser()), replace=True)
+
+
+def _leaves_of(*overrides: str) -> _Leaves:
+    return _compose_leaves(GlobalHydra.instance().hydra, overrides)
+
+
+@lru_cache(maxsize=256)
+def _compose_leaves(hydra: object, overrides: tuple[str, ...]) -> _Leaves:
+    """What ``overrides`` compose; ``hydra`` has the search path, and makes the cache that app's alone."""
+    return _leaves(catalogue.composed(*overrides))
+
+
+def _leaves(node: DictConfig) -> _Leaves:
+    """The keys that say what a run is, all but Hydra's part."""
+    found: _Leaves = {}
+
+    def walk(values: dict[Any, Any], prefix: str) -> None:
+        for name, value in values.items():
+            key = f"{prefix}{name}"
+            if isinstance(value, dict) and key != "hydra":
+                walk(value, f"{key}.")
+            elif key not in (*CIRCUMSTANCES, *APART, "hydra"):
+                interpolated = isinstance(value, str) and "${" in value
+                found[key] = value, OmegaConf.select(node, key) if interpolated else value
+
+    walk(cast(dict[Any, Any], OmegaConf.to_container(node, resolve=False, enum_to_str=True)), "")
+    return found
+
+
+def _canonical(override: str) -> str:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        return f"{parsed.get_key_element()}={_text(parsed.value())}"
+    except HydraException:  # a text that is no override stays what it is
+        return override
+
+
+def _text(value: Any) -> str:
+    """A value as Hydra's grammar reads it, in one spelling: 0.001 for 1e-3, 2 for 2.0."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, list | tuple | ListConfig):
+        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, dict | DictConfig):
+        return "{" + ",".join(f"{k!s}:{_text(v)}" for k, v in value.items()) + "}"
+    text = str(value)
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.:/@%-]*", text):
+        quoted = text.replace("'", "\\'")
+        return f"'{quoted}'"
+    return text

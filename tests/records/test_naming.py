@@ -1,0 +1,117 @@
+"""One run, one name, whichever command composed it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from repro.records import naming, read_info, runs
+from repro.records.record import Record
+
+CLR = "experiment=fig5a/clr_3.0"
+
+
+@pytest.fixture
+def named(composed):
+    """A function: overrides -> what the run changes in its experiment."""
+
+    def make(*overrides):
+        cfg = composed(*overrides)
+        return naming.changes(cfg, cfg.hydra)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["regularization.weight_decay=1e-3"], ["regularization.weight_decay=0.001"]),
+        (["regularization.weight_decay=.001"], ["regularization.weight_decay=0.001"]),
+        (["schedule.lr.max_lr=2.0"], ["schedule.lr.max_lr=2"]),
+        (["schedule.lr={max_lr:2}", "schedule.lr={base_lr:0.2}"], ["schedule.lr.base_lr=0.2", "schedule.lr.max_lr=2"]),
+        (["test_every=50", "batch_size=64"], ["batch_size=64", "test_every=50"]),
+        (["replicates=author"], ["replicates=author"]),
+        (["model.nesterov=True"], ["model.nesterov=true"]),
+        (["dataset=cifar100"], ["dataset=cifar100"]),
+        (["schedule=onecycle", "schedule.lr.max_lr=3.0"], ["schedule=onecycle"]),
+        (["schedule=onecycle", "schedule.lr.max_lr=2"], ["schedule.lr.max_lr=2", "schedule=onecycle"]),
+        (["+model.options.depth=3"], ["model.options.depth=3"]),
+        # What the experiment has anyway, and what is not part of what a run is, names nothing.
+        (["regularization.weight_decay=1e-4", "schedule.lr.max_lr=3", "model.bn_groups=8"], []),
+        (["schedule=triangular", "model=resnet56_superconv", "dataset=cifar10"], []),
+        (["tracking=disabled", "threads=1", "device=cpu", "seed=3", "scale.note=x", "dataset.root=/x/y"], []),
+    ],
+)  # fmt: skip
+def test_a_run_is_named_after_what_it_changes(named, typed, expected):
+    assert named(CLR, *typed) == expected
+
+
+def test_a_name_composes_the_run_again(named, resolved):
+    typed = [
+        "regularization.weight_decay=1e-3",
+        "schedule.lr={max_lr:2}",
+        "model.init=xavier",
+        "dataset.train_images=99",
+    ]
+    changes = named(CLR, "scale=quick", *typed)
+    assert naming.split(naming.folder_name(changes)) == changes
+    assert resolved(CLR, "scale=quick", *changes) == resolved(CLR, "scale=quick", *typed)
+
+
+def test_a_derived_value_is_not_named(named):
+    assert named("experiment=fig15a/wd_1e-4", "iterations=2000") == ["iterations=2000"]
+
+
+def test_a_long_name_ends_in_a_hash(named):
+    changes = [f"model.options.a_long_name_of_an_option_{k}={k}" for k in range(10)]
+    name = naming.folder_name(named(CLR, *(f"+{change}" for change in changes)))
+    assert len(name.encode()) == naming.LONGEST
+    assert name != naming.folder_name([*changes[:-1], "model.options.a_long_name_of_an_option_9=8"])
+    assert naming.shortened("ä" * 100, 128).encode()[:115].decode() == "ä" * 57 + "-"
+
+
+def test_a_folder_of_another_spelling_is_found(composed, resolved):
+    for typed in ("regularization.weight_decay=1e-3", "regularization.weight_decay=1e-4"):
+        config = resolved(CLR, "scale=smoke", typed)
+        Record(home() / typed / "seed0", config, {})
+    typed = composed(CLR, "scale=smoke", "regularization.weight_decay=0.001")
+    assert typed.hydra.run.dir.endswith("/clr_3.0/regularization.weight_decay=1e-3/seed0")
+    own = composed(CLR, "scale=smoke")
+    assert own.hydra.run.dir.endswith("/clr_3.0/regularization.weight_decay=1e-4/seed0")
+    Record(home() / "seed0", resolved(CLR, "scale=smoke"), {})
+    assert composed(CLR, "scale=smoke").hydra.run.dir.endswith("/clr_3.0//seed0")
+
+
+def test_two_folders_of_one_run_are_one_curve(resolved):
+    for folder in ("", "regularization.weight_decay=1e-4/", "regularization.weight_decay=1e-3/",
+                   "regularization.weight_decay=0.001/"):  # fmt: skip
+        record = Record(home() / f"{folder}seed0", resolved(CLR, "scale=smoke", *filter(None, [folder[:-1]])), {})
+        record.append({"iteration": 0, "test_accuracy": 0.5})
+        record.finish("finished")
+    loaded = runs.local({"clr_3.0": home()}, variants=True)
+    assert sorted(loaded.info) == [("clr_3.0", 0), ("clr_3.0, regularization.weight_decay=0.001", 0)]
+    assert not runs.outdated(loaded, "smoke")
+
+
+def test_a_shortened_name_is_held_against_its_experiment(named, composed, resolved):
+    overrides = [f"+model.options.a_long_name_of_an_option_{k}={k}" for k in range(10)]
+    config, changes = resolved(CLR, "scale=smoke", *overrides), named(CLR, *overrides)
+    folder = home() / naming.folder_name(changes) / "seed0"
+    Record(folder, config, {}, changes=changes).finish("finished")
+    loaded = runs.local({"clr_3.0": home()}, variants=True)
+    assert [curve for curve, _ in loaded.info] == [", ".join(["clr_3.0", *changes])]
+    assert not runs.outdated(loaded, "smoke")
+    info = read_info(folder)
+    info["overrides"][0] = info["overrides"][0].replace("=0", "=1")
+    (folder / "run.json").write_text(json.dumps(info))
+    assert runs.outdated(runs.local({"clr_3.0": home()}, variants=True), "smoke")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def home():
+
+    return Path("multirun_outputs/smoke/fig5a/clr_3.0")
