@@ -1,10 +1,17 @@
 """Test the final weights of a run again: ``python -m repro.evaluate RUN``."""
 
+if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
+    from repro.command import run
+
+    run("repro.evaluate")
+
 import argparse
 import pickle
 from pathlib import Path
 
-from repro import command
+from repro.config import from_dict
+from repro.config.errors import ReproError
+from repro.records import read_history, read_info
 
 
 def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tuple[float, float]:
@@ -13,10 +20,6 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
     ``root`` is the data set's folder, by default the run's own. Raises ReproError if record or weights are missing
     or broken.
     """
-    from repro.config import from_dict
-    from repro.config.errors import ReproError
-    from repro.records import read_info
-
     info = read_info(folder)
     if info is None:
         raise ReproError(f"{folder}: no run.json there; give a run's folder, <scale>/<figure>/<curve>/seed<k>")
@@ -42,24 +45,13 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
 
 
 def main() -> None:
-    """The console script ``repro-evaluate``."""
-    command.run(_main)
-
-
-def _main() -> None:
+    """Print the test beside what was recorded."""
     parser = argparse.ArgumentParser(prog="repro-evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     parser.add_argument("--root", help="the data set's folder (default: the run's own)")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     loss, accuracy = evaluate(arguments.run, arguments.root, arguments.device)
-
-    from repro.records import read_history
-
     recorded = read_history(arguments.run)[-1]
     print(f"test loss {loss:.6f}  accuracy {accuracy:.4%}")
     print(f"recorded  {recorded['test_loss']:.6f}           {recorded['test_accuracy']:.4%}")
-
-
-if __name__ == "__main__":
-    main()

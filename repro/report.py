@@ -3,22 +3,25 @@
 It draws and judges the figures as ``repro.figures`` does and takes the same options.
 """
 
+if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
+    from repro.command import run
+
+    run("repro.report")
+
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
 
 from repro import command
+from repro.config.errors import ReproError
+from repro.figures import app as figures
+from repro.figures import captions, page
+from repro.figures.captions import Table
+from repro.records.files import write_whole
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
-
-def app(composed: "DictConfig") -> None:
+def app(composed: DictConfig) -> None:
     """Draw every chosen figure and write ``<to>/<scale>/index.html``."""
-    from repro.config.errors import ReproError
-    from repro.figures import app as figures
-    from repro.figures import captions, page
-    from repro.records.files import write_whole
-
     drawn, errors = [], []
     for result in figures.figures(composed):
         if isinstance(result, str):
@@ -31,7 +34,7 @@ def app(composed: "DictConfig") -> None:
     target = Path(composed.to) / composed.scale.name / "index.html"
     write_whole(target, page.page(drawn, composed.scale.name, errors))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
-    narrow = captions.Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
+    narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
     for figure in drawn:
         print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.figure.title}; {page.counts(figure)}")
@@ -40,16 +43,6 @@ def app(composed: "DictConfig") -> None:
 
 
 def main() -> None:
-    """The console script ``repro-report``."""
-    command.run(_main)
-
-
-def _main() -> None:
-    from repro.figures.app import register_schema
-
-    register_schema()
+    """Write the page."""
+    figures.register_schema()
     command.hydra_app(app, "figures")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,6 @@
 """``python -m repro.bench``."""
 
-from repro import command
-
-
-def main() -> None:
-    """The console script ``repro-bench``."""
-    command.run(_main)
-
-
-def _main() -> None:
-    from repro.bench.app import main
-
-    main()
-
+from repro.command import run
 
 if __name__ == "__main__":
-    main()
+    run("repro.bench.app")

@@ -1,18 +1,6 @@
 """``python -m repro.figures``."""
 
-from repro import command
-
-
-def main() -> None:
-    """The console script ``repro-figures``."""
-    command.run(_main)
-
-
-def _main() -> None:
-    from repro.figures.app import main
-
-    main()
-
+from repro.command import run
 
 if __name__ == "__main__":
-    main()
+    run("repro.figures.app")

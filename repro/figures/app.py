@@ -299,6 +299,6 @@ def written(drawn: Drawn) -> list[Path]:
 
 
 def main() -> None:
-    """The Hydra app, as a command."""
+    """Draw."""
     register_schema()
     command.hydra_app(app, "figures")

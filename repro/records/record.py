@@ -21,6 +21,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
@@ -281,6 +282,7 @@ def _numbers(row: Row) -> Iterable[tuple[str, float | None]]:
     return cast(dict[str, float | None], row).items()
 
 
+@lru_cache(maxsize=1)
 def _commit() -> str | None:
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

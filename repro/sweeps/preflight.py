@@ -34,16 +34,18 @@ def problems(configs: Sequence[Config]) -> list[str | None]:
     return [data[key] or devices[config.device] for key, config in zip(keys, configs, strict=True)]
 
 
-def require_room(folder: Path, configs: Sequence[Config], workers: int) -> None:
-    """Raise ReproError if the disk of ``folder`` lacks room for these runs, so many of them at once."""
+def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str | None:
+    """What the disk of ``folder`` lacks for these runs, so many of them at once; None where it has room."""
     sizes = [_run_bytes(config) for config in configs]
     needed = sum(kept for kept, _ in sizes) + workers * max(saved for _, saved in sizes)
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ReproError(
-            f"output={folder}: {free / 2**20:,.0f} MB are free there and {len(configs)} runs take about "
-            f"{needed / 2**20:,.0f} MB; make room, or name another folder"
-        )
+    if free >= needed:
+        return None
+    runs = f"{len(configs)} runs take" if len(configs) > 1 else "a run takes"
+    return (
+        f"output={folder}: {free / 2**20:,.0f} MB are free there and {runs} about {needed / 2**20:,.0f} MB; "
+        "make room, or name another folder"
+    )
 
 
 def _data_problem(dataset: Dataset) -> str | None:
