@@ -3,15 +3,16 @@
 For notebooks: ``repro.load("fig5b", "scale=quick")`` is a figure's runs as one tidy frame.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing takes milliseconds to import, and a command can be interrupted in them
 if TYPE_CHECKING:
+    from typing import Any
+
     from repro.figures.app import load
 
 __all__ = ["load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """``load``, imported when it is asked for: importing the package costs nothing."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,10 @@
 """Test the final weights of a run again, and hold that against its record: ``python -m repro.evaluate RUN``."""
 
+if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
+    from repro.command import run
+
+    run("repro.evaluate")
+
 import argparse
 import sys
 from pathlib import Path
@@ -86,17 +91,10 @@ def main() -> None:
     parser.add_argument("--root", help="the data set's folder (default: the run's own)")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    try:
-        loss, accuracy = evaluate(arguments.run, arguments.root, arguments.device)
-        print(f"found     {_format(loss, accuracy)}")
-        info, row = recorded(arguments.run)
-    except ReproError as error:
-        sys.exit(f"error: {error}")
+    loss, accuracy = evaluate(arguments.run, arguments.root, arguments.device)
+    print(f"found     {_format(loss, accuracy)}")
+    info, row = recorded(arguments.run)
     print(f"recorded  {_format(row['test_loss'], row['test_accuracy'])}")
     if differ := difference(info, row, loss, accuracy):
         sys.exit(f"error: {arguments.run}: what was found differs from what was recorded: {differ}")
     print("they agree")
-
-
-if __name__ == "__main__":
-    main()

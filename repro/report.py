@@ -3,20 +3,24 @@
 It draws and judges them as ``repro.figures`` does and takes the same options.
 """
 
+if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
+    from repro.command import run
+
+    run("repro.report")
+
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from repro.config.errors import ReproError, run_app
-from repro.config.folders import CONF
+from repro import command
+from repro.config.errors import ReproError
 from repro.figures import app as figures
 from repro.figures import captions, page
 from repro.figures.captions import Table
+from repro.records.files import write_whole
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
 def app(composed: DictConfig) -> None:
     """Draw every chosen figure and write ``<to>/<scale>/index.html``; ``index-<figure>.html`` if not all are."""
     drawn, errors = [], []
@@ -31,7 +35,7 @@ def app(composed: DictConfig) -> None:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     chosen = HydraConfig.get().runtime.choices["figure"]
     target = Path(f"{figures.target_of('index' if chosen == 'all' else f'index-{chosen}', config)}.html")
-    target.write_text(page.page(drawn, composed.scale.name, errors), encoding="utf-8")
+    write_whole(target, page.page(drawn, composed.scale.name, errors))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
@@ -42,10 +46,6 @@ def app(composed: DictConfig) -> None:
 
 
 def main() -> None:
-    """The console script ``repro-report``."""
+    """Write the page."""
     figures.register_schema()
-    run_app(app)
-
-
-if __name__ == "__main__":
-    main()
+    command.hydra_app(app, "figures")

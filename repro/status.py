@@ -4,6 +4,11 @@ With a sweep (or any arguments of ``repro.train``) it lists the runs of that swe
 every run under ``multirun_outputs`` or under ``output=DIR``.
 """
 
+if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
+    from repro.command import run
+
+    run("repro.status")
+
 import sys
 from pathlib import Path
 
@@ -13,7 +18,7 @@ from repro.sweeps import states
 
 
 def main() -> None:
-    """The console script ``repro-status``."""
+    """Print the states."""
     arguments = [expand_home(a) for a in sys.argv[1:] if a not in ("--json", "--watch")]
     mode = "json" if "--json" in sys.argv else "watch" if "--watch" in sys.argv else "table"
     if {"--help", "-h"} & set(arguments):
@@ -29,10 +34,3 @@ def main() -> None:
                 f"error: output={output}: no such folder; run this where the runs started, or name their folder"
             )
         states.print_states(((path.parent, None) for path in find(output, "run.json")), mode)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -1,6 +1,6 @@
 """``python -m repro.bench``."""
 
-from repro.bench.app import main
+from repro.command import run
 
 if __name__ == "__main__":
-    main()
+    run("repro.bench.app")

@@ -28,6 +28,7 @@ from repro.config import Precision
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
 from repro.records import Info, Row
+from repro.records.files import write_whole
 from repro.sweeps import machine
 
 GOAL_SPEED = 167_000.0  # images/s, at which overheads take the largest share of a run
@@ -249,7 +250,8 @@ def describe_machine(device: str) -> dict[str, Any]:
     import torch
 
     try:
-        cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))  # noqa: SIM115
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         cpu = platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
@@ -257,7 +259,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The console script ``repro-bench``."""
+    """The command ``repro.bench``."""
     parser = argparse.ArgumentParser(prog="repro-bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes on two cores")
     parser.add_argument(
@@ -295,7 +297,7 @@ def main() -> None:
         name, title = "bench", "Speed"
         cache = cache_folder(None) / "bench.json"
         cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(json.dumps({"machine": machine_info, "rows": results.speeds}, indent=1) + "\n")
+        write_whole(cache, json.dumps({"machine": machine_info, "rows": results.speeds}, indent=1) + "\n")
     minutes = (time.monotonic() - clock) / 60
     command = " ".join(["python -m repro.bench", *sys.argv[1:]])
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"

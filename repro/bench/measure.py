@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from repro import resources
 from repro.bench.table import Results
 from repro.config import Config
 from repro.config.catalogue import run_of
@@ -47,9 +48,16 @@ class Child:
     def __init__(self, loop: Loop):
         self.loop = loop
         env = {**os.environ, "OMP_NUM_THREADS": str(loop.threads), "PYTHONWARNINGS": "ignore"}
+        env |= resources.waiting(os.environ) if loop.kind in ("ours", "testing") else {}
         command = [sys.executable, "-m", "repro.bench.measure", json.dumps(asdict(loop))]
         self.process = subprocess.Popen(
-            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
         )
 
     def start(self, iterations: int) -> None:
@@ -152,7 +160,7 @@ def train(loop: Loop) -> None:
 
     torch.set_num_threads(loop.threads)
     iterations, images = _iterations(loop)
-    output = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to standard error
     for line in sys.stdin:
         clock = time.perf_counter()

@@ -1,6 +1,7 @@
 """Measurements, one a line, and the table of them."""
 
 import csv
+import io
 import math
 import statistics
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from repro.config.terminal import console
+from repro.records.files import write_whole
 
 COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
 
@@ -63,13 +65,12 @@ def write(results: Results, title: str, name: str, folder: Path, setting: str) -
         part = line.part
     console(width=None if sys.stdout.isatty() else 180).print(table)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{name}.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([[getattr(line, column) for column in COLUMNS] for line in results.lines])
+    rows = io.StringIO()
+    csv.writer(rows).writerows([COLUMNS, *([getattr(line, c) for c in COLUMNS] for line in results.lines)])
+    write_whole(folder / f"{name}.csv", rows.getvalue())
     text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     text += [f"| {' | '.join(row)} |" for row in cells]
-    (folder / f"{name}.md").write_text("\n".join(text) + "\n")
+    write_whole(folder / f"{name}.md", "\n".join(text) + "\n")
 
 
 def _format(value: float) -> str:

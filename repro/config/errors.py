@@ -1,10 +1,8 @@
 """Errors as the user reads them: one line that says what is wrong, where, and what to do. No torch here."""
 
-import os
+import errno
 import re
-import sys
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -13,8 +11,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from repro.config import schema
-from repro.config.folders import CONF, expand_home
+from repro.config.folders import CONF
 
+ADVICE = {  # by the number of a system's error
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it readable and writable"),
+}
 EXTRAS = ["ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
 NEAR = 0.75  # how alike an unknown key and the one that may be meant are, 1 if they are the same
 
@@ -23,31 +25,22 @@ class ReproError(Exception):
     """What the user can mend: its one line says what is wrong, where, and what to do."""
 
 
-def run_app(app: Callable[[], Any]) -> None:
-    """Run a Hydra app; an error that the user can mend is one line and exit code 1, a bug its traceback."""
-    debugging = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
-    # Our conf/hydra/launcher/ray.yaml is meant to complete the plug-in's own configuration of that name.
-    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
-    sys.argv[1:] = map(expand_home, sys.argv[1:])
-    try:
-        app()
-    except KeyboardInterrupt as interrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        sys.exit(128 + getattr(interrupt, "signal", 2))
-    except (ReproError, HydraException, OmegaConfBaseException) as error:
-        if debugging:
-            raise
-        sys.exit(f"error: {error if isinstance(error, ReproError) else one_line(error)}")
-    except ValueError as error:
-        if debugging or not str(error).startswith("Config group override must be"):
-            raise
-        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
-        sys.exit(f"error: {nulls}: a group is never null; choose one of its options (--help lists them)")
-    except OSError as error:
-        if debugging or error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}; make it writable or make room, then launch again")
+def describe(error: BaseException) -> str | None:
+    """The line for an error that the user can mend; None for a bug."""
+    if isinstance(error, ReproError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return one_line(error)
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        where = "" if error.filename is None else f"{error.filename}: "
+        advice = f"; {ADVICE[error.errno]}, then run the same command again" if error.errno in ADVICE else ""
+        return f"{where}{what}{advice}"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return f"{error}: a group is never null; choose one of its options (--help lists them)"
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[error.start : error.end]!a} is not in this locale's encoding; set LC_ALL=C.UTF-8"
+    return None if error.__cause__ is None else describe(error.__cause__)
 
 
 def one_line(error: BaseException) -> str:

@@ -173,7 +173,7 @@ def _write_cache(entry: Path, arrays: Arrays, digest: str) -> None:
     try:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
-        (partial / "digest").write_text(digest + "\n")
+        (partial / "digest").write_text(digest + "\n", encoding="utf-8")
         if not entry.exists():
             partial.rename(entry)
     finally:

@@ -1,6 +1,6 @@
 """``python -m repro.figures``."""
 
-from repro.figures.app import main
+from repro.command import run
 
 if __name__ == "__main__":
-    main()
+    run("repro.figures.app")

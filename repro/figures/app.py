@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import hydra
 from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -16,11 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from repro import command
 from repro.config import Replicates, Scale, check_folders, refuse_unknown_keys, typed_keys
-from repro.config.errors import ReproError, one_line, run_app
+from repro.config.errors import ReproError, one_line
 from repro.config.folders import CONF, cache_folder
 from repro.figures import captions
 from repro.figures.captions import Drawn
+from repro.records.files import write_whole
 from repro.tracking import server
 
 if TYPE_CHECKING:
@@ -94,7 +95,6 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="figures_schema", node=App)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="figures")
 def app(composed: DictConfig) -> None:
     """Draw every chosen figure and table; say what it shows and what is missing."""
     errors = []
@@ -264,7 +264,8 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
         tables, judged, notes, errors,
     )  # fmt: skip
     # The same runs give the same files on every machine: a speed stays in its record and in the report.
-    figure_runs.frame.drop(columns="images_per_second").to_csv(f"{target}.csv", index=False)
+    rows = figure_runs.frame.drop(columns="images_per_second")
+    write_whole(Path(f"{target}.csv"), rows.to_csv(index=False))
     return publish(drawn, config)
 
 
@@ -293,15 +294,15 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
         "table", target.name, table.title, tables.reading(table), found, target, subtitle, exact,
         [text, captions.verdicts(own)], judged, notes, errors,
     )  # fmt: skip
-    numbers.to_csv(f"{target}.csv", index=False, float_format="%.6g")
-    Path(f"{target}.tex").write_text(captions.latex(text))
+    write_whole(Path(f"{target}.csv"), numbers.to_csv(index=False, float_format="%.6g"))
+    write_whole(Path(f"{target}.tex"), captions.latex(text))
     return publish(drawn, config)
 
 
 def publish(drawn: Drawn, config: App) -> Drawn:
     """Write what every figure and table has beside its drawing and rows: claims and caption; log them if asked."""
-    drawn.judged.to_csv(f"{drawn.target}.claims.csv", index=False)
-    Path(f"{drawn.target}.md").write_text(captions.caption(drawn))
+    write_whole(Path(f"{drawn.target}.claims.csv"), drawn.judged.to_csv(index=False))
+    write_whole(Path(f"{drawn.target}.md"), captions.caption(drawn))
     if config.wandb.artifact:
         from repro.tracking import mirror
 
@@ -394,6 +395,6 @@ def written(drawn: Drawn) -> list[Path]:
 
 
 def main() -> None:
-    """The console script ``repro-figures``."""
+    """Draw."""
     register_schema()
-    run_app(app)
+    command.hydra_app(app, "figures")

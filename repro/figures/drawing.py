@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from omegaconf import MISSING
 from repro import schedules
 from repro.figures.claims import Claim, Summary
 from repro.figures.printed import Printed
+from repro.records.files import write_whole
 from repro.records.runs import Runs, averaged, config_of, over_seeds, own_iteration
 
 if TYPE_CHECKING:
@@ -154,7 +156,8 @@ def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
     with plt.rc_context({"svg.hashsalt": "repro"}):
         for kind in formats:
             metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-            drawing.savefig(f"{target}.{kind}", dpi=160, metadata=metadata)
+            write = partial(drawing.savefig, format=kind, dpi=160, metadata=metadata)
+            write_whole(Path(f"{target}.{kind}"), write)
 
 
 def placed(frame: pd.DataFrame, figure_runs: Runs, x: str) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def svg(drawn: Drawn) -> str:
     path = Path(f"{drawn.target}.svg")
     if not path.exists():
         raise ReproError(f"formats: the report needs svg among them ({path} is missing)")
-    body = path.read_text().partition("<svg ")[2]
+    body = path.read_text(encoding="utf-8").partition("<svg ")[2]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawn.name}-", body)
 

@@ -67,7 +67,7 @@ def read_log(path: Path) -> pd.DataFrame:
     """A Caffe training log: a row an iteration that it prints."""
     rows: dict[int, dict[str, float]] = {}
     tested = None
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if match := TESTING.search(line):
             tested = int(match[1])
         elif (match := TEST.search(line)) and tested is not None:

@@ -32,8 +32,8 @@ class _OutputCounter(TorchDispatchMode):
         return result
 
 
-def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int) -> tuple[int, int]:
-    """Multiply-adds of one image's forward pass, and the number of values that its convolutions output.
+def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int) -> tuple[int, int, int]:
+    """Multiply-adds of one image's forward pass, the values that its convolutions output, and the parameters.
 
     ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError.
     """
@@ -42,7 +42,8 @@ def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int)
     image = torch.zeros(1, channels, resolution, resolution)
     with torch.no_grad(), _OutputCounter() as outputs, FlopCounterMode(display=False) as flops:
         network(image)
-    return flops.get_total_flops() // 2, outputs.count
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return flops.get_total_flops() // 2, outputs.count, parameters
 
 
 if __name__ == "__main__":

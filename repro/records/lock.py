@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from repro.config.errors import ReproError
@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     while True:
-        file = open(path, "a+")  # noqa: SIM115
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,10 +37,11 @@ def locked(folder: Path) -> Iterator[None]:
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # the holder removed it between our opening and locking it
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
-    file.flush()
     try:
+        with suppress(OSError):  # the lock holds without these words
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -50,11 +51,11 @@ def locked(folder: Path) -> Iterator[None]:
 def holder(folder: Path) -> str | None:
     """Process and host that train a run now, in words; None where no living process does."""
     try:
-        with open(folder / LOCK) as file:
+        with open(folder / LOCK, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         try:
-            return (folder / LOCK).read_text().strip() or "another process"
+            return (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
         except OSError:
             return None
     except OSError:

@@ -9,7 +9,9 @@
 leaves out a last line that does not end yet).
 """
 
+import contextlib
 import copy
+import errno
 import hashlib
 import json
 import math
@@ -19,7 +21,9 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,27 +42,34 @@ class Record:
         self,
         folder: Path,
         config: Config,
-        environment: Mapping[str, Any],
+        environment: Mapping[str, Any] | None = None,
         iteration: int | None = None,
         changes: Sequence[str] = (),
     ):
-        """Start a record in place of an unfinished one, or continue that one from the state after ``iteration``.
+        """Say in ``run.json`` that a run begins, in place of an unfinished one.
 
-        A continued record keeps its rows up to ``iteration``; ``environment`` goes into ``run.json``, and so do
-        ``changes``, what the run changes in its experiment (``naming.changes``).
+        ``changes`` is what the run changes in its experiment (``naming.changes``). The rows that are there stay as
+        they are until ``start``, which follows at once where ``environment`` is given. Before that, whatever fails
+        can be recorded already.
         """
         self.folder = folder
-        self._clock = time.monotonic()
+        self._clock, self._wall = time.monotonic(), 0.0
+        self._config = config
         before = read_info(folder)
-        self._wall = before.get("wall_seconds", 0.0) if before and iteration is not None else 0.0
-        earlier = read_history(folder) if iteration is not None else []
-        self.rows = [row for row in earlier if row["iteration"] <= (iteration or 0)]  # every row of this record
+        known = config
+        if before is not None and not differences(before, config):
+            self._wall = before.get("wall_seconds", 0.0)
+            if config.dataset.digest is None:  # not read yet, so still the images of before
+                known = copy.deepcopy(config)
+                known.dataset.digest = before["config"].get("dataset", {}).get("digest")
+        self._history: FileIO | None = None
+        self.rows: list[Row] = []  # every row of this record
         self.info: Info = {
             "curve": config.curve,
             "seed": config.seed,
             "variant": variant(folder, config),
             "overrides": list(changes),
-            "fingerprint": fingerprint(config),
+            "fingerprint": fingerprint(known),
             "protocol": PROTOCOL,
             "status": "running",
             "attempt": (before.get("attempt", 0) if before else 0) + 1,
@@ -66,23 +77,52 @@ class Record:
             "host": platform.node(),
             "pid": os.getpid(),
             "commit": _commit(),
-            "environment": dict(environment),
+            "environment": {},
             "versions": {name: _version(name) for name in VERSIONS},
-            "config": to_dict(config),
+            "config": to_dict(known),
         }
+        if self._wall:
+            self.info["wall_seconds"] = self._wall
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
-        self._history = open(folder / "history.jsonl", "ab", buffering=0)  # noqa: SIM115
+        self._write()
+        if environment is not None:
+            self.start(environment, iteration)
+
+    def start(self, environment: Mapping[str, Any], iteration: int | None = None) -> None:
+        """Open the record for rows: none yet, or those of before up to the state after ``iteration``.
+
+        ``environment`` goes into ``run.json``.
+        """
+        if iteration is None:
+            self._wall = 0.0
+        else:
+            self.rows = [row for row in read_history(self.folder) if row["iteration"] <= iteration]
+        path = self.folder / "history.jsonl"
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._history = open(path, "ab", buffering=0)  # noqa: SIM115
+        self.info["environment"] = dict(environment)
+        self.info["fingerprint"], self.info["config"] = fingerprint(self._config), to_dict(self._config)
         self._write()
 
     def append(self, row: Row) -> None:
-        """Add one test's row."""
+        """Add one test's row, whole. Raises OSError, and leaves the rows as they were."""
+        assert self._history is not None, "start comes first"
         finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in _numbers(row)})
-        self._history.write(json.dumps(finite).encode() + b"\n")
+        line = json.dumps(finite).encode() + b"\n"
+        end = os.fstat(self._history.fileno()).st_size
+        try:
+            if self._history.write(line) != len(line):  # the disk took a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            error.filename = str(self.folder / "history.jsonl")
+            with contextlib.suppress(OSError):
+                self._history.truncate(end)
+            raise
         self.rows.append(finite)
 
     def sync(self) -> None:
         """Bring the rows and the time so far to the disk, before a checkpoint counts on them."""
+        assert self._history is not None, "start comes first"
         os.fsync(self._history.fileno())
         self.info["wall_seconds"] = self._seconds()
         self._write()
@@ -94,9 +134,10 @@ class Record:
 
     def finish(self, status: str, **more: Any) -> None:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
-        self._history.close()
         self.info["status"], self.info["wall_seconds"] = status, self._seconds()
-        self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
+        if self._history is not None:  # otherwise the rows are those of before
+            self._history.close()
+            self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
         self.add(**more)
 
     def _seconds(self) -> float:
@@ -290,10 +331,13 @@ def _numbers(row: Row) -> Iterable[tuple[str, float | None]]:
     return cast(dict[str, float | None], row).items()
 
 
+@lru_cache(maxsize=1)
 def _commit() -> str | None:
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

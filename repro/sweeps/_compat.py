@@ -4,10 +4,13 @@
 """
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from types import ModuleType
 from typing import Any
 
@@ -17,17 +20,41 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from repro.config.errors import ReproError
+
+LONGEST = 70  # bytes of TMPDIR: a socket's path has 103 at most (macOS; Linux 107), and its name takes 32
+SHORT = ["/tmp", "/var/tmp", "/dev/shm"]
 ORPHANED = 255  # the exit code that multiprocessing gives a process whose fork server died
 
 
 def start_fork_server(blocked: Iterable[int]) -> None:
-    """Start this process's fork server unless it runs; it and its forks start with these signals blocked."""
+    """Start this process's fork server unless it runs; it and its forks start with these signals blocked.
+
+    Raises ReproError where there is no folder for its socket.
+    """
+    _shorten_socket()
     resource_tracker.ensure_running()  # first, because it unblocks them again
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _shorten_socket() -> None:
+    """Keep the fork server's socket out of a TMPDIR whose path is longer than sockets may have."""
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST or "tempdir" in config:
+        return
+    previous = tempfile.tempdir
+    try:
+        for tempfile.tempdir in SHORT:
+            with contextlib.suppress(OSError):
+                util.get_temp_dir()  # this process keeps to it
+                return
+    finally:
+        tempfile.tempdir = previous
+    raise ReproError(f"TMPDIR={previous}: longer than the {LONGEST} bytes that sockets leave for it; set another")
 
 
 @contextlib.contextmanager

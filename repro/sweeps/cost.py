@@ -80,14 +80,14 @@ class Estimate:
 def read_benchmark() -> dict[str, Any] | None:
     """The last benchmark of this machine; None if it is missing or cannot be read."""
     try:
-        benchmark = json.loads((cache_folder() / BENCHMARK_FILE).read_text())
+        benchmark = json.loads((cache_folder() / BENCHMARK_FILE).read_text(encoding="utf-8"))
         return benchmark if isinstance(benchmark["rows"], list) and benchmark["rows"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int]]:
-    """Multiply-adds of one image's forward pass, and output values of its convolutions, by shape.
+def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:
+    """Multiply-adds of one image's forward pass, output values of its convolutions, and parameters, by shape.
 
     Torch counts them: in this process if it has torch already; otherwise once, in another process, cached in the
     user's cache folder. Raises ReproError for a network that cannot be built.
@@ -98,10 +98,10 @@ def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int]]:
     return {shape: _SIZES[shape] for shape in wanted}
 
 
-_SIZES: dict[Shape, tuple[int, int]] = {}  # of this process: the runs of a sweep share a few shapes
+_SIZES: dict[Shape, tuple[int, int, int]] = {}  # of this process: the runs of a sweep share a few shapes
 
 
-def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int]]:
+def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int, int]]:
     if "torch" in sys.modules:
         from repro.models.size import size
 
@@ -111,7 +111,7 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int]]:
         version.update(path.read_bytes())
     file = cache_folder() / "sizes.json"
     try:
-        cached: dict[str, Any] = json.loads(file.read_text())
+        cached: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         cached = {}
     keys = {
@@ -124,7 +124,9 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int]]:
         command = [sys.executable, "-m", "repro.models.size"]
         user_module = any(":" in shape.model for shape in missing)  # imported from the current folder
         folder = None if user_module else Path(__file__).parents[2]
-        done = subprocess.run(command, input=arguments, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(
+            command, input=arguments, capture_output=True, encoding="utf-8", errors="replace", cwd=folder
+        )
         if done.returncode:
             raise ReproError((done.stderr.strip().splitlines() or ["a network's size cannot be counted"])[-1])
         cached |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)
@@ -150,7 +152,7 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     rows = [row for row in rows if row["device"].split(":")[0] == device]
     sizes = network_sizes([shape, *map(_row_shape, rows)])
-    multiply_adds, outputs = sizes[shape]
+    multiply_adds, outputs, _ = sizes[shape]
     by_group = device == "cpu" and not config.engine.compile  # repro.training.steps.ByGroup
     images = config.batch_size / (config.model.bn_groups if by_group else 1)  # in memory at once
     memory_mb = PROCESS_MB + images * outputs * BYTES_PER_OUTPUT / 2**20
@@ -256,6 +258,12 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
         with suppress(ReproError):  # an unknown network or image set: its own run fails with the reason
             memory_mb.append(estimate(config, planned, rows).memory_mb)
     return planned.within(max(memory_mb)) if memory_mb else planned
+
+
+def parameters(config: Config) -> int:
+    """The number of parameters of a run's network. Raises ReproError where it cannot be built."""
+    shape = _shape(config)
+    return network_sizes([shape])[shape][2]
 
 
 def _shape(config: Config) -> Shape:

@@ -1,7 +1,7 @@
 """A sweep on this machine: as many runs at once as fit, each in its own process."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,12 +9,11 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from repro.config import Dataset
 from repro.config.errors import ReproError
-from repro.data import images
-from repro.sweeps import cost
+from repro.sweeps import _compat, cost, preflight
 from repro.sweeps.jobs import Composer, Job
 from repro.sweeps.progress import Progress
+from repro.training import lifecycle
 
 
 @runtime_checkable
@@ -54,22 +53,28 @@ class Launcher:
         return self.launch_jobs([composer.job(list(overrides), n) for n, overrides in numbered], initial_job_idx)
 
     def launch_jobs(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
-        """Run every job, no more at once than fit; their returns in order."""
+        """Run every job that can train here, no more at once than fit; their returns in order."""
         from repro.sweeps import workers
 
-        Path(self.composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        prepare_datasets(job.config.dataset for job in jobs)
-        planned = cost.plan_within_memory([job.config for job in jobs])
-        with Progress([(job.folder, job.config) for job in jobs]):
-            return workers.launch(jobs, planned, initial_job_idx)
-
-
-def prepare_datasets(datasets: Iterable[Dataset]) -> None:
-    """Download and decode each data set once, before several runs at once would; errors are left to the runs."""
-    seen = set()
-    for dataset in datasets:
-        key = (dataset.name, dataset.root, dataset.cache)
-        if dataset.digest is None and key not in seen:
-            seen.add(key)
-            with suppress(ReproError):
-                images.load(dataset)
+        folder = Path(self.composed.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        problems = dict(enumerate(preflight.problems([job.config for job in jobs])))
+        able = [index for index, problem in problems.items() if problem is None]
+        if able:
+            configs = [jobs[index].config for index in able]
+            planned = cost.plan_within_memory(configs)
+            if problem := preflight.lack_of_room(folder, configs, planned.workers):
+                problems, able = problems | dict.fromkeys(able, problem), []
+        returns = {}
+        for index, problem in problems.items():
+            if problem is not None:
+                lifecycle.refuse(jobs[index].config, jobs[index].folder, jobs[index].changes, problem)
+                returns[index] = _compat.failed_return(jobs[index].overrides, ReproError(problem))
+        if able:
+            for problem in dict.fromkeys(filter(None, problems.values())):
+                count = list(problems.values()).count(problem)
+                print(f"{count} of {len(jobs)} runs cannot train: {problem}", file=sys.stderr)
+            with Progress([(jobs[index].folder, jobs[index].config) for index in able]):
+                trained = workers.launch([jobs[index] for index in able], planned, initial_job_idx)
+            returns |= dict(zip(able, trained, strict=True))
+        return [returns[index] for index in range(len(jobs))]

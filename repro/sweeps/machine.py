@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from repro.config import Config
 from repro.config.errors import ReproError
+from repro.resources import cores as cores
+from repro.resources import free_memory as free_memory
 from repro.training import devices
 
 ANSWER_SECONDS = 120.0  # for all GPUs, torch's import included; a broken one may never answer
@@ -47,13 +48,6 @@ def plan(config: Config, jobs: int) -> Plan:
     return Plan(workers, threads, gpu_names)
 
 
-def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def gpus(device: str) -> list[str]:
     """The GPUs that runs with this ``device`` may use, named as in CUDA_VISIBLE_DEVICES.
 
@@ -67,7 +61,9 @@ def gpus(device: str) -> list[str]:
     # Another process asks torch: a process that forks must not start CUDA, and torch takes seconds to import.
     command = [sys.executable, "-c", "from repro.training import devices; devices.print_gpus()"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_SECONDS
+        )
         unusable, problems = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         reason = "no answer" if isinstance(error, subprocess.TimeoutExpired) else done.stderr.strip()[-200:]
@@ -84,12 +80,3 @@ def gpus(device: str) -> list[str]:
     for line in silent:
         print(f"note: {line} and is left out", file=sys.stderr)
     return [name for name, problem in by_name.items() if not problem]
-
-
-def free_memory() -> float | None:
-    """Megabytes of main memory that processes can still take without swapping; None if the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None

@@ -56,7 +56,7 @@ class Progress:
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Progress":
-        self.earlier = {folder: _modified_ns(folder) for folder in self.unfinished}
+        self.earlier = {folder: modified_ns(folder) for folder in self.unfinished}
         self.bar.start()
         self.thread.start()
         return self
@@ -110,18 +110,19 @@ class Progress:
             self.bar.remove_task(self.tasks.pop(folder))
         self.console.print(
             f"[{self.runs_done}/{len(self.runs)}] {folder}  {info['status']}{_format_accuracy(row)}"
-            f"  {info.get('wall_seconds', 0):.1f} s"
+            f"  {info.get('wall_seconds', 0):.1f} s" + (f"  {info['reason']}" if "reason" in info else "")
         )
 
     def _read_info(self, folder: Path) -> Info | None:
         """The record in ``folder``; None if there is none, or only that of an earlier attempt."""
         try:
-            return None if _modified_ns(folder) == self.earlier[folder] else read_info(folder)
+            return None if modified_ns(folder) == self.earlier[folder] else read_info(folder)
         except ReproError:
             return None
 
 
-def _modified_ns(folder: Path) -> int | None:
+def modified_ns(folder: Path) -> int | None:
+    """When a run's record was last written; None where there is none."""
     try:
         return (folder / "run.json").stat().st_mtime_ns
     except OSError:

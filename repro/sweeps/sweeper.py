@@ -4,15 +4,15 @@ Hydra's own sweeper misses experiments in subfolders, lets two jobs write into o
 first of several failures.
 """
 
+import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,15 +22,15 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from repro import command
 from repro.config import fingerprint, notes, register_schema
-from repro.config.errors import ReproError, no_launcher, run_app
-from repro.config.folders import CONF
-from repro.records import already_finished, naming
+from repro.config.errors import ReproError, describe, no_launcher
+from repro.records import already_finished, naming, read_info
 from repro.sweeps import _compat, cost, machine, states
 from repro.sweeps.arguments import as_typed, expand_sweep
 from repro.sweeps.jobs import QUIET, Composer, Job
 from repro.sweeps.launcher import OnThisMachine
-from repro.sweeps.progress import Progress
+from repro.sweeps.progress import Progress, modified_ns
 
 
 class Sweeper:
@@ -64,20 +64,34 @@ class Sweeper:
         if self.show in (None, "cost"):
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
                 print(note)
-        if self.show == "cost":
-            cost.print_cost([(job.folder, job.config) for job in jobs], local=local_launcher is not None)
-            return []
-        if self.show:
+        if self.show and self.show != "cost":
             states.print_states([(job.folder, job.config) for job in jobs], self.show)
             return []
-        unfinished = [job for job in jobs if not already_finished(job.folder, job.config)]
-        if len(unfinished) < len(jobs):
-            finished = len(jobs) - len(unfinished)
-            print(f"{finished} of {len(jobs)} runs are finished already; force=true trains them again")
-        if not unfinished:
+        unfinished, failures = sort_out(jobs)
+        if self.show == "cost":
+            able = [job for job in jobs if job.folder not in failures]
+            cost.print_cost([(job.folder, job.config) for job in able], local=local_launcher is not None)
+            raise_failures(failures, len(jobs))
             return []
-        returns = list(local_launcher.launch_jobs(unfinished) if local_launcher else self._launch(unfinished))
-        raise_failures(unfinished, returns)
+        if finished := len(jobs) - len(unfinished) - len(failures):
+            print(f"{finished} of {len(jobs)} runs are finished already; force=true trains them again")
+        runs = len(unfinished) + len(failures)
+        before = {job.folder: modified_ns(job.folder) for job in unfinished}
+        returns: list[JobReturn] = []
+        try:
+            if unfinished:
+                launch = local_launcher.launch_jobs if local_launcher else self._launch
+                returns = list(launch(unfinished))
+        except BaseException:  # a signal, mostly
+            failures |= {folder: reason for folder in before if (reason := failed_since(folder, before[folder]))}
+            if failures:
+                print(f"error: {describe_failures(failures, runs)}", file=sys.stderr)
+            raise
+        for job, job_return in zip(unfinished, returns, strict=True):
+            if (failure := _compat.error_of(job_return)) is not None:
+                failures[job.folder] = describe(failure) or f"{type(failure).__name__}: {failure}"
+                logging.getLogger(__name__).debug("failed", exc_info=failure)
+        raise_failures(failures, runs)
         return returns
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
@@ -131,15 +145,10 @@ def show(arguments: list[str], how: str) -> None:
     if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
         alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *alone, *arguments]
-    app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)
-
-    def shown() -> None:
-        sys.argv[1:] = [*expand_sweep(arguments), "hydra.job.name=train", f"hydra.sweeper.show={how}"]
-        app()
-
     register_schema()
     naming.register()
-    run_app(shown)
+    sys.argv[1:] = [*expand_sweep(arguments), f"hydra.sweeper.show={how}"]
+    command.hydra_app(_nothing, "train")
 
 
 def _nothing(composed: DictConfig) -> None:
@@ -203,13 +212,35 @@ def merge_shared(jobs: list[Job]) -> list[Job]:
     return list(kept.values())
 
 
-def raise_failures(jobs: list[Job], returns: list[JobReturn]) -> None:
-    """Raise a ReproError that lists every failed run with its reason, if any failed."""
-    failed = []
-    for job, job_return in zip(jobs, returns, strict=True):
-        if (error := _compat.error_of(job_return)) is not None:
-            reason = str(error) if isinstance(error, ReproError) else f"{type(error).__name__}: {error}"
-            failed.append(f"  {job.folder}: {reason}")
-            logging.getLogger(__name__).debug("failed", exc_info=error)
-    if failed:
-        raise ReproError("\n".join([f"{len(failed)} of {len(jobs)} runs failed:", *failed]))
+def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
+    """The jobs with something left to train; and by folder, why others cannot be: what record is in the way."""
+    unfinished, failures = [], {}
+    for job in jobs:
+        try:
+            if not already_finished(job.folder, job.config):
+                unfinished.append(job)
+        except ReproError as error:
+            failures[job.folder] = str(error)
+    return unfinished, failures
+
+
+def raise_failures(failures: Mapping[Path, str], runs: int) -> None:
+    """Raise a ReproError that names every failed run with its reason, if any of so many failed."""
+    if failures:
+        raise ReproError(describe_failures(failures, runs))
+
+
+def describe_failures(failures: Mapping[Path, str], runs: int) -> str:
+    """Every failed run with its reason; one line where all of them failed for the same."""
+    if len(failures) == runs > 1 and len(reasons := set(failures.values())) == 1:
+        return f"none of the {runs} runs could train: {reasons.pop()}"
+    lines = [f"  {folder}: {reason}" for folder, reason in failures.items()]
+    return "\n".join([f"{len(failures)} of {runs} runs failed:", *lines])
+
+
+def failed_since(folder: Path, modified: int | None) -> str | None:
+    """The reason of a run that failed since its record was ``modified``; None if it did not."""
+    with contextlib.suppress(ReproError):
+        if modified_ns(folder) != modified and (info := read_info(folder)) and info["status"] == "failed":
+            return info.get("reason", "no reason was recorded")
+    return None

@@ -9,6 +9,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -20,8 +21,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from omegaconf import DictConfig, open_dict, read_write
 
+from repro import resources
 from repro.config import Mode
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, describe
 from repro.records import mark_failed
 from repro.sweeps import _compat, machine
 from repro.sweeps.jobs import Job
@@ -48,7 +50,7 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
     running: dict[int, _Run] = {}  # by sentinel
     context = multiprocessing.get_context("forkserver")
     start_server(jobs[0].composed)
-    silent = context.RawValue("b", 0)  # repro.tracking.mirror.silent, shared by the runs
+    silent = _Flag(*context.Pipe(duplex=False))  # repro.tracking.mirror.silent, shared by the runs
     with interruptible() as stop:
         try:
             stopping = False
@@ -80,6 +82,25 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
                 run.send_signal(signal.SIGKILL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return returns
+
+
+class _Flag:
+    """Shared by processes: its value is 0 until one of them sets it, to 1.
+
+    A pipe that is never emptied. Shared memory would take a /dev/shm that can be written.
+    """
+
+    def __init__(self, receiver: Connection, sender: Connection):
+        self.receiver, self.sender = receiver, sender
+
+    @property
+    def value(self) -> int:
+        return int(self.receiver.poll())
+
+    @value.setter
+    def value(self, value: int) -> None:
+        if value and not self.value:  # or it would fill up
+            self.sender.send_bytes(b"1")
 
 
 class _Run:
@@ -148,10 +169,9 @@ def start_server(composed: DictConfig) -> None:
     # wandb.init imports wandb.sdk.launch, and with it all of wandb
     modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
-    # A process that forks may run no other thread, and with more threads than cores none may spin while it waits.
-    variables = {"OPENBLAS_NUM_THREADS": "1"}
-    if (composed.workers or 1) * (composed.threads or 1) > machine.cores():
-        variables["OMP_WAIT_POLICY"] = "passive"
+    crowded = (composed.workers or 1) * (composed.threads or 1) > machine.cores()
+    # A process that forks may run no other thread.
+    variables = {"OPENBLAS_NUM_THREADS": "1", **resources.waiting(os.environ, crowded)}
     added = variables.keys() - os.environ.keys()  # the user's own values stay
     os.environ.update({key: variables[key] for key in added})
     try:
@@ -188,9 +208,11 @@ def _train(job: Job, threads: int, version_base: Any) -> str | None:
 
     with contextlib.suppress(OSError):  # prints and crash reports go to the log
         job.folder.mkdir(parents=True, exist_ok=True)
-        with open(job.folder / "train.log", "ab") as log:
+        with open(job.folder / lifecycle.LOG, "ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
         faulthandler.enable()
     torch.set_num_threads(threads)
     _compat.set_version_base(version_base)
@@ -207,9 +229,9 @@ def _train(job: Job, threads: int, version_base: Any) -> str | None:
         if (error := _compat.error_of(job_return)) is not None:
             raise error
         return None
-    except ReproError as error:
-        return str(error)
     except Exception as error:
+        if (line := describe(error)) is not None:
+            return line
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"[:10_000]
 

@@ -1,6 +1,6 @@
 """``python -m repro.tracking``."""
 
-from repro.tracking.upload import main
+from repro.command import run
 
 if __name__ == "__main__":
-    main()
+    run("repro.tracking.upload")

@@ -171,7 +171,7 @@ def offline_file(path: Path) -> SourceRun | None:
     from wandb.util import get_core_path
 
     command = [get_core_path(), "leet", "inspect", "--json", "--no-observability", "--run-file", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=600)
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     rows: dict[int, Row] = {}
@@ -202,7 +202,7 @@ def offline_file(path: Path) -> SourceRun | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        kept: dict[str, Any] = json.loads(path.read_text())
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept if is_record(kept["info"]) and broken(kept["info"], kept["rows"]) is None else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not what _write wrote

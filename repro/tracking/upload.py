@@ -82,7 +82,7 @@ def _settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def main() -> None:
-    """The console script ``repro-tracking``."""
+    """The command ``repro.tracking``."""
     parser = argparse.ArgumentParser("repro.tracking", description="Weights & Biases beside training.")
     commands = parser.add_subparsers(dest="command", required=True)
     sending = commands.add_parser("upload", help="send finished records that W&B does not have yet")
@@ -104,18 +104,13 @@ def main() -> None:
         if getattr(options, key) is not None:
             print(f"note: --{key.replace('_', '-')} is tracking.{key}= now, as in training", file=sys.stderr)
         setattr(options, key, settings.get(key, getattr(options, key)))
-    try:
-        if options.command == "workspace":
-            from repro.tracking import views
+    if options.command == "workspace":
+        from repro.tracking import views
 
-            target = find_project(options.entity, options.project, options.base_url)
-            views.make(options.figures, target, options.scale)
-        else:
-            _upload(options)
-    except ReproError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        target = find_project(options.entity, options.project, options.base_url)
+        views.make(options.figures, target, options.scale)
+    else:
+        _upload(options)
 
 
 def _upload(options: argparse.Namespace) -> None:

@@ -1,21 +1,24 @@
 """One run from start to end, in its folder: resume, train, checkpoint, record, mirror."""
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from repro import resources
 from repro.config import Config, notes
-from repro.config.errors import ReproError, first_line
+from repro.config.errors import ReproError, describe, first_line
 from repro.data import images
-from repro.records import Record, Row, already_finished, differences, lock, move_aside, read_info
+from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info
 from repro.records.files import write_whole
 from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
 
 log = logging.getLogger(__name__)
+LOG = "train.log"  # Hydra's, in a run's folder
 
 
 def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
@@ -25,20 +28,89 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
 
     A finished run of the same configuration is kept; an unfinished one resumes from its last checkpoint.
     Divergence is a result, not an error. SIGINT, SIGTERM and SIGUSR2 end the run with a checkpoint and raise
-    Interrupted, a second SIGINT ends it at once. Any other exception is recorded and raised; ReproError where the
-    device, the data or the memory does not suffice.
+    Interrupted, a second SIGINT ends it at once. Any other exception is recorded, in train.log too, and raised;
+    ReproError where the device, the data or the memory does not suffice.
     """
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
-        images.identify(config.dataset)
+        try:
+            images.identify(config.dataset)
+        except ReproError as error:
+            _record_failure(config, folder, changes, str(error))
+            raise
         if already_finished(folder, config):
             log.info("%s is already finished; force=true trains it again", folder)
         else:
             if config.force:
                 move_aside(folder)
-            _train(config, folder, signals, changes)
+            record = _begin(config, folder, changes)
+            with contextlib.ExitStack() as at_end, _recorded(record):
+                _train(config, folder, signals, record, at_end)
+            if signals:
+                raise Interrupted(signals[0])  # too late for this run, but it ends the sweep
 
 
-def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[str]) -> None:
+def refuse(config: Config, folder: Path, changes: Sequence[str], reason: str) -> None:
+    """Record that a run cannot start, and why; what is finished, or trained by another process, stays as it is."""
+    with contextlib.suppress(OSError, ReproError), lock.locked(folder):
+        _record_failure(config, folder, changes, reason)
+
+
+def _record_failure(config: Config, folder: Path, changes: Sequence[str], reason: str) -> None:
+    info = read_info(folder)
+    if info is None or info["status"] not in FINISHED:
+        _end(_begin(config, folder, changes), "failed", reason)
+
+
+def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
+    """The record of a run that begins; what another configuration left, which it must not resume from, goes."""
+    info = read_info(folder)
+    if info is None or differences(info, config):
+        checkpoints.clear(folder)
+        (folder / "history.jsonl").unlink(missing_ok=True)
+    return Record(folder, config, changes=changes)
+
+
+def _end(record: Record, status: str, reason: str | None = None) -> None:
+    """Record the end of a run that did not finish, as far as the disk takes it."""
+    if record.info["status"] in FINISHED:
+        return
+    with contextlib.suppress(OSError):
+        record.finish(status, **({} if reason is None else {"reason": reason}))
+    if reason is not None:
+        with contextlib.suppress(OSError), open(record.folder / LOG, "a", encoding="utf-8") as file:
+            print(f"{status}: {reason}", file=file)
+
+
+@contextlib.contextmanager
+def _recorded(record: Record) -> Iterator[None]:
+    """While entered, what goes wrong is recorded and raised; ReproError where the memory did not suffice."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _end(record, "interrupted")
+        raise
+    except Exception as error:
+        shortage = _shortage(error, record)
+        _end(record, "failed", describe(shortage or error) or f"{type(error).__name__}: {error}")
+        if shortage:
+            raise shortage from error
+        raise
+
+
+def _shortage(error: Exception, record: Record) -> ReproError | None:
+    """What an error says of memory that did not suffice, in one line; None if it says something else."""
+    kind = type(error).__name__
+    if kind not in ("MemoryError", "OutOfMemoryError") and "can't allocate memory" not in str(error):
+        return None
+    reason = first_line(error)
+    device = record.info["environment"].get("device", record.info["config"]["device"])
+    return ReproError(
+        f"out of memory on {device} ({reason}); stop the other processes that use it and launch again"
+    )
+
+
+def _train(config: Config, folder: Path, signals: list[int], record: Record, at_end: contextlib.ExitStack) -> None:
+    os.environ.update(resources.waiting(os.environ))
     import torch
 
     from repro import models
@@ -49,8 +121,7 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
     from repro.training.state import State
 
     memory.keep_freed_memory()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or min(torch.get_num_threads(), resources.cores()))
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
@@ -82,57 +153,42 @@ def _train(config: Config, folder: Path, signals: list[int], changes: Sequence[s
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
         for note in notes(config):
             log.warning(note)
-    record = Record(folder, config, environment, state.iteration if checkpoint else None, changes)
+    record.start(environment, state.iteration if checkpoint else None)
     mirror = Mirror(record.info, folder)
+    at_end.callback(lambda: mirror.finish(record.info))  # once the end is recorded
     for recorded in record.rows:
         mirror.row(recorded)
-    try:
-        saved_iteration, saved_seconds = state.iteration, time.monotonic()
-        interval = config.checkpoint_iterations or config.iterations
-        with checkpoints.write_in_background(folder, record.sync, device) as save:
-            for row in loop.train(config, dataset, state):
-                if state.step and "step" not in record.info:
-                    fallback = "; ".join(filter(None, (unusable_gpu, state.fallback)))
-                    record.add(step=state.step, **({"fallback": fallback} if fallback else {}))
-                if row is not None:
-                    record.append(row)
-                    mirror.row(record.rows[-1])
-                    log.info(_format_row(row, config.iterations))
-                if state.is_over(config):
-                    break
-                is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
-                if signals or is_due or state.iteration - saved_iteration >= interval:
-                    save(state.state_dict())
-                    saved_iteration, saved_seconds = state.iteration, time.monotonic()
-                if signals:
-                    raise Interrupted(signals[0])
-        last_row = record.rows[-1]
-        write_whole(folder / "weights.pt", lambda file: torch.save(network.state_dict(), file))
-        record.finish(
-            "diverged" if state.diverged else "finished",
-            final_accuracy=last_row["test_accuracy"],
-            best_accuracy=max(row["test_accuracy"] or 0.0 for row in record.rows),
-            diverged=state.diverged,
-            last_iteration=last_row["iteration"],
-        )
-        checkpoints.clear(folder)
-    except KeyboardInterrupt:
-        record.finish("interrupted")
-        raise
-    except Exception as error:
-        record.finish("failed", reason=f"{type(error).__name__}: {error}")
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            reason = first_line(error)
-            raise ReproError(
-                f"out of memory on {device} ({reason}); stop the other processes that use it and launch again"
-            ) from error
-        raise
-    finally:
-        mirror.finish(record.info)
+    saved_iteration, saved_seconds = state.iteration, time.monotonic()
+    interval = config.checkpoint_iterations or config.iterations
+    with checkpoints.write_in_background(folder, record.sync, device) as save:
+        for row in loop.train(config, dataset, state):
+            if state.step and "step" not in record.info:
+                fallback = "; ".join(filter(None, (unusable_gpu, state.fallback)))
+                record.add(step=state.step, **({"fallback": fallback} if fallback else {}))
+            if row is not None:
+                record.append(row)
+                mirror.row(record.rows[-1])
+                log.info(_format_row(row, config.iterations))
+            if state.is_over(config):
+                break
+            is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
+            if signals or is_due or state.iteration - saved_iteration >= interval:
+                save(state.state_dict())
+                saved_iteration, saved_seconds = state.iteration, time.monotonic()
+            if signals:
+                raise Interrupted(signals[0])
+    last_row = record.rows[-1]
+    write_whole(folder / "weights.pt", lambda file: torch.save(network.state_dict(), file))
+    record.finish(
+        "diverged" if state.diverged else "finished",
+        final_accuracy=last_row["test_accuracy"],
+        best_accuracy=max(row["test_accuracy"] or 0.0 for row in record.rows),
+        diverged=state.diverged,
+        last_iteration=last_row["iteration"],
+    )
+    checkpoints.clear(folder)
     if state.diverged:
         log.warning("diverged: the training loss is not finite at iteration %s", last_row["iteration"])
-    if signals:
-        raise Interrupted(signals[0])  # too late for this run, but it ends the sweep
 
 
 def _load_checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:

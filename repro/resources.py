@@ -1,0 +1,96 @@
+"""The cores and the memory that this process may use, and how its threads wait for each other.
+
+A leaf: the standard library alone. The answers hold in a container too: its cgroup may allow less than the machine
+has, in version 1 or 2, at any level between the process and the root.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+MEMORY = Path("/proc/meminfo")
+SPINS = "10000"  # of a thread of OpenMP that waits, before it sleeps; libgomp's own are 300,000
+
+
+def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """The number of CPU cores that this process may use: its affinity (cpusets are part of that), and its quota.
+
+    Half a core counts as one.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in _folders("cpu", cgroups, membership):
+        version_1 = [_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        quota, period = _words(folder / "cpu.max") or version_1
+        if quota and period and quota > 0:  # -1: no limit
+            count = min(count, math.ceil(quota / period))
+    return max(1, count)
+
+
+def free_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, memory: Path = MEMORY) -> float | None:
+    """Megabytes of main memory that processes can still take without swapping; None if the system does not say."""
+    free = []
+    for line in _lines(memory):
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    for folder in _folders("memory", cgroups, membership):
+        used = [_number(folder / f"memory.{name}") for name in ("current", "usage_in_bytes")]
+        limits = [_number(folder / f"memory.{name}") for name in ("max", "high", "limit_in_bytes")]
+        for limit in filter(None, limits):
+            free.append(max(0, limit - max(filter(None, used), default=0) + _inactive(folder)))
+    return min(free) / 2**20 if free else None
+
+
+def waiting(environment: Mapping[str, str], crowded: bool = False) -> dict[str, str]:
+    """The environment variables by which OpenMP's threads wait, to be set before torch is imported.
+
+    By default they spin for milliseconds, which on a busy machine takes the core away from the thread that they
+    wait for: a run is ten times as slow. ``crowded`` says that there are more threads than cores, where none may
+    spin at all; otherwise a short spin is as fast as a long one on an idle machine. Empty where ``environment``
+    says already how they wait.
+    """
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+        return {}
+    return {"OMP_WAIT_POLICY": "passive"} if crowded else {"GOMP_SPINCOUNT": SPINS}
+
+
+def _folders(controller: str, cgroups: Path, membership: Path) -> Iterator[Path]:
+    """The folders of this process's cgroups that may limit ``controller``, from its own up to the root."""
+    for line in _lines(membership):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2, alone or beside version 1
+            roots = [cgroups, cgroups / "unified"]
+        elif controller in controllers.split(","):
+            roots = [cgroups / controllers, cgroups / controller]
+        else:
+            continue
+        # In a container the path may be the host's, and its own folder the root.
+        folder = Path(path.strip("/"))
+        for root in dict.fromkeys(roots):
+            yield from (root / part for part in (folder, *folder.parents))
+
+
+def _inactive(folder: Path) -> int:
+    """Bytes of a cgroup's memory that are pages of files it has not used lately: they give way."""
+    values = dict(line.split() for line in _lines(folder / "memory.stat"))
+    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+
+
+def _number(path: Path) -> int | None:
+    words = _words(path)
+    return words[0] if words else None
+
+
+def _words(path: Path) -> list[int | None]:
+    """The numbers of a file's first line, None for a word (as "max"); empty where it cannot be read."""
+    lines = _lines(path)
+    return [int(word) if word.lstrip("-").isdecimal() else None for word in lines[0].split()] if lines else []
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,79 @@
+"""What is checked once before a sweep trains on this machine: data, device, room on the disk. No torch here."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from repro.config import Config, Dataset
+from repro.config.errors import ReproError
+from repro.data import images
+from repro.sweeps import cost
+from repro.training import checkpoints
+
+TRY_DEVICE = "import sys, torch; torch.zeros(1, device=sys.argv[1]).item()"
+RUN_BYTES = 300_000  # of a run's folder without weights and rows: record, log, Hydra's and W&B's files
+ROW_BYTES = 1_000  # of a row: in the history, in the log, in W&B's file
+
+
+def problems(configs: Sequence[Config]) -> list[str | None]:
+    """For each run, why it cannot train here; None where nothing speaks against it.
+
+    Image sets that are not in the cache yet are downloaded and decoded, once, before several runs at once would.
+    """
+    data: dict[tuple[str, str, str | None], str | None] = {}
+    devices: dict[str, str | None] = {}
+    for config in configs:
+        key = (config.dataset.name, config.dataset.root, config.dataset.cache)
+        if key not in data:
+            data[key] = _data_problem(config.dataset)
+        if config.device not in devices:
+            devices[config.device] = _device_problem(config.device)
+    keys = [(config.dataset.name, config.dataset.root, config.dataset.cache) for config in configs]
+    return [data[key] or devices[config.device] for key, config in zip(keys, configs, strict=True)]
+
+
+def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str | None:
+    """What the disk of ``folder`` lacks for these runs, so many of them at once; None where it has room."""
+    sizes = [_run_bytes(config) for config in configs]
+    needed = sum(kept for kept, _ in sizes) + workers * max(saved for _, saved in sizes)
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return None
+    runs = f"{len(configs)} runs take" if len(configs) > 1 else "a run takes"
+    return (
+        f"output={folder}: {free / 2**20:,.0f} MB are free there and {runs} about {needed / 2**20:,.0f} MB; "
+        "make room, or name another folder"
+    )
+
+
+def _data_problem(dataset: Dataset) -> str | None:
+    if dataset.digest is None:
+        try:
+            images.load(dataset)
+        except ReproError as error:
+            return str(error)
+    return None
+
+
+def _device_problem(device: str) -> str | None:
+    if device in ("auto", "cpu"):
+        return None
+    # Another process, because a process that forks must not start CUDA.
+    command = [sys.executable, "-c", TRY_DEVICE, device]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode == 0:
+        return None
+    return f"device={device}: {(done.stderr.strip().splitlines() or ['it does not answer'])[-1]}"
+
+
+def _run_bytes(config: Config) -> tuple[int, int]:
+    """Bytes that a run leaves on the disk, and what its checkpoints take while it trains."""
+    try:
+        parameters = cost.parameters(config)
+    except ReproError:  # an unknown network: its own run fails with the reason
+        parameters = 0
+    rows = config.iterations // config.test_every + 2
+    checkpoint = 2 * 4 * parameters  # weights and velocities, in float32
+    return RUN_BYTES + rows * ROW_BYTES + 4 * parameters, (checkpoints.KEPT + 1) * checkpoint
