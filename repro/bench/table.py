@@ -4,14 +4,22 @@ import csv
 import math
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
+
+
+class Part(NamedTuple):
+    """A part of a benchmark; measured until a time of the monotonic clock, which may cut it short."""
+
+    name: str
+    measure: Callable[[float], None]
 
 
 @dataclass
@@ -45,30 +53,44 @@ class Results:
         )
 
 
-def write(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
-    """Print the table, and write it to ``<name>.csv`` and ``<name>.md`` in ``folder``."""
+def show(results: Results, title: str, setting: str) -> None:
+    """Print the table."""
     table = Table(title=title, caption=setting)
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in ("median", "low", "high", "ratio") else "left")
-    cells = []
     part = None
-    for line in results.lines:
-        numbers = [_format(value) for value in (line.median, line.low, line.high)]
-        ratio = f"{line.ratio:.2f}" if line.ratio else ""
-        if part not in (None, line.part):
+    for row in _list_cells(results):
+        if part not in (None, row[0]):
             table.add_section()
-        table.add_row("" if line.part == part else line.part, line.what, *numbers, line.unit, ratio, line.note)
-        cells.append([line.part, line.what, *numbers, line.unit, ratio, line.note])
-        part = line.part
+        table.add_row("" if row[0] == part else row[0], *row[1:])
+        part = row[0]
     Console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def write(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
+    """Write the table to ``<name>.csv`` and ``<name>.md`` in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows([[getattr(line, column) for column in COLUMNS] for line in results.lines])
     text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
-    text += [f"| {' | '.join(row)} |" for row in cells]
+    text += [f"| {' | '.join(row)} |" for row in _list_cells(results)]
     (folder / f"{name}.md").write_text("\n".join(text) + "\n")
+
+
+def _list_cells(results: Results) -> list[list[str]]:
+    return [
+        [
+            line.part,
+            line.what,
+            *(_format(value) for value in (line.median, line.low, line.high)),
+            line.unit,
+            f"{line.ratio:.2f}" if line.ratio else "",
+            line.note,
+        ]
+        for line in results.lines
+    ]
 
 
 def _format(value: float) -> str:

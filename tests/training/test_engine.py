@@ -368,7 +368,10 @@ def test_a_step_is_verified_with_fresh_weights_whatever_the_run_has(value, resol
     assert torch.equal(torch.random.get_rng_state(), random)
     monkeypatch.setattr(torch, "compile", make_compiler(forget_momentum))
     monkeypatch.setattr(steps, "_FAST", {})
-    assert steps.build(resolved("experiment=fig5a/clr_3.0"), network, optimizer, *make_batches(1)[0])[1] == "plain, by group"
+    assert (
+        steps.build(resolved("experiment=fig5a/clr_3.0"), network, optimizer, *make_batches(1)[0])[1]
+        == "plain, by group"
+    )
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
