@@ -2,13 +2,14 @@
 
 Every loop runs in its own process, with its own threads and allocator. They take turns, a few iterations at a
 time, so that other load on the machine affects them all: read the ratios, and the range beside each median.
-``--fidelity`` measures the errors of the fast settings instead. The table goes to ``--to`` as CSV and markdown;
-``repro.train --dry-run`` estimates from ``bench.json``, which goes to the user's cache folder.
+``--fidelity`` measures the errors of the fast settings instead. After each part the table so far goes to ``--to``
+as CSV and markdown, and to ``bench.json`` in the user's cache folder: ``repro.train --dry-run`` estimates from it.
 """
 
 import argparse
 import copy
-import json
+import importlib.util
+import math
 import os
 import platform
 import statistics
@@ -18,28 +19,32 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from repro.bench import measure
 from repro.bench.measure import Child, Loop, compose_config
-from repro.bench.table import Results, write
+from repro.bench.table import Part, Results, show, write
 from repro.config import Precision
 from repro.config.errors import ReproError
-from repro.config.folders import cache_folder
 from repro.records import Info, Row
-from repro.records.files import write_whole
-from repro.sweeps import machine
+from repro.sweeps import cost, machine
 
+COMMAND_SEEDS = 8
 GOAL_SPEED = 167_000.0  # images/s, at which overheads take the largest share of a run
+QUICK_MINUTES = 3.0  # --minutes with --quick, which takes under two on two idle cores
 
 
-def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
-    """Measure everything but fidelity; ``rounds`` are the turns of each loop (by default 3 if quick, else 7)."""
+def list_parts(results: Results, device: str, quick: bool, rounds: int | None = None) -> list[Part]:
+    """Everything but fidelity, to be measured one part after the other.
+
+    ``rounds`` are the turns of each loop (by default 3 if quick, else 7).
+    """
     from repro.bench import floor
     from repro.training.precision import emulated
 
-    results = Results()
+    parts: list[Part] = []
     bf16_emulated = emulated(Precision.bf16, device)
     if bf16_emulated:
         print(f"note: {device} only emulates bf16; its lines are left out", file=sys.stderr)
@@ -54,7 +59,8 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
 
     def compare(part: str, loops: list[Loop], rounds: int, seconds: float) -> None:
         supported = [loop for loop in loops if not (bf16_emulated and "engine.precision=bf16" in loop.overrides)]
-        measure.compare(results, part, supported, rounds, seconds)
+        action = partial(measure.compare, results, part, supported, rounds, seconds)
+        parts.append(Part(part, action))
 
     def our_loops(large: bool) -> list[Loop]:
         loops = [replace(base, name="ours"), replace(base, name="ours, bf16", overrides=bf16)]
@@ -104,16 +110,19 @@ def benchmark(device: str, quick: bool, rounds: int | None = None) -> Results:
     part = "four seeds, demo network, with its tests"
     compare(part, on_demo(seed_loops(base, memory, quick)), rounds + 2, seconds)
     if not quick:
-        measure_commands(results, replace(memory, demo=True), rounds)
+        part = f"{COMMAND_SEEDS} seeds, demo network, as a command"
+        parts.append(Part(part, partial(measure_commands, results, part, replace(memory, demo=True), rounds)))
         loops = [replace(memory, name="plain, 100 images at once", kind="plain testing")]
         loops += [replace(base, name="ours", kind="testing")]
         loops += [replace(base, name="ours, bf16", kind="testing", overrides=bf16)]
         compare("testing, resnet56_superconv", loops, rounds, seconds)
-    print("measuring floor, overheads, start-up", file=sys.stderr)
-    floor.measure(results, device, cores, rounds=3 if quick else 7, bf16=not bf16_emulated)
-    measure_overheads(results, 20 if quick else 100, wandb=not quick)
-    measure_start_up(results, 1 if quick else 5)
-    return results
+    wandb = importlib.util.find_spec("wandb") is not None
+    floor_rounds, overhead_rounds, start_rounds = (3, 20, 1) if quick else (7, 100, 5)
+    bf16_floor = not bf16_emulated
+    parts.append(Part("floor", lambda _: floor.measure(results, device, cores, floor_rounds, bf16=bf16_floor)))
+    parts.append(Part("overhead", lambda _: measure_overheads(results, overhead_rounds, wandb and not quick)))
+    parts.append(Part("start-up", partial(measure_start_up, results, start_rounds, wandb)))
+    return parts
 
 
 def seed_loops(base: Loop, other: Loop, quick: bool) -> list[Loop]:
@@ -129,19 +138,21 @@ def seed_loops(base: Loop, other: Loop, quick: bool) -> list[Loop]:
     return loops
 
 
-def measure_commands(results: Results, plain: Loop, rounds: int, seeds: int = 8) -> None:
+def measure_commands(
+    results: Results, part: str, plain: Loop, rounds: int, until: float = math.inf, seeds: int = COMMAND_SEEDS
+) -> None:
     """Add a sweep of the demo as a user launches it, start and end included, beside a loop without either."""
-    part = f"{seeds} seeds, demo network, as a command"
     config = compose_config(plain)
     images = seeds * config.iterations * config.batch_size
     sweep = ["-m", "repro.train", "-m", f"experiment={config.curve}", "scale=demo", f"seed=range({seeds})"]
     sweep += ["test_at_start=false", "tracking=disabled", f"device={plain.device}"]
-    print(f"measuring {part}", file=sys.stderr)
     counts = sorted({1, 2, machine.cores()})
     speeds: dict[str, list[float]] = {plain.name: [], **{f"ours, workers={count}": [] for count in counts}}
     with Child(plain) as child:
         measure.warm_up([child])
-        for _ in range(rounds):
+        for index in range(rounds):
+            if index and time.monotonic() > until:
+                break
             child.start(seeds * config.iterations)
             speeds[plain.name].append(images / child.wait()["seconds"])
             for count in counts:
@@ -229,16 +240,19 @@ def mirror_milliseconds(info: Info, rows: list[Row]) -> float:
     return 1e3 * (sum(os.times()[:4]) - before)
 
 
-def measure_start_up(results: Results, rounds: int) -> None:
+def measure_start_up(results: Results, rounds: int, wandb: bool, until: float = math.inf) -> None:
     """Add the seconds that a run of one iteration takes as a command, beside importing torch alone."""
     run = ["-m", "repro.train", "experiment=fig5a/clr_3.0", "scale=smoke", "iterations=1", "device=cpu"]
     commands = {
         "python -c 'import torch'": ["-c", "import torch"],
         "python -m repro.train, a run of one iteration": [*run, "tracking=disabled"],
-        "the same with W&B, offline": [*run, "tracking=offline"],
     }
+    if wandb:
+        commands["the same with W&B, offline"] = [*run, "tracking=offline"]
     times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(rounds):
+    for index in range(rounds):
+        if index and time.monotonic() > until:
+            break
         for name, arguments in commands.items():
             times[name].append(time_command(arguments))
     for name, values in times.items():
@@ -261,7 +275,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 def main() -> None:
     """The command ``repro.bench``."""
     parser = argparse.ArgumentParser(prog="repro-bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under two minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="under two minutes on two idle cores")
     parser.add_argument(
         "--fidelity", action="store_true", help="measure the errors of the fast settings, not their speed"
     )
@@ -270,6 +284,14 @@ def main() -> None:
         "--to", type=Path, default=Path("benchmarks"), help="folder for the tables (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--only", metavar="PART", action="append", help="measure only the parts whose names contain this"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help=f"leave out what is not begun by then, and turns (default: no end; {QUICK_MINUTES:.0f} with --quick)",
+    )
     arguments = parser.parse_args()
     import torch
 
@@ -277,10 +299,8 @@ def main() -> None:
     from repro.training import loop
 
     clock = time.monotonic()
-    try:
-        device = loop.device(arguments.device)
-    except ReproError as error:
-        sys.exit(f"error: {error}")
+    minutes = arguments.minutes or (QUICK_MINUTES if arguments.quick else math.inf)
+    device = loop.device(arguments.device)
     machine_info = describe_machine(device)
     instructions = torch.backends.cpu.get_cpu_capability()  # processors of one name may differ in it, and in speed
     hardware = f"{machine_info['gpu'] or machine_info['cpu']}, {machine_info['cores']} cores, {instructions}"
@@ -288,18 +308,52 @@ def main() -> None:
     if load > 0.5:
         hardware += f", busy at the start (load {load:.1f})"
         print(f"note: this machine is busy (load {load:.1f}); measure again when it is idle", file=sys.stderr)
-    results = Results()
-    if arguments.fidelity:
-        fidelity.compare(results, device, arguments.quick)
-        name, title = "fidelity", "Fast settings against the reference"
-    else:
-        results = benchmark(device, arguments.quick, arguments.rounds)
-        name, title = "bench", "Speed"
-        cache = cache_folder(None) / "bench.json"
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(cache, json.dumps({"machine": machine_info, "rows": results.speeds}, indent=1) + "\n")
-    minutes = (time.monotonic() - clock) / 60
     command = " ".join(["python -m repro.bench", *sys.argv[1:]])
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    setting = f"`{command}` on {hardware}; {versions}; {minutes:.1f} min"
-    write(results, title, name, arguments.to, setting)
+    results = Results()
+    if arguments.fidelity:
+        parts = fidelity.list_parts(results, device, arguments.quick)
+        name, title = "fidelity", "Fast settings against the reference"
+    else:
+        parts = list_parts(results, device, arguments.quick, arguments.rounds)
+        name, title = "bench", "Speed"
+
+    def describe_setting() -> str:
+        return f"`{command}` on {hardware}; {versions}; {(time.monotonic() - clock) / 60:.1f} min"
+
+    def keep() -> None:
+        write(results, title, name, arguments.to, describe_setting())
+        if results.speeds:
+            cost.write_benchmark(machine_info, results.speeds)
+
+    try:
+        measure_parts(choose_parts(parts, arguments.only), clock + 60 * minutes, keep)
+    finally:
+        show(results, title, describe_setting())
+
+
+def choose_parts(parts: list[Part], only: list[str] | None) -> list[Part]:
+    """The parts whose names contain one of ``only`` (None: all). Raises ReproError where none does."""
+    chosen = [part for part in parts if only is None or any(text in part.name for text in only)]
+    if not chosen:
+        names = "; ".join(part.name for part in parts)
+        raise ReproError(f"--only {' --only '.join(only or [])}: no such part; there are: {names}")
+    return chosen
+
+
+def measure_parts(parts: list[Part], until: float, keep: Callable[[], None]) -> None:
+    """Measure one part after the other and keep each at once; none begins after ``until``, by the monotonic clock.
+
+    A part that fails is named on standard error and left out.
+    """
+    for index, part in enumerate(parts):
+        if index and time.monotonic() > until:
+            names = "; ".join(part.name for part in parts[index:])
+            print(f"note: the time is over (--minutes); not measured: {names}", file=sys.stderr)
+            return
+        print(f"measuring {part.name}", file=sys.stderr)
+        try:
+            part.measure(until)
+        except (ReproError, subprocess.CalledProcessError) as error:
+            print(f"note: {part.name}: {error}", file=sys.stderr)
+        keep()

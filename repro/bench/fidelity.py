@@ -1,7 +1,11 @@
 """The errors of every fast setting, against float64 and the plain float32 step."""
 
+import math
 import statistics
 import sys
+import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +13,7 @@ from torch.nn import functional as F
 
 from repro import models
 from repro.bench.measure import make_noise
-from repro.bench.table import Results
+from repro.bench.table import Part, Results
 from repro.config import Model, Precision
 from repro.config.catalogue import run_of
 from repro.data import batches
@@ -21,20 +25,25 @@ from repro.training.sgd import SGD
 from repro.training.state import State
 
 Setting = tuple[Precision, bool, bool]  # precision, compiled, captured as a CUDA graph
+TRAININGS = "final test loss of four demo runs, Figure 8b's tbs512"
 
 
-def compare(results: Results, device: str, quick: bool) -> None:
-    """Compare every fast setting: one step against float64, and short trainings of four seeds against float32.
+def list_parts(results: Results, device: str, quick: bool) -> list[Part]:
+    """Every fast setting: one step of each network against float64, and short trainings of four seeds.
 
     A setting passes if its gradient error is the rounding of its precision, and if its mean loss after training is
     within float32's standard deviation over seeds.
     """
     settings = available_settings(device, quick)
-    compare_gradients(results, settings, device, quick)
     slow = [name for name, (precision, *_) in settings.items() if emulated(precision, device)]
     if slow:
         print(f"note: no training in {', '.join(slow)}: {device} only emulates it", file=sys.stderr)
-    compare_trainings(results, {k: v for k, v in settings.items() if k not in slow}, device, quick)
+    trained = {k: v for k, v in settings.items() if k not in slow}
+    gradients = [
+        Part(f"gradient of {name}", partial(compare_gradients, results, name, settings, device, quick))
+        for name in models.networks()
+    ]
+    return [*gradients, Part(TRAININGS, partial(compare_trainings, results, trained, device, quick))]
 
 
 def available_settings(device: str, quick: bool) -> dict[str, Setting]:
@@ -45,47 +54,65 @@ def available_settings(device: str, quick: bool) -> dict[str, Setting]:
     }
     if device != "cpu":
         settings["tf32"] = (Precision.tf32, False, False)
-        for precision in (Precision.float32, Precision.bf16):
-            settings[f"{precision.value}, graph"] = (precision, False, True)
+        for precision in Precision:
             settings[f"{precision.value}, compiled, graph"] = (precision, True, True)
+            if not quick:
+                settings[f"{precision.value}, graph"] = (precision, False, True)
     elif not quick:
         settings["float32, compiled"] = (Precision.float32, True, False)
         settings["bf16, compiled"] = (Precision.bf16, True, False)
     return settings
 
 
-def compare_gradients(results: Results, settings: dict[str, Setting], device: str, quick: bool) -> None:
-    """One step of every network: the relative errors of gradient and loss against float64."""
+def left_by(until: float, settings: dict[str, Setting]) -> Iterator[tuple[str, Setting]]:
+    """The settings, the reference in any case and the others until a time of the monotonic clock."""
+    for index, (name, setting) in enumerate(settings.items()):
+        if index and time.monotonic() > until:
+            print(f"note: {name}: left out, the time is over", file=sys.stderr)
+        else:
+            yield name, setting
+
+
+def compare_gradients(
+    results: Results,
+    network_name: str,
+    settings: dict[str, Setting],
+    device: str,
+    quick: bool,
+    until: float = math.inf,
+) -> None:
+    """One step of a network: the relative errors of gradient and loss against float64."""
     batch = 16 if quick else 128
     dataset = make_noise(device)
     images, labels = dataset.network_input(dataset.train_images[:batch]), dataset.train_labels[:batch]
     blocks = 1 if quick else 9
-    for network_name in models.networks():
-        model = Model(name=network_name, blocks=blocks)
-        exact = models.from_config(model, 10, (32, 32, 3), 0).double().to(device)
-        loss = F.cross_entropy(exact(images.double()), labels)
-        loss.backward()
-        # After one update at LR 1 without momentum the velocity is the gradient; 0 for a bias without gradient.
-        truth = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
-        for name, (precision, compiled, graph) in settings.items():
-            network = models.from_config(model, 10, (32, 32, 3), 0).to(device)
-            rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
-            step: Any = Plain(network, rule, precision)
-            if compiled or graph:
-                step = Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
-                step.adopt(network, rule)
-            step_loss = step(images, labels, 1.0, 0.0).item()
-            gradient = torch.cat([v.reshape(-1) for group in rule.velocities() for v in group]).double()
-            error = ((gradient - truth).norm() / truth.norm()).item()
-            note = f"loss off by {abs(step_loss / loss.item() - 1):.1e}"
-            results.add(f"gradient of {network_name}, relative error", name, [error], "", note)
+    model = Model(name=network_name, blocks=blocks)
+    exact = models.from_config(model, 10, (32, 32, 3), 0).double().to(device)
+    loss = F.cross_entropy(exact(images.double()), labels)
+    loss.backward()
+    # After one update at LR 1 without momentum the velocity is the gradient; 0 for a bias without gradient.
+    truth = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
+    for name, (precision, compiled, graph) in left_by(until, settings):
+        network = models.from_config(model, 10, (32, 32, 3), 0).to(device)
+        rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
+        step: Any = Plain(network, rule, precision)
+        if compiled or graph:
+            step = Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
+            step.adopt(network, rule)
+        step_loss = step(images, labels, 1.0, 0.0).item()
+        gradient = torch.cat([v.reshape(-1) for group in rule.velocities() for v in group]).double()
+        error = ((gradient - truth).norm() / truth.norm()).item()
+        note = f"loss off by {abs(step_loss / loss.item() - 1):.1e}"
+        results.add(f"gradient of {network_name}, relative error", name, [error], "", note)
 
 
-def compare_trainings(results: Results, settings: dict[str, Setting], device: str, quick: bool) -> None:
+def compare_trainings(
+    results: Results, settings: dict[str, Setting], device: str, quick: bool, until: float = math.inf
+) -> None:
     """The final test loss of short trainings of four seeds, its mean beside float32's."""
     share = 0.01 if quick else 0.05  # of the paper's iterations: 93 or 464
     losses: dict[str, list[float]] = {}
-    for name, (precision, compiled, graph) in settings.items():
+    for name, (precision, compiled, graph) in left_by(until, settings):
         for seed in range(4):
             config = run_of("experiment=fig8b/tbs512", "scale=demo", f"scale.iterations={share}", f"seed={seed}")
             config.engine.precision, config.engine.compile = precision, compiled
@@ -100,4 +127,4 @@ def compare_trainings(results: Results, settings: dict[str, Setting], device: st
         difference = statistics.mean(values) - statistics.mean(reference)
         verdict = "within" if abs(difference) <= spread else "NOT within"
         note = f"mean {difference:+.4f} away, {verdict} the seeds' standard deviation of {spread:.4f}"
-        results.add("final test loss of four demo runs, Figure 8b's tbs512", name, values, "", note)
+        results.add(TRAININGS, name, values, "", note)

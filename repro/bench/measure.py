@@ -5,8 +5,10 @@ Other load on the machine affects them all alike, so the ratio of two loops is s
 
 import contextlib
 import json
+import math
 import os
 import resource
+import select
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from repro.config.catalogue import run_of
 from repro.config.errors import ReproError
 from repro.sweeps import cost, machine
 from repro.training import memory
+
+GRACE_SECONDS = 30.0  # that a loop may take beyond the time there is, to end what it has begun
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,15 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # wait raises the reason
             print(iterations, file=self.process.stdin, flush=True)
 
-    def wait(self) -> dict[str, float]:
-        """Seconds, images and peak memory_mb. Raises ReproError with the last error line of a child that died."""
+    def wait(self, until: float = math.inf) -> dict[str, float]:
+        """Seconds, images and peak memory_mb.
+
+        Raises ReproError with the last error line of a child that died, and for one that does not answer in time.
+        """
         assert self.process.stdout is not None
+        timeout = None if until == math.inf else max(0.0, until - time.monotonic()) + GRACE_SECONDS
+        if not select.select([self.process.stdout], [], [], timeout)[0]:
+            raise ReproError(f"{self.loop.name}: no answer in time")
         line = self.process.stdout.readline()
         if not line:
             assert self.process.stderr is not None
@@ -85,12 +95,18 @@ class Child:
         self.process.communicate()
 
 
-def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds: float = 1.0) -> None:
+def compare(
+    results: Results,
+    part: str,
+    loops: list[Loop],
+    rounds: int,
+    seconds: float = 1.0,
+    until: float = math.inf,
+) -> None:
     """Measure loops in turns of about ``seconds`` each; ratios are to the first.
 
-    A loop that fails is named on standard error and left out.
+    A loop that fails is named on standard error and left out. After ``until`` no loop and no further turns begin.
     """
-    print(f"measuring {part}: {', '.join(loop.name for loop in loops)}", file=sys.stderr)
     speeds: dict[str, list[float]] = {}
     memory_mb: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
@@ -98,13 +114,17 @@ def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds
         warm: list[tuple[Loop, list[Child], int]] = []  # with the iterations of a turn
         for loop, children in started:  # one after the other, so that they do not disturb each other's warm-up
             try:
-                warm.append((loop, children, max(1, round(seconds / warm_up(children)))))
+                if warm and time.monotonic() > until:
+                    raise ReproError(f"{loop.name}: left out, the time is over")
+                warm.append((loop, children, max(1, round(seconds / warm_up(children, until)))))
             except ReproError as error:
                 print(f"note: {error}", file=sys.stderr)
-        for _ in range(rounds):
+        for index in range(rounds):
+            if index and time.monotonic() > until:
+                break
             for loop, children, count in warm:
                 clock = time.perf_counter()
-                measured = run_together(children, count)
+                measured = run_together(children, count, until)
                 elapsed = time.perf_counter() - clock
                 speeds.setdefault(loop.name, []).append(sum(child["images"] for child in measured) / elapsed)
                 memory_mb[loop.name] = max(child["memory_mb"] for child in measured)
@@ -121,17 +141,17 @@ def compare(results: Results, part: str, loops: list[Loop], rounds: int, seconds
                 results.speeds.append(_speed_row(loop, per_run, memory_mb[loop.name]))
 
 
-def run_together(children: list[Child], iterations: int) -> list[dict[str, float]]:
+def run_together(children: list[Child], iterations: int, until: float = math.inf) -> list[dict[str, float]]:
     """What each child measures while all of them train so many iterations at the same time."""
     for child in children:
         child.start(iterations)
-    return [child.wait() for child in children]
+    return [child.wait(until) for child in children]
 
 
-def warm_up(children: list[Child]) -> float:
+def warm_up(children: list[Child], until: float = math.inf) -> float:
     """Train two iterations; the seconds of the second in the slowest child."""
     for _ in range(2):
-        seconds = max(child["seconds"] for child in run_together(children, 1))
+        seconds = max(child["seconds"] for child in run_together(children, 1, until))
     return seconds
 
 
@@ -169,9 +189,9 @@ def train(loop: Loop) -> None:
         if loop.device != "cpu":
             torch.cuda.synchronize(loop.device)
         seconds = time.perf_counter() - clock
-        peak_mb = (
-            torch.cuda.max_memory_allocated(loop.device) / 2**20 if loop.device != "cpu" else peak_memory_mb()
-        )
+        peak_mb = peak_memory_mb()
+        if loop.device != "cpu":  # what others cannot have: also what torch keeps, and the context
+            peak_mb = torch.cuda.max_memory_reserved(loop.device) / 2**20 + cost.PROCESS_MB
         measured = {"seconds": seconds, "images": int(line) * images, "memory_mb": peak_mb}
         print(json.dumps(measured), file=output, flush=True)
 

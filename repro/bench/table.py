@@ -5,9 +5,10 @@ import io
 import math
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -15,6 +16,13 @@ from repro.config.terminal import console
 from repro.records.files import write_whole
 
 COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
+
+
+class Part(NamedTuple):
+    """A part of a benchmark; measured until a time of the monotonic clock, which may cut it short."""
+
+    name: str
+    measure: Callable[[float], None]
 
 
 @dataclass
@@ -48,29 +56,43 @@ class Results:
         )
 
 
-def write(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
-    """Print the table, and write it to ``<name>.csv`` and ``<name>.md`` in ``folder``."""
+def show(results: Results, title: str, setting: str) -> None:
+    """Print the table."""
     table = Table(title=title, caption=setting)
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in ("median", "low", "high", "ratio") else "left")
-    cells = []
     part = None
-    for line in results.lines:
-        numbers = [_format(value) for value in (line.median, line.low, line.high)]
-        ratio = f"{line.ratio:.2f}" if line.ratio else ""
-        if part not in (None, line.part):
+    for row in _list_cells(results):
+        if part not in (None, row[0]):
             table.add_section()
-        table.add_row("" if line.part == part else line.part, line.what, *numbers, line.unit, ratio, line.note)
-        cells.append([line.part, line.what, *numbers, line.unit, ratio, line.note])
-        part = line.part
+        table.add_row("" if row[0] == part else row[0], *row[1:])
+        part = row[0]
     console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def write(results: Results, title: str, name: str, folder: Path, setting: str) -> None:
+    """Write the table to ``<name>.csv`` and ``<name>.md`` in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = io.StringIO()
     csv.writer(rows).writerows([COLUMNS, *([getattr(line, c) for c in COLUMNS] for line in results.lines)])
     write_whole(folder / f"{name}.csv", rows.getvalue())
     text = [f"# {title}", "", setting, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
-    text += [f"| {' | '.join(row)} |" for row in cells]
+    text += [f"| {' | '.join(row)} |" for row in _list_cells(results)]
     write_whole(folder / f"{name}.md", "\n".join(text) + "\n")
+
+
+def _list_cells(results: Results) -> list[list[str]]:
+    return [
+        [
+            line.part,
+            line.what,
+            *(_format(value) for value in (line.median, line.low, line.high)),
+            line.unit,
+            f"{line.ratio:.2f}" if line.ratio else "",
+            line.note,
+        ]
+        for line in results.lines
+    ]
 
 
 def _format(value: float) -> str:

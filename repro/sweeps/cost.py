@@ -34,7 +34,7 @@ from repro.training import checkpoints
 
 BENCHMARK_FILE = "bench.json"
 NO_BENCHMARK = "no benchmark of this machine yet; run python -m repro.bench --quick"
-PROCESS_MB = 600.0  # a process that has imported torch and read its data
+PROCESS_MB = 600.0  # a process that has imported torch and read its data; on a GPU its context, not measured yet
 BYTES_PER_OUTPUT = 12  # kept for each output value of a convolution: the value, normalised, summed
 SHAPE_KEYS = ("model", "blocks", "width", "resolution")  # of a row of the benchmark
 TEST_SPEEDUP = 3.0  # over training: forward is a third of forward and backward
@@ -84,6 +84,21 @@ def read_benchmark() -> dict[str, Any] | None:
         return benchmark if isinstance(benchmark["rows"], list) and benchmark["rows"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write what was measured on this machine in place of what measured the same there. Raises OSError."""
+    before = read_benchmark()
+    earlier = before["rows"] if before and before.get("machine") == machine else []
+
+    def key(row: dict[str, Any]) -> list[Any]:
+        return [row.get(name) for name in (*SHAPE_KEYS, "batch_size", "device", "threads")]
+
+    measured = [key(row) for row in rows]
+    kept = [row for row in earlier if key(row) not in measured]
+    file = cache_folder() / BENCHMARK_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps({"machine": machine, "rows": [*kept, *rows]}, indent=1) + "\n")
 
 
 def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:

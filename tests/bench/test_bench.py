@@ -2,6 +2,9 @@
 
 import csv
 import json
+import math
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +16,7 @@ from repro.bench import app, fidelity, floor, measure, peer, table
 from repro.bench.measure import Loop
 from repro.bench.table import Results
 from repro.config import Model
+from repro.config.errors import ReproError
 from repro.sweeps import cost
 from repro.sweeps.machine import Plan
 
@@ -116,7 +120,7 @@ def test_four_seeds_in_the_ways_of_a_device():
 def test_a_sweep_as_a_command(monkeypatch):
     monkeypatch.setattr(app.machine, "cores", lambda: 2)
     results = Results()
-    app.measure_commands(results, Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
+    app.measure_commands(results, "commands", Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
     assert [line.what for line in results.lines] == ["plain", "ours, workers=1", "ours, workers=2"]
     assert all(line.median > 0 and line.ratio for line in results.lines)
 
@@ -155,6 +159,7 @@ def test_tables_are_written(tmp_path, capsys):
     results = Results()
     results.add("a part", "ours", [3.0, 1.0, 2.0], "images/s", "a note", baseline=4.0)
     table.write(results, "Speed", "bench", tmp_path / "to", "`a command` on a machine")
+    table.show(results, "Speed", "`a command` on a machine")
     (row,) = csv.DictReader((tmp_path / "to/bench.csv").open())
     assert (row["median"], row["low"], row["high"], row["ratio"]) == ("2.0", "1.0", "3.0", "0.5")
     text = (tmp_path / "to/bench.md").read_text()
@@ -176,7 +181,8 @@ def test_overheads_and_start_up():
 
 def test_fidelity_judges_every_setting():
     results = Results()
-    fidelity.compare(results, "cpu", quick=True)
+    for part in fidelity.list_parts(results, "cpu", quick=True):
+        part.measure(math.inf)
     by_name = {(line.part, line.what): line for line in results.lines}
     for name in models.networks():
         part = f"gradient of {name}, relative error"
@@ -184,6 +190,75 @@ def test_fidelity_judges_every_setting():
         assert 2e-3 < by_name[part, "bf16"].median < 0.5
     end = by_name["final test loss of four demo runs, Figure 8b's tbs512", "float32 (reference)"]
     assert "+0.0000 away, within" in end.note
+
+
+def test_fidelity_past_its_time_measures_the_reference_alone(capsys):
+    results = Results()
+    for part in fidelity.list_parts(results, "cpu", quick=True)[:-1]:
+        part.measure(0.0)
+    assert {line.what for line in results.lines} == {"float32 (reference)"}
+    assert "note: bf16: left out, the time is over" in capsys.readouterr().err
+
+
+def test_each_part_is_kept_as_it_is_measured_and_the_time_is_bounded(capsys):
+    done, kept = [], []
+
+    def broken(until):
+        raise ReproError("no room")
+
+    parts = [
+        table.Part("one", lambda until: done.append(until)),
+        table.Part("two", broken),
+        table.Part("three", lambda until: done.append(until)),
+    ]
+    app.measure_parts(parts, math.inf, lambda: kept.append(len(done)))
+    assert (done, kept) == ([math.inf, math.inf], [1, 1, 2])
+    app.measure_parts(parts, time.monotonic() - 1, lambda: kept.append(len(done)))
+    assert len(kept) == 4  # the first part at least
+    errors = capsys.readouterr().err
+    assert "note: two: no room" in errors
+    assert "note: the time is over (--minutes); not measured: two; three" in errors
+
+
+def test_only_some_parts(capsys):
+    parts = app.list_parts(Results(), "cpu", quick=False)
+    assert [part.name for part in app.choose_parts(parts, ["start", "testing"])] == [
+        "testing, resnet56_superconv",
+        "start-up",
+    ]
+    assert app.choose_parts(parts, None) == parts
+    with pytest.raises(ReproError, match="--only fast: no such part; there are: resnet56_superconv, batch 128; "):
+        app.choose_parts(parts, ["fast"])
+
+
+def test_turns_end_with_the_time(tiny, capsys):
+    results = Results()
+    loops = [tiny, replace(TINY, name="late")]
+    measure.compare(results, "demo", loops, rounds=1000, seconds=0.01, until=time.monotonic() - 1)
+    assert [line.what for line in results.lines] == ["ours"]
+    assert "note: late: left out, the time is over" in capsys.readouterr().err
+
+
+def test_a_loop_that_does_not_answer_is_left_out(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "GRACE_SECONDS", 0.0)
+    measure.compare(Results(), "demo", [tiny], rounds=1, until=time.monotonic())
+    assert "note: ours: no answer in time" in capsys.readouterr().err
+
+
+def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+    """Without wandb, as on a machine that has none."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None if name == "wandb" else name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        sys, "argv", ["bench", "--quick", "--only", "overhead", "--only", "start-up", "--to", str(tmp_path)]
+    )
+    app.main()
+    rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
+    assert {row["part"] for row in rows} == {"overhead", "start-up"}
+    assert not any("W&B" in row["what"] for row in rows)
+    assert "python -m repro.train, a run of one iteration" in capsys.readouterr().out
+    assert cost.read_benchmark() is None  # no speed was measured
 
 
 def test_a_child_answers_in_json_alone(capfd):

@@ -133,6 +133,17 @@ def test_a_broken_benchmark_is_none(benchmark):
         assert cost.read_benchmark() is None
 
 
+def test_a_new_measurement_replaces_the_same_one_of_this_machine(benchmark):
+    here, there = {"host": "here", "gpu": None}, {"host": "there", "gpu": None}
+    faster, other = {**ROW, "images_per_second": 2 * ROW["images_per_second"]}, {**ROW, "batch_size": 7}
+    benchmark(ROW, host="there").unlink()
+    cost.write_benchmark(here, [ROW, other])
+    cost.write_benchmark(here, [faster])
+    assert cost.read_benchmark() == {"machine": here, "rows": [other, faster]}
+    cost.write_benchmark(there, [ROW])
+    assert cost.read_benchmark() == {"machine": there, "rows": [ROW]}
+
+
 def test_as_many_runs_as_memory_holds(resolved, benchmark, monkeypatch):
     benchmark(ROW)
     monkeypatch.setattr(machine, "cores", lambda: 8)
