@@ -66,7 +66,8 @@ def gpus(device: str) -> list[str]:
         )
         unusable, problems = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
-        reason = "no answer" if isinstance(error, subprocess.TimeoutExpired) else done.stderr.strip()[-200:]
+        lines = [] if isinstance(error, subprocess.TimeoutExpired) else done.stderr.strip().splitlines()
+        reason = (lines or ["no answer"])[-1]
         raise ReproError(f"device={device}: the GPU does not answer ({reason}); device=cpu does without") from None
     if not problems and device == "cuda":
         raise ReproError("device=cuda: torch finds no GPU; device=cpu does without")

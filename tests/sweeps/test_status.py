@@ -30,6 +30,16 @@ def test_every_state_has_its_name(tmp_path, resolved):
     assert states.describe_run(running)["state"] == "broken"
 
 
+def test_a_run_that_fell_back_says_so(tmp_path):
+    write_run(
+        tmp_path / "run", [(0, 0.1)], status="finished", step="plain", fallback="engine.compile does not work here"
+    )
+    row = states.describe_run(tmp_path / "run")
+    assert (row["state"], row["step"], row["reason"]) == ("finished", "plain", "engine.compile does not work here")
+    table = states.build_table([row])
+    assert [list(column.cells) for column in table.columns if column.header == "step"] == [["plain"]]
+
+
 def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
     then = resolved("experiment=fig8b/tbs256", "scale=demo", "schedule.lr.base_lr=0.04")
     now = resolved("experiment=fig8b/tbs256", "scale=demo")

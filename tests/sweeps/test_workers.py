@@ -1,5 +1,6 @@
 """A sweep trains several runs at once: the same results, and a killed run fails alone."""
 
+import json
 import os
 import platform
 import signal
@@ -9,17 +10,19 @@ import time
 from io import StringIO
 
 import pytest
+import torch
 from hydra.core.utils import JobStatus
 from rich.console import Console
 from test_figures import write_run
 from test_resume import are_equal
 
 from repro import records
+from repro.config.errors import ReproError
 from repro.records import lock, read_history, read_info
 from repro.sweeps import machine, progress, states, workers
 from repro.sweeps.jobs import QUIET, Job
 from repro.sweeps.machine import Plan, plan
-from repro.training import checkpoints
+from repro.training import checkpoints, devices
 
 SMOKE = ("scale=smoke", "tracking=disabled")
 ENDLESS = [
@@ -150,17 +153,14 @@ def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
     assert read_info(folder.with_name("seed1"))["status"] == "finished"
 
 
-def test_two_runs_share_a_gpu_where_both_have_room(resolved, monkeypatch):
+def test_every_gpu_has_its_run(resolved, monkeypatch):
     run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": None})  # exclusive: one process
+    monkeypatch.setattr(machine, "gpus", lambda device: ["0", "1"])
     assert plan(run, 16) == Plan(2, 4, ["0", "1"], 8)
-    monkeypatch.setattr(machine, "gpus", lambda device: {"0": 80_000.0, "1": 30_000.0})
-    assert plan(run, 16) == Plan(4, 2, ["0", "1"], 8, 30_000.0)
-    assert plan(run, 16).within(10_000).workers == 4
-    assert plan(run, 16).within(16_000).workers == plan(run, 16).within(1e6).workers == 2
-    assert plan(run, 3).workers == 3
-    monkeypatch.setattr(machine, "gpus", lambda device: {"": None})
+    assert plan(run, 16).within(1e6).workers == 2  # of main memory they take little
+    assert plan(run, 1).workers == 1
+    monkeypatch.setattr(machine, "gpus", lambda device: [""])
     assert plan(run, 16) == Plan(1, 8, [""], 8)
     run.workers = 6
     assert plan(run, 16).workers == 6
@@ -189,19 +189,76 @@ def test_no_more_runs_at_once_than_memory_holds(monkeypatch):
     assert Plan(8, 1, []).within(100_000).workers == 8
 
 
-def test_the_gpus_of_a_device(monkeypatch, tmp_path):
-    """Torch, which takes seconds to import, is asked only if a driver has left a device."""
-    assert machine.gpus("cpu") == {}
-    assert machine.gpus("cuda:1") == machine.gpus("mps") == {"": None}
-    done = subprocess.CompletedProcess([], 0, stdout="80000.5\nexclusive\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+@pytest.fixture
+def torch_answers(monkeypatch, tmp_path):
+    """A function: what the process prints that asks torch for its GPUs; a driver's device file is there."""
+    monkeypatch.setattr(devices, "DEVICES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(machine, "DEVICES", tmp_path)
-    assert machine.gpus("auto") == {}
     (tmp_path / "nvidia0").touch()
-    assert machine.gpus("auto") == {"0": 80000.5, "1": None}
+
+    def answer(*problems, unusable=None, output=None, errors=""):
+        text = json.dumps([unusable, problems]) if output is None else output
+        done = subprocess.CompletedProcess([], 0, stdout=text, stderr=errors)
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+
+    return answer
+
+
+def test_the_gpus_of_a_device(monkeypatch, tmp_path, torch_answers):
+    """Torch, which takes seconds to import, is asked only if a driver has left a device."""
+    assert machine.gpus("cpu") == []
+    assert machine.gpus("cuda:1") == machine.gpus("mps") == [""]
+    torch_answers(None, None)
+    assert machine.gpus("auto") == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
-    assert machine.gpus("cuda") == {"3": 80000.5, "GPU-8f": None}
+    assert machine.gpus("cuda") == ["3", "GPU-8f"]
+    (tmp_path / "nvidia0").unlink()
+    assert machine.gpus("auto") == []
+
+
+def test_a_gpu_that_does_not_answer_is_left_out_and_named(torch_answers, capsys):
+    torch_answers(None, "CUDA error: out of order", None)
+    assert machine.gpus("auto") == ["0", "2"]
+    assert capsys.readouterr().err == "note: GPU 1 does not answer (CUDA error: out of order) and is left out\n"
+
+
+def test_no_plan_for_a_cpu_where_every_run_would_choose_the_gpu(torch_answers, monkeypatch):
+    torch_answers("CUDA error: unknown")
+    with pytest.raises(
+        ReproError, match=r"^device=auto: GPU 0 does not answer \(CUDA error: unknown\); device=cpu"
+    ):
+        machine.gpus("auto")
+    torch_answers(output="", errors="Traceback\nMemoryError: no room")
+    with pytest.raises(ReproError, match=r"does not answer \(.*MemoryError: no room\); device=cpu does without"):
+        machine.gpus("auto")
+    torch_answers()
+    with pytest.raises(ReproError, match="device=cuda: torch finds no GPU"):
+        machine.gpus("cuda")
+
+    def silent(*_, timeout, **__):
+        raise subprocess.TimeoutExpired([], timeout)
+
+    monkeypatch.setattr(subprocess, "run", silent)
+    with pytest.raises(ReproError, match=r"device=auto: the GPU does not answer \(no answer\)"):
+        machine.gpus("auto")
+
+
+def test_a_driver_that_torch_cannot_use_is_a_note(torch_answers, capsys):
+    torch_answers(unusable="device=auto is the CPU: torch cannot use the GPU of /dev/nvidia0 (too old)")
+    assert machine.gpus("auto") == []
+    assert capsys.readouterr().err.startswith("note: device=auto is the CPU: torch cannot use the GPU")
+
+
+def test_what_the_asking_process_prints(monkeypatch, tmp_path, capsys):
+    def free(index):
+        if index == 1:
+            raise RuntimeError("CUDA error: out of order\nand more")
+
+    monkeypatch.setattr(devices, "DEVICES", tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    devices.print_gpus()
+    assert json.loads(capsys.readouterr().out) == [None, [None, "CUDA error: out of order", None]]
 
 
 def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
@@ -218,6 +275,22 @@ def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
     projects = [read_info(folder)["config"]["tracking"]["project"] for folder in folders]
     assert projects == [job.config.tracking.project for job in jobs] != ["4", "7"]
     assert [(" on 4\n" in log, " on 7\n" in log) for log in logs] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize(("file", "hidden"), [(None, True), ("nvidia0", False)])
+def test_a_run_that_the_plan_gives_no_gpu_finds_none(composed, resolved, tmp_path, monkeypatch, file, hidden):
+    """Without a driver's device file torch is not asked; should it find a GPU all the same, no run may take it."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "DEVICES", tmp_path / "dev")
+    if file:
+        (tmp_path / "dev").mkdir()
+        (tmp_path / "dev" / file).touch()
+    seen = "hydra.job_logging.formatters.simple.format='%(message)s on <${oc.env:CUDA_VISIBLE_DEVICES,all}>'"
+    common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=auto", f"output={tmp_path}", QUIET, seen)
+    folder = tmp_path / "smoke/fig5a/clr_3.0/seed0"
+    workers.launch([Job([], resolved(*common), folder, composed(*common))], Plan(1, 1, []))
+    log = (folder / "train.log").read_text()
+    assert (" on <>\n" in log, " on <all>\n" in log) == (hidden, not hidden)
 
 
 def test_a_process_that_died_ends_its_record(tmp_path):
@@ -245,6 +318,15 @@ def test_the_allocator_keeps_what_is_freed_unless_the_environment_says_otherwise
     assert kept() == str(platform.libc_ver()[0] == "glibc")
     assert kept(MALLOC_TRIM_THRESHOLD_="1000000") == "False"
     assert kept(GLIBC_TUNABLES="glibc.malloc.mmap_max=3") == "False"
+
+
+def test_the_end_of_a_sweep_says_which_runs_fell_back(tmp_path, resolved, capsys):
+    run, reason = resolved("experiment=fig5a/clr_3.0", *SMOKE), "engine.cuda_graph does not work here (no [room])"
+    with progress.Progress([(tmp_path / f"seed{k}", run) for k in range(3)]):
+        for k in range(3):
+            fallback = {} if k == 1 else {"fallback": reason, "step": "compiled"}
+            write_run(tmp_path / f"seed{k}", [(0, 0.1)], status="finished", **fallback)
+    assert capsys.readouterr().err.splitlines()[-1] == f"note: 2 of 3 runs: {reason}; their step was 'compiled'"
 
 
 @pytest.mark.parametrize("width", [60, 120])

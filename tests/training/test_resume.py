@@ -16,7 +16,7 @@ import torch
 
 from repro.config.errors import ReproError
 from repro.records import Record, lock, read_history, read_info
-from repro.training import checkpoints, lifecycle
+from repro.training import checkpoints, devices, lifecycle, steps
 from repro.training.interrupts import Interrupted, interruptible
 
 SMOKE = ("experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled", "scale.iterations=0.005", "scale.tests=7")
@@ -66,6 +66,37 @@ def train_until(run, folder, iteration, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(loop, "train", dying)
         lifecycle.run(run, folder)
+
+
+def test_the_record_says_how_its_iterations_are_computed(run, whole, tmp_path, monkeypatch):
+    assert (read_info(whole)["step"], "fallback" in read_info(whole)) == ("plain", False)
+    monkeypatch.setattr(steps, "_FAST", {})
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, True))
+    monkeypatch.setattr(steps, "Fast", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(devices, "unusable_gpu", lambda: "device=auto is the CPU: the driver is too old")
+    train_until(run, tmp_path, 2, monkeypatch)  # known from the first iteration on
+    why = "does not work here (ZeroDivisionError: division by zero)"
+    info = read_info(tmp_path)
+    assert info["step"] == "plain"
+    assert info["fallback"] == (
+        f"device=auto is the CPU: the driver is too old; engine.compile {why}; engine.cuda_graph {why}"
+    )
+    run.device = "cpu"
+    lifecycle.run(run, tmp_path)
+    assert read_info(tmp_path)["fallback"] == f"engine.compile {why}; engine.cuda_graph {why}"
+    assert are_equal(tmp_path, whole)
+
+
+def test_a_deterministic_run_fills_no_memory_in_vain(run, whole, tmp_path):
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    run.deterministic = True
+    try:
+        lifecycle.run(run, tmp_path)
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+    assert are_equal(tmp_path, whole)
 
 
 @pytest.mark.parametrize("iteration", [1, 4, 5, 8, 9, 28])
