@@ -136,7 +136,7 @@ def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
         attempts.setdefault((run.curve, run.seed), []).append(run)
     chosen = []
     for (curve, seed), several in sorted(attempts.items()):
-        several.sort(key=lambda run: (run.info["status"] in FINISHED, run.info["started"], run.info["attempt"]))
+        several.sort(key=_recency)
         newest = several[-1]
         finished = [run for run in several if run.info["status"] in FINISHED]
         if len({(run.info.get("fingerprint"), run.info.get("digest")) for run in finished}) > 1:
@@ -149,6 +149,10 @@ def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
             )
         chosen.append(newest)
     return chosen, notes
+
+
+def _recency(run: _Run) -> tuple[bool, str, int]:
+    return run.info["status"] in FINISHED, run.info.get("started", ""), run.info.get("attempt", 0)
 
 
 def _assembled(runs: list[_Run]) -> Runs:

@@ -286,7 +286,7 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
         composed = compose("figures", ["figure=fig5b", "scale=quick", *overrides])
     config = app.settings(composed, overrides)
     assert app.target_of("fig5b", config) == Path("paper_figures/quick") / name
-    command = app.commands("fig5b", config)[1]
+    command = app.commands("figure fig5b", config)[1]
     drawn = [o for o in overrides if not o.startswith(("formats", "output"))] if name != "fig5b" else []
     assert all(shlex.quote(override) in command or override in command for override in drawn)
 
