@@ -1,4 +1,4 @@
-"""The author's two residual networks.
+"""The author's residual networks: two resnet-56 and a wide one.
 
 Source: the network definitions published with arXiv 1708.07120 and 1803.09820. Images are float32 (N, C, H, W),
 logits (N, classes).
@@ -64,14 +64,19 @@ class HyperparamBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem of one 3x3 convolution, residual blocks, global average pooling and a linear classifier."""
+    """A stem of one 3x3 convolution, residual blocks, global average pooling and a linear classifier.
 
-    def __init__(self, blocks: list[nn.Module], classes: int, channels: int, width: int, norm: dict[str, Any]):
+    The stem has ``width`` channels, the classifier ``head``.
+    """
+
+    def __init__(
+        self, blocks: list[nn.Module], classes: int, channels: int, width: int, head: int, norm: dict[str, Any]
+    ):
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.bn = BatchNorm(width, **norm)
         self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(4 * width, classes)
+        self.classifier = nn.Linear(head, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes). Raises ValueError unless 4 divides H and W."""
@@ -97,8 +102,16 @@ def hyperparam_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.
 
     The first group has one block less, but at least one. Groups two and three begin by doubling the width.
     """
-    widths = [width] * max(1, blocks - 1) + [2 * width] * blocks + [4 * width] * blocks
-    return [HyperparamBlock(before, after, norm) for before, after in itertools.pairwise([width, *widths])]
+    return _widening_blocks([width] * max(1, blocks - 1) + [2 * width] * blocks + [4 * width] * blocks, norm)
+
+
+def wide_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
+    """Table 2's (arXiv 1803.09820): three groups of ``blocks``; groups two and three quadruple the width."""
+    return _widening_blocks([width] * blocks + [4 * width] * blocks + [16 * width] * blocks, norm)
+
+
+def _widening_blocks(widths: list[int], norm: dict[str, Any]) -> list[nn.Module]:
+    return [HyperparamBlock(before, after, norm) for before, after in itertools.pairwise([widths[0], *widths])]
 
 
 def resnet56_superconv(
@@ -113,7 +126,7 @@ def resnet56_superconv(
 ) -> nn.Module:
     """Figure 5's network (arXiv 1708.07120): 808,682 parameters at ten classes. Depth is 6 ``blocks`` + 2."""
     norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
-    return ResNet(superconv_blocks(blocks, width, norm), num_classes, channels, width, norm)
+    return ResNet(superconv_blocks(blocks, width, norm), num_classes, channels, width, 4 * width, norm)
 
 
 def resnet56_hyperparam(
@@ -131,7 +144,29 @@ def resnet56_hyperparam(
     Depth is 6 ``blocks`` + 2.
     """
     norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
-    return ResNet(hyperparam_blocks(blocks, width, norm), num_classes, channels, width, norm)
+    return ResNet(hyperparam_blocks(blocks, width, norm), num_classes, channels, width, 4 * width, norm)
 
 
-NETWORKS = {"resnet56_superconv": resnet56_superconv, "resnet56_hyperparam": resnet56_hyperparam}
+def wide_resnet32(
+    num_classes: int,
+    channels: int,
+    *,
+    blocks: int = 5,
+    width: int = 16,
+    bn_groups: int = 1,
+    bn_fraction: float = 0.9,
+    bn_eps: float = 1e-5,
+) -> nn.Module:
+    """Table 2's wide network (``wide32cifar``, arXiv 1803.09820): 5,903,626 parameters at ten classes.
+
+    Depth is 6 ``blocks`` + 2.
+    """
+    norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
+    return ResNet(wide_blocks(blocks, width, norm), num_classes, channels, width, 16 * width, norm)
+
+
+NETWORKS = {
+    "resnet56_superconv": resnet56_superconv,
+    "resnet56_hyperparam": resnet56_hyperparam,
+    "wide_resnet32": wide_resnet32,
+}

@@ -60,6 +60,7 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     step, state.step, state.fallback = steps.build(config, network, state.optimizer, *batches(state.iteration))
     timed_from, start_seconds = state.iteration, time.perf_counter()
     while not state.is_over(config):
+        seed_draws(data.mean.device, config.seed, state.iteration)
         state.loss_sum += step(*batches(state.iteration), *schedule(state.iteration))
         state.iteration += 1
         if state.iteration % config.test_every and state.iteration < config.iterations:
@@ -73,6 +74,15 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
         yield row
         network.train()
         timed_from, start_seconds = state.iteration, time.perf_counter()
+
+
+def seed_draws(device: torch.device, seed: int, iteration: int) -> None:
+    """Make what a network draws, as dropout does, a function of seed and iteration alone: a run can resume."""
+    number = 1_000_003 * seed + iteration
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)  # a hundredth of torch.manual_seed's time, without a GPU
+    else:
+        torch.manual_seed(number)
 
 
 @torch.no_grad()

@@ -149,7 +149,7 @@ def test_what_an_image_needs(name):
     )
     shape = cost.Shape(name, 1, 16, 32)
     multiply_adds, outputs = cost.network_sizes([shape])[shape]
-    assert 5.5 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
+    assert 5.4 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
     assert (
         2 < moved / (4 * outputs) < 8
     )  # each convolution's output is kept more than once: as it is, and normalised

@@ -45,7 +45,7 @@ def test_a_scale_keeps_the_share_of_the_papers_epochs_that_it_says(resolved, exp
 
     paper, ours = resolved(f"experiment={experiment}"), resolved(f"experiment={experiment}", f"scale={scale}")
     share *= registry.get(paper.dataset).train / 50_000  # MNIST has 60,000 images
-    assert epochs(ours) / epochs(paper) == pytest.approx(share, rel=0.01)
+    assert epochs(ours) / epochs(paper) == pytest.approx(share, rel=0.01 + 0.5 / ours.iterations)  # rounded
     assert says in ours.scale.note
 
 

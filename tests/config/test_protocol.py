@@ -64,7 +64,7 @@ PROTOCOL = {
     "fig15b/tbs1024": ("resnet56_hyperparam", "cifar100", 7080, 3417, 1024, 256, 0.0001, 100,
         [(0, 0.1, 0.95), (1200, 0.486304, 0.914881), (3417, 1.2, 0.85), (6000, 0.292888, 0.925593), (7080, 0.0001, 0.95)]),
 }
-# Tables 1 and 2, whose networks have no normalisation groups:
+# Tables 1 and 2:
 # experiment: (network, data, mirrored, iterations, step size, batch, weight decay, Nesterov, points as above)
 TABLES = {
     "table1-cnn3/1cycle_cm_0.95-0.85": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
@@ -92,6 +92,66 @@ TABLES = {
         [(0, 0.01, 0.95), (2695, 0.1, 0.8), (5390, 1e-05, 0.95), (5859, 1e-05, 0.95)]),
     "table2-lenet/1cycle_85ep": ("lenet", "mnist", False, 9960, 4687, 512, 0.0005, False,
         [(0, 0.02, 0.95), (4687, 0.2, 0.8), (9374, 2e-05, 0.95), (9960, 2e-05, 0.95)]),
+    "table1-resnet56/1cycle_cm_0.95-0.85": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.08, 0.95), (4003, 0.8, 0.85), (8006, 8e-05, 0.95), (9277, 8e-05, 0.95)]),
+    "table1-resnet56/1cycle_cm_0.90-1.00": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.08, 0.9), (4003, 0.8, 1.0), (8006, 8e-05, 0.9), (9277, 8e-05, 0.9)]),
+    "table1-resnet56/1cycle_0.85": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.08, 0.85), (4003, 0.8, 0.85), (8006, 8e-05, 0.85), (9277, 8e-05, 0.85)]),
+    "table1-resnet56/1cycle_0.90": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.08, 0.9), (4003, 0.8, 0.9), (8006, 8e-05, 0.9), (9277, 8e-05, 0.9)]),
+    "table1-resnet56/1cycle_0.95": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.08, 0.95), (4003, 0.8, 0.95), (8006, 8e-05, 0.95), (9277, 8e-05, 0.95)]),
+    "table1-resnet56/constant_cm_0.95-0.85": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (4003, 0.1, 0.85), (8006, 0.1, 0.95), (9277, 0.1, 0.95)]),
+    "table1-resnet56/constant_cm_0.90-1.00": ("resnet56_hyperparam", "cifar10", True, 9277, 4003, 512, 0.0001, True,
+        [(0, 0.1, 0.9), (4003, 0.1, 1.0), (8006, 0.1, 0.9), (9277, 0.1, 0.9)]),
+    "table1-resnet56/constant_0.85": ("resnet56_hyperparam", "cifar10", True, 9277, None, 512, 0.0001, True,
+        [(0, 0.1, 0.85), (9277, 0.1, 0.85)]),
+    "table1-resnet56/constant_0.90": ("resnet56_hyperparam", "cifar10", True, 9277, None, 512, 0.0001, True,
+        [(0, 0.1, 0.9), (9277, 0.1, 0.9)]),
+    "table1-resnet56/constant_0.95": ("resnet56_hyperparam", "cifar10", True, 9277, None, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (9277, 0.1, 0.95)]),
+    "table2-wide/step_100ep": ("wide_resnet32", "cifar10", True, 9765, None, 512, 0.0001, True,
+        [(4881, 0.1, 0.9), (4882, 0.0316, 0.9), (7323, 0.0099856, 0.9), (8544, 0.00315545, 0.9), (9154, 0.000997122, 0.9), (9765, 0.000997122, 0.9)]),
+    "table2-wide/step_200ep": ("wide_resnet32", "cifar10", True, 19531, None, 512, 0.0001, True,
+        [(9764, 0.1, 0.9), (9765, 0.0316, 0.9), (14648, 0.0099856, 0.9), (17089, 0.00315545, 0.9), (18310, 0.000997122, 0.9), (19531, 0.000997122, 0.9)]),
+    "table2-wide/step_400ep": ("wide_resnet32", "cifar10", True, 39062, None, 512, 0.0001, True,
+        [(19530, 0.1, 0.9), (19531, 0.0316, 0.9), (29296, 0.0099856, 0.9), (34179, 0.00315545, 0.9), (36620, 0.000997122, 0.9), (39062, 0.000997122, 0.9)]),
+    "table2-wide/step_800ep": ("wide_resnet32", "cifar10", True, 78125, None, 512, 0.0001, True,
+        [(39061, 0.1, 0.9), (39062, 0.0316, 0.9), (58593, 0.0099856, 0.9), (68359, 0.00315545, 0.9), (73242, 0.000997122, 0.9), (78125, 0.000997122, 0.9)]),
+    "table2-wide/1cycle_25ep": ("wide_resnet32", "cifar10", True, 2441, 1171, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (1171, 0.5, 0.85), (2342, 0.0001, 0.95), (2441, 0.0001, 0.95)]),
+    "table2-wide/1cycle_50ep": ("wide_resnet32", "cifar10", True, 4882, 2246, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (2246, 1.0, 0.85), (4492, 0.0001, 0.95), (4882, 0.0001, 0.95)]),
+    "table2-wide/1cycle_100ep": ("wide_resnet32", "cifar10", True, 9765, 4394, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (4394, 1.0, 0.85), (8788, 0.0001, 0.95), (9765, 0.0001, 0.95)]),
+    "table2-densenet/step_100ep": ("densenet40", "cifar10", True, 9765, None, 512, 0.0001, True,
+        [(4881, 0.1, 0.9), (4882, 0.0316, 0.9), (7323, 0.0099856, 0.9), (8544, 0.00315545, 0.9), (9154, 0.000997122, 0.9), (9765, 0.000997122, 0.9)]),
+    "table2-densenet/step_200ep": ("densenet40", "cifar10", True, 19531, None, 512, 0.0001, True,
+        [(9764, 0.1, 0.9), (9765, 0.0316, 0.9), (14648, 0.0099856, 0.9), (17089, 0.00315545, 0.9), (18310, 0.000997122, 0.9), (19531, 0.000997122, 0.9)]),
+    "table2-densenet/step_400ep": ("densenet40", "cifar10", True, 39062, None, 512, 0.0001, True,
+        [(19530, 0.1, 0.9), (19531, 0.0316, 0.9), (29296, 0.0099856, 0.9), (34179, 0.00315545, 0.9), (36620, 0.000997122, 0.9), (39062, 0.000997122, 0.9)]),
+    "table2-densenet/1cycle_50ep": ("densenet40", "cifar10", True, 4882, 2148, 512, 1e-06, True,
+        [(0, 0.1, 0.9), (2148, 4.0, 0.85), (4296, 0.0001, 0.9), (4882, 0.0001, 0.9)]),
+    "table2-densenet/1cycle_75ep": ("densenet40", "cifar10", True, 7324, 3320, 512, 1e-06, True,
+        [(0, 0.1, 0.9), (3320, 4.0, 0.85), (6640, 0.0001, 0.9), (7324, 0.0001, 0.9)]),
+    "table2-densenet/1cycle_100ep": ("densenet40", "cifar10", True, 9765, 4394, 512, 1e-06, True,
+        [(0, 0.1, 0.9), (4394, 4.0, 0.85), (8788, 0.0001, 0.9), (9765, 0.0001, 0.9)]),
+    "table2-densenet/1cycle_150ep": ("densenet40", "cifar10", True, 14648, 6835, 512, 1e-06, True,
+        [(0, 0.1, 0.9), (6835, 4.0, 0.85), (13670, 0.0001, 0.9), (14648, 0.0001, 0.9)]),
+    "table2-cifar100/step_100ep": ("resnet56_hyperparam", "cifar100", True, 9765, None, 512, 0.0001, True,
+        [(4881, 0.005, 0.9), (4882, 0.00158, 0.9), (7323, 0.00049928, 0.9), (8544, 0.000157772, 0.9), (9154, 4.98561e-05, 0.9), (9765, 4.98561e-05, 0.9)]),
+    "table2-cifar100/step_200ep": ("resnet56_hyperparam", "cifar100", True, 19531, None, 512, 0.0001, True,
+        [(9764, 0.005, 0.9), (9765, 0.00158, 0.9), (14648, 0.00049928, 0.9), (17089, 0.000157772, 0.9), (18310, 4.98561e-05, 0.9), (19531, 4.98561e-05, 0.9)]),
+    "table2-cifar100/step_400ep": ("resnet56_hyperparam", "cifar100", True, 39062, None, 512, 0.0001, True,
+        [(19530, 0.005, 0.9), (19531, 0.00158, 0.9), (29296, 0.00049928, 0.9), (34179, 0.000157772, 0.9), (36620, 4.98561e-05, 0.9), (39062, 4.98561e-05, 0.9)]),
+    "table2-cifar100/1cycle_25ep": ("resnet56_hyperparam", "cifar100", True, 2441, 1171, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (1171, 0.5, 0.85), (2342, 0.0001, 0.95), (2441, 0.0001, 0.95)]),
+    "table2-cifar100/1cycle_50ep": ("resnet56_hyperparam", "cifar100", True, 4882, 2246, 512, 0.0001, True,
+        [(0, 0.1, 0.95), (2246, 0.5, 0.85), (4492, 0.0001, 0.95), (4882, 0.0001, 0.95)]),
+    "table2-cifar100/1cycle_100ep": ("resnet56_hyperparam", "cifar100", True, 9765, 4394, 512, 0.0001, True,
+        [(0, 0.09, 0.95), (4394, 0.9, 0.85), (8788, 9e-05, 0.95), (9765, 9e-05, 0.95)]),
 }
 # fmt: on
 EXPERIMENTS = sorted(
@@ -122,10 +182,24 @@ def test_the_protocol_of_the_tables(resolved, experiment):
     run = resolved(f"experiment={experiment}")
     network, data, mirrored, iterations, step, batch, decay, nesterov, points = TABLES[experiment]
     assert (run.model.name, run.dataset.name, run.iterations, run.batch_size) == (network, data, iterations, batch)
-    assert (run.regularization.weight_decay, run.model.nesterov, run.test_every) == (decay, nesterov, 200)
+    assert (run.regularization.weight_decay, run.model.nesterov) == (decay, nesterov)
+    assert run.test_every == (100 if run.curve == "fig15b/tbs512" else 200)
+    normalised = network not in ("cnn3", "lenet")
+    assert (run.model.gpus, run.model.bn_groups, run.model.bn_fraction) == (
+        (4, 4, 0.9) if normalised else (1, 1, 0.9)
+    )
     assert (run.dataset.mirror, run.dataset.train_images, run.dataset.test_images) == (mirrored, None, None)
     assert (run.update.value, run.replicates.value) == ("caffe", "seeds")
     check_schedule(run, step, points)
+
+
+def test_a_row_that_a_figure_shows_is_trained_once(resolved):
+    for row, curve in (("table1-resnet56/1cycle_cm_0.95-0.85", "fig8b/tbs512"),
+                       ("table1-resnet56/1cycle_0.95", "fig6a/tbs512"),
+                       ("table2-cifar100/1cycle_100ep", "fig15b/tbs512")):  # fmt: skip
+        assert resolved(f"experiment={row}") == resolved(f"experiment={curve}")
+    others = {name: resolved(f"experiment={name}").curve for name in TABLES}
+    assert sum(name != curve for name, curve in others.items()) == 3
 
 
 def check_schedule(run, step, points):

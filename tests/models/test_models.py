@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from repro import models
 from repro.config.errors import ReproError
-from repro.models import layers, resnet
+from repro.models import densenet, layers, resnet
 from repro.models.size import size
 
 
@@ -26,6 +26,22 @@ def test_resnet56_hyperparam_has_the_authors_parameters(classes, parameters):
     widths = [block.conv2.out_channels for block in network.blocks]
     assert widths == [16] * 8 + [32] * 9 + [64] * 9
     assert [block.conv1.stride[0] for block in network.blocks] == [1] * 8 + [2] + [1] * 8 + [2] + [1] * 8
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(10, 5_903_626), (100, 5_903_626 + 90 * 257)])
+def test_wide_resnet32_has_the_authors_parameters(classes, parameters):
+    network = models.build("wide_resnet32", classes)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert [block.conv2.out_channels for block in network.blocks] == [16] * 5 + [64] * 5 + [256] * 5
+    assert [block.conv1.stride[0] for block in network.blocks] == [1] * 5 + [2] + [1] * 4 + [2] + [1] * 4
+
+
+def test_densenet40_has_the_authors_parameters():
+    network = models.build("densenet40", 10)
+    assert sum(p.numel() for p in network.parameters()) == 1_019_722
+    assert len([m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]) == 39
+    assert all(m.bias is None for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    assert [m.conv.out_channels for m in network.layers if isinstance(m, densenet.Transition)] == [160, 304]
 
 
 def test_the_residual_stream_of_hyperparam_has_no_relu():

@@ -230,6 +230,27 @@ def test_a_compiled_step_follows_a_moving_schedule(name):
     assert run([SCHEDULE[0]] * len(SCHEDULE))[0] != pytest.approx(expected, rel=1e-3)  # it does move
 
 
+@needs_compiler
+def test_a_compiled_step_drops_what_the_plain_step_drops():
+    def make():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(256, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 10))
+        return network, make_optimizer(network)
+
+    plain, fast = Plain(*make()), Fast(*make(), *make_batches(1)[0], compiled=True)
+    steps.verify_against_reference(fast, *make(), *make_batches(1)[0])
+    network, optimizer = make()
+    fast.adopt(network, optimizer)
+    for iteration, batch in enumerate(make_batches(3)):
+        losses = []
+        for step in (plain, fast):
+            loop.seed_draws(torch.device("cpu"), 7, iteration)
+            losses.append(step(*batch, 0.01, 0.9).item())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    loop.seed_draws(torch.device("cpu"), 7, 3)
+    assert plain(*batch, 0.01, 0.9).item() != pytest.approx(losses[0], rel=1e-2)
+
+
 def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch, caplog):
     """In float64, torch 2.11 silently left the weight of the running averages at zero."""
 

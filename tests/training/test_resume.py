@@ -110,6 +110,19 @@ def test_a_killed_run_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch,
     assert not list(folder.glob("*checkpoint*"))
 
 
+def test_a_killed_run_with_dropout_ends_with_the_same_bits(resolved, tmp_path, monkeypatch):
+    def run(seed):
+        return resolved("experiment=table2-densenet/1cycle_50ep", "scale=smoke", "tracking=disabled", f"seed={seed}",
+                        "scale.iterations=0.002", "checkpoint_iterations=4")  # fmt: skip
+
+    lifecycle.run(run(0), tmp_path / "whole")
+    lifecycle.run(run(1), tmp_path / "other")  # draws in between
+    train_until(run(0), tmp_path / "killed", 6, monkeypatch)
+    lifecycle.run(run(0), tmp_path / "killed")
+    assert are_equal(tmp_path / "killed", tmp_path / "whole")
+    assert numbers(tmp_path / "other") != numbers(tmp_path / "whole")
+
+
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
     for iteration in (3, 6, 13, 14, 22):
