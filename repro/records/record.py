@@ -72,7 +72,7 @@ class Record:
             "fingerprint": fingerprint(known),
             "protocol": PROTOCOL,
             "status": "running",
-            "attempt": (before["attempt"] if before else 0) + 1,
+            "attempt": (before.get("attempt", 0) if before else 0) + 1,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),

@@ -1,5 +1,7 @@
 """A sweep trains several runs at once: the same results, and a killed run fails alone."""
 
+import errno
+import multiprocessing
 import os
 import platform
 import signal
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import time
 from io import StringIO
+from multiprocessing import heap
 
 import pytest
 from hydra.core.utils import JobStatus
@@ -218,6 +221,23 @@ def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
     projects = [read_info(folder)["config"]["tracking"]["project"] for folder in folders]
     assert projects == [job.config.tracking.project for job in jobs] != ["4", "7"]
     assert [(" on 4\n" in log, " on 7\n" in log) for log in logs] == [(True, False), (False, True)]
+
+
+def test_runs_share_their_flag_without_shared_memory(monkeypatch):
+    """A /dev/shm that cannot be written is no reason to fail."""
+
+    def read_only(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(heap, "Arena", read_only)
+    context = multiprocessing.get_context("fork")
+    flag = workers._Flag(*context.Pipe(duplex=False))
+    assert flag.value == 0
+    for _ in range(2):
+        process = context.Process(target=setattr, args=(flag, "value", 1))
+        process.start()
+        process.join()
+        assert flag.value == 1
 
 
 def test_a_process_that_died_ends_its_record(tmp_path):
