@@ -74,7 +74,7 @@ def _folders(controller: str, cgroups: Path, membership: Path) -> Iterator[Path]
 
 def _inactive(folder: Path) -> int:
     """Bytes of a cgroup's memory that are pages of files it has not used lately: they give way."""
-    values = dict(line.split() for line in _lines(folder / "memory.stat"))
+    values = {name: value for name, _, value in (line.partition(" ") for line in _lines(folder / "memory.stat"))}
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
 
 

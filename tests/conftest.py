@@ -1,8 +1,11 @@
 """What tests share: composing a configuration, running the apps, tiny real data."""
 
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from PIL import Image
 
-from repro import config
+from repro import config, resources
 from repro.config import folders
+
+os.environ.update(resources.waiting(os.environ, crowded=True))  # tests train side by side
 from repro.records import naming
 
 
@@ -56,6 +61,17 @@ def run_app(tmp_path):
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """While entered, no file of this process grows beyond so many bytes: the disk seems to be full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def image_tree(root: Path, train: int = 3, test: int = 2, classes: int = 10) -> Path:

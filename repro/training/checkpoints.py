@@ -23,11 +23,7 @@ KEPT = 2
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write the checkpoint of ``state["iteration"]`` and delete all but the last two. Raises OSError."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()
+    payload = packed(state)
 
     def write(file: BinaryIO) -> None:
         file.write(hashlib.sha256(payload).digest())
@@ -36,6 +32,15 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     write_whole(folder / f"checkpoint-{state['iteration']:09d}.pt", write, durable=True)
     for outdated in find(folder)[KEPT:]:
         outdated.unlink()
+
+
+def packed(state: dict[str, Any]) -> memoryview:
+    """What ``torch.save`` writes. Into a file, it would hide what a full disk says behind an error of its own."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             if signals:
                 raise Interrupted(signals[0])
     last_row = record.rows[-1]
-    write_whole(folder / "weights.pt", lambda file: torch.save(network.state_dict(), file))
+    write_whole(folder / "weights.pt", lambda file: file.write(checkpoints.packed(network.state_dict())))
     record.finish(
         "diverged" if state.diverged else "finished",
         final_accuracy=last_row["test_accuracy"],

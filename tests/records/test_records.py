@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import largest_file
 
 from repro import records
 from repro.config.errors import ReproError
@@ -169,3 +170,43 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
 def test_an_unfinished_run_is_not_finished(tmp_path, run, status):
     records.Record(tmp_path, run, {}).finish(status)
     assert not records.already_finished(tmp_path, run)
+
+
+def test_a_full_disk_is_named_and_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, "old")
+    with largest_file(1000), pytest.raises(OSError, match="File too large") as raised:
+        write_whole(path, 5000 * "x")
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_row_that_finds_no_room_leaves_no_half(tmp_path, run):
+    record = records.Record(tmp_path, run, {})
+    record.append(ROW)
+    size = (tmp_path / "history.jsonl").stat().st_size
+    for room in (0, 10):
+        with largest_file(size + room), pytest.raises(OSError, match=r"history\.jsonl"):
+            record.append({**ROW, "iteration": 4})
+        assert (tmp_path / "history.jsonl").stat().st_size == size
+    record.append({**ROW, "iteration": 6})
+    assert [row["iteration"] for row in record.rows] == [2, 6]
+    assert records.read_history(tmp_path) == record.rows
+
+
+def test_a_record_that_begins_leaves_the_rows_of_before_until_it_starts(tmp_path, run):
+    before = records.Record(tmp_path, run, {})
+    before.append(ROW)
+    before.append({**ROW, "iteration": 4})
+    before.finish("interrupted")
+    records.Record(tmp_path, run).finish("failed", reason="no images")
+    info = records.read_info(tmp_path)
+    assert (info["status"], info["reason"], info["attempt"]) == ("failed", "no images", 2)
+    assert len(records.read_history(tmp_path)) == 2
+    assert records.broken(info, records.read_history(tmp_path)) is None
+    record = records.Record(tmp_path, run)
+    assert len(records.read_history(tmp_path)) == 2
+    record.start({"device": "cpu"}, 2)
+    assert records.read_history(tmp_path) == record.rows == [ROW]
+    assert records.read_info(tmp_path)["environment"] == {"device": "cpu"}

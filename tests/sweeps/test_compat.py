@@ -2,10 +2,12 @@
 
 import dataclasses
 import inspect
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from multiprocessing import popen_forkserver, spawn
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
+from repro.config.errors import ReproError
 from repro.sweeps import _compat
 
 
@@ -74,6 +77,33 @@ def test_a_process_is_started_without_the_apps_module(monkeypatch):
     with _compat.without_main():
         assert not named & set(spawn.get_preparation_data("a name"))
     assert sys.modules["__main__"] is main
+
+
+def test_sockets_stay_out_of_a_temporary_folder_whose_path_is_too_long(tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    code = f"""if True:
+        import tempfile
+        from multiprocessing import forkserver
+        from repro.sweeps import _compat
+        _compat.SHORT = ["/nowhere", {str(tmp_path)!r}]
+        _compat.start_fork_server(blocked=[])
+        print(forkserver._forkserver._forkserver_address, tempfile.gettempdir())
+        _compat.SHORT = []
+        _compat.start_fork_server(blocked=[])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    address, others = done.stdout.split()
+    assert Path(address).parents[1] == tmp_path
+    assert others == str(folder)
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(_compat, "SHORT", [])
+    with pytest.raises(ReproError, match="^TMPDIR=.*: longer than the 70 bytes"):
+        _compat.start_fork_server(blocked=[])
 
 
 def test_a_process_whose_server_died_has_its_exit_code():

@@ -1,6 +1,8 @@
 """A sweep trains several runs at once: the same results, and a killed run fails alone."""
 
+import errno
 import json
+import multiprocessing
 import os
 import platform
 import signal
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from io import StringIO
+from multiprocessing import heap
 
 import pytest
 import torch
@@ -291,6 +294,23 @@ def test_a_run_that_the_plan_gives_no_gpu_finds_none(composed, resolved, tmp_pat
     workers.launch([Job([], resolved(*common), folder, composed(*common))], Plan(1, 1, []))
     log = (folder / "train.log").read_text()
     assert (" on <>\n" in log, " on <all>\n" in log) == (hidden, not hidden)
+
+
+def test_runs_share_their_flag_without_shared_memory(monkeypatch):
+    """A /dev/shm that cannot be written is no reason to fail."""
+
+    def read_only(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(heap, "Arena", read_only)
+    context = multiprocessing.get_context("fork")
+    flag = workers._Flag(*context.Pipe(duplex=False))
+    assert flag.value == 0
+    for _ in range(2):
+        process = context.Process(target=setattr, args=(flag, "value", 1))
+        process.start()
+        process.join()
+        assert flag.value == 1
 
 
 def test_a_process_that_died_ends_its_record(tmp_path):

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import largest_file
 
+from repro import resources
 from repro.config.errors import ReproError
+from repro.data import images
 from repro.records import Record, lock, read_history, read_info
 from repro.training import checkpoints, devices, lifecycle, steps
 from repro.training.interrupts import Interrupted, interruptible
@@ -255,10 +258,125 @@ def test_a_full_disk_while_recording_fails_the_run_and_leaves_it_readable(run, w
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(Record, "append", full)
         lifecycle.run(run, folder)
-    assert read_info(folder)["reason"] == "OSError: [Errno 28] No space left on device"
+    assert read_info(folder)["reason"].startswith("No space left on device; make room")
     assert read_history(folder)[-1]["iteration"] == 8
     lifecycle.run(run, folder)
     assert are_equal(folder, whole)
+
+
+def test_a_full_disk_at_the_end_costs_what_came_after_the_last_checkpoint(run, whole, tmp_path):
+    folder = tmp_path / "full"
+    with largest_file(10_000), pytest.raises(OSError, match=r"weights\.pt"):  # a checkpoint takes more, too
+        lifecycle.run(run, folder)
+    info = read_info(folder)
+    assert (info["status"], len(read_history(folder))) == ("failed", len(read_history(whole)))
+    assert info["reason"] == f"{folder / 'weights.pt'}: File too large; make room, then run the same command again"
+    lifecycle.run(run, folder)
+    assert are_equal(folder, whole)
+
+
+def test_a_run_whose_end_cannot_be_recorded_says_why_and_resumes(run, whole, tmp_path, monkeypatch):
+    def full(self, *args, **more):
+        raise OSError(errno.ENOSPC, "No space left on device", "run.json")
+
+    folder = tmp_path / "full"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Record, "finish", full)
+        lifecycle.run(run, folder)
+    assert read_info(folder)["status"] == "running"  # and nobody holds it
+    assert lock.holder(folder) is None
+    lifecycle.run(run, folder)
+    assert are_equal(folder, whole)
+
+
+def without_images(run, folder, monkeypatch):
+    """Fail before training."""
+
+    def missing(dataset):
+        raise ReproError("dataset.root=/nothing: no images there")
+
+    with monkeypatch.context() as patch, pytest.raises(ReproError, match="no images there"):
+        patch.setattr(images, "load", missing)
+        lifecycle.run(run, folder)
+
+
+def test_a_failure_before_training_is_recorded_with_its_reason(run, tmp_path, monkeypatch):
+    without_images(run, tmp_path / "a", monkeypatch)
+    reason = "dataset.root=/nothing: no images there"
+    assert (read_info(tmp_path / "a")["status"], read_info(tmp_path / "a")["reason"]) == ("failed", reason)
+    assert (tmp_path / "a/train.log").read_text() == f"failed: {reason}\n"
+    run.device = "abacus"
+    with pytest.raises(ReproError, match="device=abacus"):
+        lifecycle.run(run, tmp_path / "b")
+    assert read_info(tmp_path / "b")["reason"].startswith("device=abacus: ")
+    run.dataset.digest = "another"
+    with pytest.raises(ReproError, match=r"dataset\.digest=another"):
+        lifecycle.run(run, tmp_path / "c")
+    assert read_info(tmp_path / "c")["reason"].startswith("dataset.digest=another: ")
+
+
+def test_a_failure_before_training_costs_nothing_of_before(run, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+    train_until(run, folder, 10, monkeypatch)
+    rows, saved = numbers(folder), [path.name for path in checkpoints.find(folder)]
+    for _ in range(2):
+        without_images(run, folder, monkeypatch)
+    assert (numbers(folder), [path.name for path in checkpoints.find(folder)]) == (rows, saved)
+    lifecycle.run(run, folder)
+    assert read_info(folder)["attempt"] == 4
+    assert are_equal(folder, whole)
+
+
+def test_other_images_do_not_resume_after_a_failure_that_did_not_see_them(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(images, "digest", lambda dataset: "before")
+    train_until(run, tmp_path, 10, monkeypatch)
+    run.dataset.digest = None
+    monkeypatch.setattr(images, "digest", lambda dataset: None)
+    without_images(run, tmp_path, monkeypatch)
+    assert read_info(tmp_path)["config"]["dataset"]["digest"] == "before"
+    monkeypatch.setattr(images, "digest", lambda dataset: "after")
+    lifecycle.run(run, tmp_path)
+    assert "resuming" not in caplog.text
+    assert read_info(tmp_path)["config"]["dataset"]["digest"] == "after"
+
+
+def test_another_configuration_that_fails_before_training_leaves_nothing_to_resume(
+    run, resolved, tmp_path, monkeypatch
+):
+    train_until(run, tmp_path, 10, monkeypatch)
+    without_images(resolved(*SMOKE, "batch_size=64"), tmp_path, monkeypatch)
+    assert (checkpoints.find(tmp_path), read_history(tmp_path)) == ([], [])
+
+
+def test_a_run_that_is_refused_says_why_unless_it_is_finished_or_trained(run, whole, tmp_path):
+    lifecycle.refuse(run, tmp_path / "new", [], "no room")
+    assert (read_info(tmp_path / "new")["status"], read_info(tmp_path / "new")["reason"]) == ("failed", "no room")
+    assert (tmp_path / "new/train.log").read_text() == "failed: no room\n"
+    with lock.locked(tmp_path / "held"):
+        lifecycle.refuse(run, tmp_path / "held", [], "no room")
+    assert read_info(tmp_path / "held") is None
+    lifecycle.refuse(run, whole, [], "no room")
+    assert read_info(whole)["status"] == "finished"
+
+
+def test_a_run_sets_how_its_threads_wait_unless_the_environment_does(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    lifecycle.run(run, tmp_path / "a")
+    assert os.environ["GOMP_SPINCOUNT"] == resources.SPINS
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    lifecycle.run(run, tmp_path / "b")
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_a_run_takes_no_more_threads_than_its_cgroup_has_cores(run, tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(resources, "cores", lambda: 1)
+    try:
+        lifecycle.run(run, tmp_path)
+        assert read_info(tmp_path)["environment"]["threads"] == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_second_process_is_told_who_holds_a_run(run, tmp_path):
