@@ -143,8 +143,8 @@ def _as_author(config: Config) -> None:
 def _check(config: Config) -> None:
     """Raise ReproError or ValueError for a value that cannot be trained."""
     _check_numbers(config)
-    check_folders("scale.name", config.scale.name, 1)
-    check_folders("curve", config.curve, 2)
+    check_folders("scale.name", [config.scale.name])
+    check_folders("curve", config.curve.split("/"))
     resolution, groups = config.dataset.resolution, config.model.bn_groups
     _require(
         not (resolution or 0) % 4,
@@ -161,11 +161,10 @@ def _check(config: Config) -> None:
     schedules.check_range(config.schedule.lr, config.schedule.momentum, config.iterations)
 
 
-def check_folders(key: str, name: str, depth: int) -> None:
-    """Raise ReproError for a name that is no relative path of folders, at most so deep."""
-    parts = name.split("/")
-    fits = len(parts) <= depth and all(re.fullmatch(FOLDER, part) for part in parts)
-    _require(fits, key, name, "cannot name a folder" + " in a folder" * (depth - 1))
+def check_folders(key: str, names: Iterable[str]) -> None:
+    """Raise ReproError unless each of ``names`` can name a folder, one in the other."""
+    names = list(names)
+    _require(all(re.fullmatch(FOLDER, name) for name in names), key, "/".join(names), "cannot name a folder")
 
 
 def _check_numbers(node: Any, prefix: str = "") -> None:

@@ -138,7 +138,7 @@ def settings(composed: DictConfig, overrides: Sequence[str]) -> App:
     """The typed settings. Raises ReproError for an unknown key, and for one that would be read and ignored."""
     refuse_unknown_keys(composed, App)
     config = cast(App, OmegaConf.to_object(composed))
-    check_folders("scale.name", config.scale.name, 1)
+    check_folders("scale.name", [config.scale.name])
     if not config.seeds or sorted({*config.seeds}) != sorted(config.seeds) or min(config.seeds) < 0:
         raise ReproError(f"seeds={config.seeds}: name every seed of a complete curve once, from 0 on")
     if unknown := [kind for kind in config.formats if kind not in FORMATS]:

@@ -127,12 +127,12 @@ def changed(composed):
     return run
 
 
-@pytest.mark.parametrize("name", ["../../esc", "..", "/esc", "", "a//b", "a/b/c", "a\tb", "a\\b"])
+@pytest.mark.parametrize("name", ["../../esc", "..", "/esc", "", "a//b", "a\tb", "a\\b"])
 @pytest.mark.parametrize("key", ["scale.name", "curve"])
 def test_what_names_a_folder_stays_inside(changed, key, name):
     with pytest.raises(ReproError, match=rf"{key}=.* cannot name a folder"):
         changed(key, name)
-    assert changed("scale.name", "mine 0.5").scale.name == "mine 0.5"
+    assert changed(key, "mine 0.5-1").curve in ("custom", "mine 0.5-1")
 
 
 def numbers(schema, prefix=""):
