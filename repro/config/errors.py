@@ -2,6 +2,7 @@
 
 import errno
 import re
+import sys
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
@@ -37,7 +38,8 @@ def describe(error: BaseException) -> str | None:
         advice = f"; {ADVICE[error.errno]}, then run the same command again" if error.errno in ADVICE else ""
         return f"{where}{what}{advice}"
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
-        return f"{error}: a group is never null; choose one of its options (--help lists them)"
+        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
+        return f"{nulls}: a group is never null; choose one of its options (--help lists them)"
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!a} is not in this locale's encoding; set LC_ALL=C.UTF-8"
     return None if error.__cause__ is None else describe(error.__cause__)

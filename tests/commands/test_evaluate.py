@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from repro import evaluate, models
+from repro.config.errors import ReproError
 from repro.records import read_history
 from repro.training import lifecycle
 
@@ -36,8 +37,8 @@ def evaluated(run, monkeypatch, capsys):
         try:
             evaluate.main()
             code = None
-        except SystemExit as error:
-            code = error.code
+        except (SystemExit, ReproError) as error:  # repro.command prints the second as the first
+            code = error.code if isinstance(error, SystemExit) else f"error: {error}"
             assert len(code.splitlines()) == 1
         return code, capsys.readouterr().out.splitlines()
 
