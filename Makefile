@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(RUN) repro.train sweep=all scale=demo tracking=offline
-	$(RUN) repro.report scale=demo
+	$(RUN) repro.report scale=demo figure=all
 
 test: install
 	$(RUN) pytest
