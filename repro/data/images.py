@@ -133,7 +133,7 @@ def _read_cache(entry: Path) -> tuple[Arrays, str] | None:
 
 def _read_digest(entry: Path) -> str | None:
     try:
-        text = (entry / "digest").read_text().strip()
+        text = (entry / "digest").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     return text if re.fullmatch("[0-9a-f]{16}", text) else None

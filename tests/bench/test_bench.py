@@ -148,7 +148,7 @@ def test_what_an_image_needs(name):
         models.from_config(Model(name=name, blocks=1), 10, (32, 32, 3), 0), images=2
     )
     shape = cost.Shape(name, 1, 16, 32)
-    multiply_adds, outputs = cost.network_sizes([shape])[shape]
+    multiply_adds, outputs, _ = cost.network_sizes([shape])[shape]
     assert 5.4 < flops / multiply_adds < 6.1  # forward, and backward twice, but for the first layer
     assert (
         2 < moved / (4 * outputs) < 8

@@ -219,12 +219,12 @@ def test_a_table_is_drawn_from_the_runs_that_are_there(table1, run_app):
     assert "python -m repro.figures table=table1 scale=demo" in text
     assert "table1-cnn3/1cycle_0.85 seeds 2, 3: missing" in done.stdout
     assert (target / "table1.tex").read_text().count(r"\\") == 21
-    assert list(pd.read_csv(target / "table1.claims.csv")["claim"])[:6] == [*TABLES["table1"].claims, "row 1"]
+    assert list(pd.read_csv(target / "table1.claims.csv")["claim"])[:6] == [*TABLES["table1"].claims, "row 3"]
 
 
 def test_the_report_has_figures_and_tables(table1, run_app):
     done = run_app("report", "figure=fig5b", "table=table1", "scale=demo", "formats=[svg]")
-    html = (table1 / "paper_figures/demo/index.html").read_text()
+    html = (table1 / "paper_figures/demo/index-fig5b.html").read_text()
     assert '<section id="table1" class="table">' in html
     assert "81.20 ± 0.08" in html
     assert done.stderr.startswith("error: figure fig5b: no runs at scale demo")

@@ -86,17 +86,15 @@ def test_the_disk_has_room_for_every_run_and_for_the_checkpoints_of_those_that_t
 
 
 def test_a_sweep_without_its_data_is_one_line_and_every_run_has_the_reason(run_app, tmp_path):
-    sweep = ("-m", *SMOKE, "dataset.name=mnist", "seed=0,1")
+    sweep = ("-m", *SMOKE, "dataset.name=kmnist", "seed=0,1")
     done = run_app("train", *sweep)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        "error: none of the 2 runs could train: dataset.name=mnist: there are cifar10, cifar100"
-    )
+    assert line.startswith("error: none of the 2 runs could train: dataset.name=kmnist: there are digits, cifar10")
     for folder in sorted(path.parent for path in tmp_path.rglob("run.json")):
         described = states.describe_run(folder)
         assert described["state"] == "failed"
-        assert described["reason"].startswith("dataset.name=mnist: there are ")
+        assert described["reason"].startswith("dataset.name=kmnist: there are ")
         assert (folder / "train.log").read_text() == f"failed: {described['reason']}\n"
 
 
@@ -143,7 +141,7 @@ def sweep(jobs, monkeypatch):
     def make(several, launch, show=None):
         ours = sweeper.Sweeper(show=show)
         ours.launcher = SimpleNamespace(start=lambda: None, launch_jobs=launch)
-        ours.composer = SimpleNamespace(job=lambda job: job)
+        ours.composer = SimpleNamespace(job=lambda job, number: job)
         monkeypatch.setattr(ours, "_expand", lambda arguments: several)
         return ours.sweep([])
 

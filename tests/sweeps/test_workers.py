@@ -144,15 +144,14 @@ def test_no_run_outlives_the_sweep(endless):
     assert [states.describe_run(folder)["state"] for folder in folders] == ["stopped", "stopped"]
 
 
-def test_what_nobody_foresaw_leaves_its_traceback_in_the_log(run_app, tmp_path):
+def test_a_file_in_the_way_is_one_line_and_fails_its_own_run(run_app, tmp_path):
     folder = tmp_path / "out/smoke/fig5a/clr_3.0/seed0"
     (folder / "weights.pt").mkdir(parents=True)
     done = run_app("train", "-m", "experiment=fig5a/clr_3.0", "seed=0,1", "output=out", *SMOKE)
     assert done.returncode == 1
     assert "1 of 2 runs failed:" in done.stderr
-    assert "seed0: IsADirectoryError: " in done.stderr
+    assert "weights.pt: Is a directory" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "Traceback" in (folder / "train.log").read_text()
     assert read_info(folder.with_name("seed1"))["status"] == "finished"
 
 
@@ -271,7 +270,7 @@ def test_a_run_sees_the_gpu_of_its_worker_alone(composed, resolved, tmp_path):
     common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=cpu", f"output={tmp_path}", QUIET, seen, resolved_once)
     folders = [tmp_path / f"smoke/fig5a/clr_3.0/seed{k}" for k in range(2)]
     runs = [(resolved(*common, f"seed={k}"), composed(*common, f"seed={k}")) for k in range(2)]
-    jobs = [Job([], run, folder, made) for (run, made), folder in zip(runs, folders, strict=True)]
+    jobs = [Job([], run, folder, [], made) for (run, made), folder in zip(runs, folders, strict=True)]
     returns = workers.launch(jobs, Plan(2, 1, ["4", "7"]))
     assert [r.status for r in returns] == [JobStatus.COMPLETED] * 2
     logs = [(folder / "train.log").read_text() for folder in folders]
@@ -291,7 +290,7 @@ def test_a_run_that_the_plan_gives_no_gpu_finds_none(composed, resolved, tmp_pat
     seen = "hydra.job_logging.formatters.simple.format='%(message)s on <${oc.env:CUDA_VISIBLE_DEVICES,all}>'"
     common = ("experiment=fig5a/clr_3.0", *SMOKE, "device=auto", f"output={tmp_path}", QUIET, seen)
     folder = tmp_path / "smoke/fig5a/clr_3.0/seed0"
-    workers.launch([Job([], resolved(*common), folder, composed(*common))], Plan(1, 1, []))
+    workers.launch([Job([], resolved(*common), folder, [], composed(*common))], Plan(1, 1, []))
     log = (folder / "train.log").read_text()
     assert (" on <>\n" in log, " on <all>\n" in log) == (hidden, not hidden)
 
