@@ -24,7 +24,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from repro import resources
 from repro.config import Mode
 from repro.config.errors import ReproError, describe
-from repro.records import mark_failed
+from repro.records import mark_failed, naming
 from repro.sweeps import _compat, machine
 from repro.sweeps.jobs import Job
 from repro.sweeps.machine import Plan
@@ -216,6 +216,7 @@ def _train(job: Job, threads: int, version_base: Any) -> str | None:
         faulthandler.enable()
     torch.set_num_threads(threads)
     _compat.set_version_base(version_base)
+    naming.register()
     setup_globals()
     JobRuntime.instance().set("name", job.composed.hydra.job.name)
     try:
