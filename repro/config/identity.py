@@ -44,6 +44,11 @@ LATER: dict[str, Any] = {
     "dataset.min_resolution": None,
     "dataset.mean_image": True,
     "dataset.unit_pixels": False,
+    "divergence": None,
+    "model.factory": None,
+    "dataset.channels": None,
+    "dataset.test_fraction": 0.2,
+    "dataset.split_seed": 0,
 }
 
 

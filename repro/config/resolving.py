@@ -15,6 +15,10 @@ from repro import schedules
 from repro.config.errors import ReproError, dotted, no_such_key, one_line
 from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
 
+NEEDED = {  # what is one's own, and how it is said
+    "model.factory": "; name your function, model.factory=package.module:function",
+    "dataset.root": "; name your folder of pictures, dataset.root=DIR",
+}
 FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # what can name one
 
 
@@ -29,11 +33,13 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
         refuse_unknown_keys(composed, Config)
         _check_typed(composed, typed)
         if missing := sorted(OmegaConf.missing_keys(composed)):
-            raise ReproError(f"{missing[0]}: it has no value")
+            raise ReproError(f"{missing[0]}: it has no value{NEEDED.get(missing[0], '')}")
         config = cast(Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ReproError(one_line(error)) from None
     config.model.options = config.model.options or None  # as records without options have it
+    if config.model.factory is not None:
+        config.model.name, config.model.factory = config.model.factory, None  # one run, one spelling
     scale = config.scale
     if config.replicates is Replicates.author:
         _as_author(config)
@@ -142,7 +148,7 @@ def _as_author(config: Config) -> None:
 
 def _check(config: Config) -> None:
     """Raise ReproError or ValueError for a value that cannot be trained."""
-    _check_numbers(config)
+    check_numbers(config)
     check_folders("scale.name", [config.scale.name])
     check_folders("curve", config.curve.split("/"))
     resolution, groups = config.dataset.resolution, config.model.bn_groups
@@ -167,12 +173,12 @@ def check_folders(key: str, names: Iterable[str]) -> None:
     _require(all(re.fullmatch(FOLDER, name) for name in names), key, "/".join(names), "cannot name a folder")
 
 
-def _check_numbers(node: Any, prefix: str = "") -> None:
+def check_numbers(node: Any, prefix: str = "") -> None:
     """Raise ReproError for a number outside the interval of its field in the schema."""
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
         if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{key}.")
+            check_numbers(value, f"{key}.")
         elif "interval" in field.metadata and value is not None:
             interval = field.metadata["interval"]
             words = {POSITIVE: "is not positive", NOT_NEGATIVE: "is negative"}

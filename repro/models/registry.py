@@ -51,9 +51,23 @@ def build(
         raise ValueError(f"{name} has no option {unknown[0]}; its options are: {known}")
     if "resolution" in parameters:
         options["resolution"] = resolution
+    sizes: tuple[int, ...] = (num_classes, channels)
+    if sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values()) < 2:
+        # as torchvision's: num_classes by its name, which may be among **kwargs, and colour images
+        options |= {"num_classes": num_classes} | ({"channels": channels} if "channels" in parameters else {})
+        sizes = ()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = make_network(num_classes, channels, **options)
+        try:
+            network = make_network(*sizes, **options)
+        except Exception as error:
+            if ":" not in name:
+                raise
+            raise ValueError(
+                f"it fails for {num_classes} classes: {type(error).__name__}: {first_line(error)}"
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"it returns a {type(network).__name__}, not a torch.nn.Module")
     if Filler(init) is not Filler.own:
         initialise(network, init, torch.Generator().manual_seed(seed))
     return network
@@ -86,16 +100,16 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
 
 
 @torch.no_grad()
-def require_size(network: nn.Module, name: str, shape: Sequence[int]) -> None:
+def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: int | None = None) -> None:
     """Pass one blank image of ``shape`` (H, W, C) through, in test mode.
 
-    Raises ReproError where the network does not take images of that size.
+    Raises ReproError where the network does not take images of that size, or gives no logits of so many classes.
     """
     height, width, channels = shape
     device = next((parameter.device for parameter in network.parameters()), None)
     training = network.training
     try:
-        network.eval()(torch.zeros(1, channels, height, width, device=device))
+        logits = network.eval()(torch.zeros(1, channels, height, width, device=device))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError) as error:
@@ -105,6 +119,12 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int]) -> None:
         ) from None
     finally:
         network.train(training)
+    if classes is not None and getattr(logits, "shape", None) != (1, classes):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ReproError(
+            f"model.name={name}: for one image it returns {found}, not logits of shape (1, {classes}); its last layer "
+            "has an output a class"
+        )
 
 
 def _find_function(name: str) -> Network:

@@ -1,0 +1,41 @@
+"""``--dry-run``: what a search would train at most, and what that costs. Nothing is trained."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from repro.config import terminal
+from repro.search.runs import Base, train
+from repro.search.settings import Common
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a search: so many runs at most, each of so many iterations (before the scale)."""
+
+    name: str
+    runs: int
+    iterations: int
+
+
+def show(method: str, base: Base, settings: Common) -> None:
+    """Print the stages of a search, and by the last benchmark of this machine what a run of the first takes."""
+    import importlib
+
+    module: Any = importlib.import_module(f"repro.search.{method}")
+    stages: list[Stage] = module.stages(base, settings)
+    table = Table()
+    for column in ("stage", "runs at most", "epochs a run", "epochs"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in stages:
+        epochs = base.epochs(stage.iterations)
+        table.add_row(stage.name, str(stage.runs), f"{epochs:.3g}", f"{stage.runs * epochs:.4g}")
+    console = terminal.console()
+    console.print(table)
+    total = sum(stage.runs * base.epochs(stage.iterations) for stage in stages)
+    console.print(
+        f"at most {sum(stage.runs for stage in stages)} runs, {total:,.4g} epochs of {base.images:,} images"
+    )
+    console.print("a run of the composed length:")
+    train(base, [[]], 1, show="cost")

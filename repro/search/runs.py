@@ -1,0 +1,168 @@
+"""Runs of a search: composed beside one another, trained as a sweep trains them, read back from their records."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from repro.config import Config
+from repro.config.errors import ReproError
+from repro.data import registry
+from repro.records import Info, naming, read_history, read_info
+from repro.sweeps import _compat, machine, task
+from repro.sweeps.sweeper import Sweeper
+
+COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
+LAST = 3  # tests whose mean is a run's final value
+CYCLE = 0.9  # of a 1cycle run; the rest is annealing. The paper's figures have 0.84 to 0.99
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run that a command line describes, which every run of a search changes."""
+
+    overrides: tuple[str, ...]
+    iterations: int  # before the scale, as every number of iterations that is said on a command line
+    config: Config  # resolved
+    images: int  # to train on
+    folder: Path  # for the files of a search
+
+    def length(self, epochs: float | None, share: float) -> int:
+        """The iterations (before the scale) of ``epochs``, or where that is None of a share of the run."""
+        if epochs is None:
+            return max(1, round(share * self.iterations))
+        return max(1, round(epochs * self.images / self.config.batch_size / self.config.scale.iterations))
+
+    def epochs(self, iterations: int) -> float:
+        """The epochs of so many ``iterations`` (before the scale)."""
+        return iterations * self.config.scale.iterations * self.config.batch_size / self.images
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained run."""
+
+    overrides: tuple[str, ...]
+    config: Config
+    info: Info
+    rows: pd.DataFrame  # COLUMNS
+
+    @property
+    def epochs(self) -> float:
+        """What it cost."""
+        images = self.config.dataset.train_images or registry.get(self.config.dataset).train
+        return float(self.rows["iteration"].max() * self.config.batch_size / images) if len(self.rows) else 0.0
+
+    def final(self, column: str) -> float:
+        """Mean of a column over the last tests; of a diverged run an infinite loss, and no accuracy."""
+        if self.info["status"] != "finished":
+            return float("inf") if column.endswith("loss") else 0.0
+        return float(self.rows[column].tail(LAST).mean())
+
+
+def base_of(overrides: Sequence[str]) -> Base:
+    """The run of a command line of ``repro.train``. Raises ReproError, and what Hydra raises."""
+    job = _sweeper(overrides, "cost").composer.job(list(overrides))
+    config, scale = job.config, job.config.scale.name
+    images = config.dataset.train_images or registry.get(config.dataset).train
+    folder = Path(config.output) / "search" / scale / config.curve / naming.folder_name(job.changes)
+    return Base(tuple(overrides), job.composed.iterations, config, images, folder)
+
+
+def merged(*parts: Iterable[str]) -> list[str]:
+    """Overrides where a later one goes before an earlier one of the same key, and a group before its keys."""
+    kept: dict[str, str] = {}
+    for override in (override for part in parts for override in part):
+        key = override.lstrip("+~").partition("=")[0]
+        kept = {k: v for k, v in kept.items() if k != key and not k.startswith(f"{key}.")}
+        kept[key] = override
+    return list(kept.values())
+
+
+def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, show: str | None = None) -> list[list[Run]]:
+    """Train every variation of the base, each with so many seeds, as one sweep; their runs, a list a variation.
+
+    Finished runs are kept, unfinished ones resume. ``show`` ("cost") says what they cost and trains nothing. Raises
+    ReproError that names every run that failed.
+    """
+    first = base.config.seed
+    combinations = [
+        merged(base.overrides, variation, [f"seed={seed}"])
+        for variation in variations
+        for seed in range(first, first + seeds)
+    ]
+    if len(combinations) == 1 and not any(o.startswith("threads=") for o in base.overrides):
+        combinations[0].append(f"threads={machine.cores()}")  # as a run alone
+    sweeper = _sweeper(base.overrides, show)
+    jobs = sweeper.jobs(combinations)
+    sweeper.launch(jobs)
+    if show:
+        return []
+    runs = [Run(tuple(job.changes), job.config, *_record(job.folder)) for job in jobs]
+    return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
+
+
+def onecycle(max_lr: float, min_lr: float, momentum: Sequence[float], iterations: int) -> list[str]:
+    """The overrides of a 1cycle run of so many iterations; two values of ``momentum`` cycle, one is constant."""
+    lr = [f"schedule.lr.base_lr={min_lr:.6g}", f"schedule.lr.max_lr={max_lr:.6g}"]
+    lr += [
+        f"schedule.lr.final_lr={min_lr / 1000:.6g}",
+        f"schedule.lr.step_size={max(1, int(CYCLE * iterations / 2))}",
+    ]
+    return [
+        f"iterations={iterations}",
+        f"schedule=onecycle{_cyclical(momentum)}",
+        *lr,
+        *momentum_overrides(momentum),
+    ]
+
+
+def momentum_overrides(momentum: Sequence[float]) -> list[str]:
+    """The overrides of a schedule's momentum: constant, or cyclical from the first value to the second."""
+    if len(momentum) == 1:
+        return [f"schedule.momentum.value={momentum[0]:.6g}"]
+    return [
+        f"schedule.momentum.max_momentum={momentum[0]:.6g}",
+        f"schedule.momentum.min_momentum={momentum[1]:.6g}",
+    ]
+
+
+def often(iterations: int, tests: int) -> str:
+    """The override that tests a run so many times."""
+    return f"test_every={max(1, iterations // tests)}"
+
+
+def _cyclical(momentum: Sequence[float]) -> str:
+    return "_cm" if len(momentum) == 2 else ""
+
+
+def range_test(low: float, high: float, momentum: Sequence[float], iterations: int, shape: str) -> list[str]:
+    """The overrides of an LR range test from ``low`` to ``high``."""
+    return [
+        f"iterations={iterations}",
+        f"schedule=lr_range{_cyclical(momentum)}",
+        f"schedule.lr.shape={shape}",
+        f"schedule.lr.base_lr={low:.6g}",
+        f"schedule.lr.max_lr={high:.6g}",
+        *momentum_overrides(momentum),
+    ]
+
+
+def _sweeper(overrides: Sequence[str], show: str | None) -> Sweeper:
+    plugin: Any = _compat.instantiate_sweeper("train", task.train, ["hydra.mode=MULTIRUN", *overrides])
+    sweeper = getattr(plugin, "sweeper", None)
+    if not isinstance(sweeper, Sweeper):
+        raise ReproError("hydra/sweeper: a search says itself which runs it trains; leave it out")
+    sweeper.show = show
+    if not show:
+        sweeper.start()
+    return sweeper
+
+
+def _record(folder: Path) -> tuple[Info, pd.DataFrame]:
+    info = read_info(folder)
+    if info is None:
+        raise ReproError(f"{folder}: its run left no record; run the same command again")
+    return info, pd.DataFrame(read_history(folder), columns=COLUMNS).astype(float)
