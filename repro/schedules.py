@@ -32,7 +32,7 @@ def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -
 
 
 def lr_range_exponential(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
-    """LR range test that multiplies: from ``base_lr``, above 0, to ``max_lr``, by the same factor every iteration."""
+    """LR range test that multiplies: from ``base_lr``, above 0, to ``max_lr``, by one factor every iteration."""
     _check(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
     if base_lr <= 0:
         raise ValueError(f"base_lr {base_lr} is not above 0, and no factor leads away from 0")

@@ -15,10 +15,6 @@ from repro import schedules
 from repro.config.errors import ReproError, dotted, no_such_key, one_line
 from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
 
-NEEDED = {  # what is one's own, and how it is said
-    "model.factory": "; name your function, model.factory=package.module:function",
-    "dataset.root": "; name your folder of pictures, dataset.root=DIR",
-}
 FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # what can name one
 
 
@@ -33,11 +29,13 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
         refuse_unknown_keys(composed, Config)
         _check_typed(composed, typed)
         if missing := sorted(OmegaConf.missing_keys(composed)):
-            raise ReproError(f"{missing[0]}: it has no value{NEEDED.get(missing[0], '')}")
+            raise ReproError(f"{missing[0]}: it has no value")
         config = cast(Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ReproError(one_line(error)) from None
     config.model.options = config.model.options or None  # as records without options have it
+    if config.model.name == "custom" and config.model.factory is None:
+        raise ReproError("model=custom: name your function, model.factory=package.module:function")
     if config.model.factory is not None:
         config.model.name, config.model.factory = config.model.factory, None  # one run, one spelling
     scale = config.scale

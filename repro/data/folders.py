@@ -116,8 +116,8 @@ def inspect(tree: Path, name: str, image_set: ImageSet) -> list[Split]:
         _require_images(split)
     if len(train.classes) != image_set.classes:
         raise ReproError(
-            f"dataset.root: {train.folder} holds {len(train.classes)} class folders ({some_of([*train.classes])}), "
-            f"{name} has {image_set.classes}"
+            f"dataset.root: {train.folder} holds {len(train.classes)} class folders "
+            f"({some_of([*train.classes])}), {name} has {image_set.classes}"
         )
     _require_distinct(train.folder, {label: label.lower() for label in train.classes})
     for split, expected in zip(splits, (image_set.train, image_set.test), strict=True):

@@ -1,11 +1,12 @@
 """One's own folder of pictures, ``dataset=folder dataset.root=DIR``: a folder a class, of any size and format.
 
-    DIR/<class>/*                     split by ``dataset.split_seed``, ``dataset.test_fraction`` of each class to test
-    DIR/train/<class>/*, test/...     as they are
+    DIR/<class>/*                   split by dataset.split_seed, dataset.test_fraction of each class to test
+    DIR/train/<class>/*, test/...   as they are
 
 What Pillow reads is taken: turned upright, of an animation the first frame, of 16 bits the upper eight, what is
-transparent on white. Then it is cut to the middle square and averaged (or enlarged) to ``dataset.resolution`` pixels
-a side, in ``dataset.channels`` channels: 3 are RGB, 1 is grey. Hidden files and folders are left out. No torch here.
+transparent on white. Then it is cut to the middle square and averaged (or enlarged) to ``dataset.resolution``
+pixels a side, in ``dataset.channels`` channels: 3 are RGB, 1 is grey. Hidden files and folders are left out. No
+torch here.
 """
 
 import hashlib
@@ -111,11 +112,11 @@ def _listed(root: Path, test_fraction: float, split_seed: int, times: tuple[int,
         raise ReproError(f"dataset.root={root}: {present[0]}/ is there, {other}/ is not; have both or neither")
     if present:
         train, test = (_classes(root / split) for split in SPLITS)
-        for here, there, split, other in ((train, test, *SPLITS), (test, train, *reversed(SPLITS))):
+        for here, there, split, other in ((train, test, "train", "test"), (test, train, "test", "train")):
             if alone := [label for label in here if label not in there]:
                 raise ReproError(
-                    f"dataset.root={root}: {some_of(alone)} is a class in {split}/ and not in {other}/; a class has "
-                    "one name in both"
+                    f"dataset.root={root}: {some_of(alone)} is a class in {split}/ and not in {other}/; a class "
+                    "has one name in both"
                 )
     else:
         train, test = _split(_classes(root), test_fraction, split_seed)
@@ -123,8 +124,8 @@ def _listed(root: Path, test_fraction: float, split_seed: int, times: tuple[int,
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[most] >= UNEVEN * counts[least]:
         print(
-            f"note: the classes of {root} are uneven: {counts[most]} pictures of {most} to train on, {counts[least]} "
-            f"of {least}; the accuracy is over all test pictures alike"
+            f"note: the classes of {root} are uneven: {counts[most]} pictures of {most} to train on, "
+            f"{counts[least]} of {least}; the accuracy is over all test pictures alike"
         )
     return Listing(tuple(train), tuple(train.values()), tuple(test.values()))
 
@@ -149,7 +150,7 @@ def _classes(folder: Path) -> dict[str, tuple[Path, ...]]:
 def _split(
     classes: dict[str, tuple[Path, ...]], fraction: float, seed: int
 ) -> tuple[dict[str, tuple[Path, ...]], dict[str, tuple[Path, ...]]]:
-    """Of each class the given fraction to test on, at least one picture, chosen by the seed; the rest to train on."""
+    """Of each class the given fraction to test on, one picture at least; the rest to train on."""
     train, test = {}, {}
     for number, (label, pictures) in enumerate(classes.items()):
         if len(pictures) < 2:

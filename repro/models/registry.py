@@ -83,7 +83,7 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
         raise ReproError(f"model.name={model.name}: there are {', '.join(networks())}, or package.module:function")
     try:
         parameters = inspect.signature(_find_function(model.name)).parameters
-        reserved = ("name", "init", "options")
+        reserved = ("name", "factory", "init", "options")
         shared = {k: v for k, v in vars(model).items() if k in parameters and k not in reserved}
         network = build(
             model.name,
@@ -122,8 +122,8 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
     if classes is not None and getattr(logits, "shape", None) != (1, classes):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ReproError(
-            f"model.name={name}: for one image it returns {found}, not logits of shape (1, {classes}); its last layer "
-            "has an output a class"
+            f"model.name={name}: for one image it returns {found}, not logits of shape (1, {classes}); its last "
+            "layer has an output a class"
         )
 
 

@@ -1,7 +1,7 @@
 """Search for hyper-parameters as the paper does: the Hydra app ``python -m repro.search``.
 
-Its arguments are those of ``repro.train``, which describe the run that is searched for, and of ``conf/search.yaml``:
-``method=`` and ``search.KEY=``.
+Its arguments are those of ``repro.train``, which describe the run that is searched for, and of
+``conf/search.yaml``: ``method=`` and ``search.KEY=``.
 """
 
 import importlib
@@ -83,7 +83,7 @@ def told(found: Found) -> list[str]:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of the search itself, and those of the runs that it trains; a folder of one's own is for both."""
+    """The arguments of the search itself, flags included, and those of the runs that it trains."""
     own: list[str] = []
     training: list[str] = []
     takes_value = False

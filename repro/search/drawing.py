@@ -32,7 +32,7 @@ def save(found: "Found", target: Path) -> None:
 
 
 def draw(found: "Found") -> "Drawing":
-    """Test loss and accuracy over the LR, the momentum or the iteration; a line a run, dots where it is not smoothed."""
+    """Test loss and accuracy over the LR, the momentum or the iteration: a line a run, smoothed, and its tests."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -82,8 +82,8 @@ def experiment(base: Base, found: Found) -> str:
     said = merged(base.overrides, found.overrides)
     composed = catalogue.composed(*said)
     values: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
-    kept = ("model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update")
-    kept += ("test_at_start", "replicates")
+    kept = ["model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update"]
+    kept += ["test_at_start", "replicates"]
     values = {key: values[key] for key in kept}
     for group, key in (("dataset", "cache"), ("dataset", "digest"), ("model", "factory")):
         if values[group][key] is None or group == "dataset":

@@ -55,7 +55,7 @@ def search(base: Base, settings: LRRange) -> Found:
     if np.isnan(ranged.max_lr):
         why = "no range showed a test loss that falls and rises again"
     else:
-        ratio, more = settings.ratios[0], []
+        ratio, more = settings.ratios[0], list[Run]()
         if len(settings.ratios) > 1:
             ratio, more, rows = _choose_ratio(base, ranged.max_lr, settings)
             tried = pd.concat([tried, rows], ignore_index=True)
@@ -63,7 +63,7 @@ def search(base: Base, settings: LRRange) -> Found:
         chosen = {"max LR": ranged.max_lr, "min LR": round_to(ranged.max_lr / ratio)}
         overrides = onecycle(chosen["max LR"], chosen["min LR"], settings.momentum, iterations)
         minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
-        why = f"the smoothed test loss has its minimum at LR {minimum:.3g}, and still improves up to {chosen['max LR']:.3g}"
+        why = f"the test loss still improves up to LR {chosen['max LR']:.3g}, its minimum is at {minimum:.3g}"
         if len(ranged.values) > 1:
             why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
         if all(s is None or s.diverged is None for s in ranged.suggestions):
@@ -88,7 +88,7 @@ def stages(base: Base, settings: LRRange) -> list[Stage]:
 
 
 def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -> list[Ranged]:
-    """Range tests of every variation of the base, side by side: further rounds where a range missed the minimum."""
+    """Range tests of every variation of the base, side by side; more rounds where a range missed the minimum."""
     exponential = settings.growth is Growth.exponential
     low = settings.low or (settings.high / 1e6 if exponential else 0.0)
     limits = [(low, settings.high) for _ in variations]

@@ -84,8 +84,8 @@ def merged(*parts: Iterable[str]) -> list[str]:
 def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, show: str | None = None) -> list[list[Run]]:
     """Train every variation of the base, each with so many seeds, as one sweep; their runs, a list a variation.
 
-    Finished runs are kept, unfinished ones resume. ``show`` ("cost") says what they cost and trains nothing. Raises
-    ReproError that names every run that failed.
+    Finished runs are kept, unfinished ones resume. ``show`` ("cost") says what they cost and trains nothing.
+    Raises ReproError that names every run that failed.
     """
     first = base.config.seed
     combinations = [

@@ -1,7 +1,7 @@
-"""The learning rate that a range test suggests: the paper's rule, made exact; and the rules of others. No torch here.
+"""The learning rate that a range test suggests: the paper's rule made exact, and the rules of others.
 
-L. N. Smith, arXiv 1803.09820, section 2 and the figures of range tests: the test loss is watched while the LR grows; the
-largest LR of a cycle lies just before the loss's minimum, where it still improves.
+L. N. Smith, arXiv 1803.09820: the test loss is watched while the LR grows; the largest LR of a cycle lies just
+before the loss's minimum, where it still improves. No torch here.
 """
 
 from collections.abc import Callable
@@ -42,10 +42,11 @@ def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
     """The largest LR for a cycle, from the LR and the test loss at every test of a range test.
 
     1. The logarithm of the loss is smoothed (``smooth``), so that neither one bad test nor noise decides.
-    2. It is followed up to where it has risen again, for good, by half of what it had fallen by (if that is a tenth of
-       the loss at least): what comes after a divergence, a plateau at chance mostly, is no minimum.
-    3. Of the minimum's left side, the first test that is near it: nearer than a twentieth of the fall, or than the noise
-       of a smoothed test. Up to there the loss still improves; on the flat bottom behind it only chance would choose.
+    2. It is followed up to where it has risen again, for good, by half of what it had fallen by (if that is a
+       tenth of the loss at least): what comes after a divergence, a plateau at chance mostly, is no minimum.
+    3. Of the minimum's left side, the first test that is near it: nearer than a twentieth of the fall, or than the
+       noise of a smoothed test. Up to there the loss still improves; on the flat bottom behind it only chance
+       would choose.
 
     Tests whose loss is not finite end the curve. ``lr`` rises. Raises ValueError for fewer than three tests.
     """
@@ -88,7 +89,7 @@ def _end(level: np.ndarray) -> int:
 
 
 def steepest(lr: np.ndarray, loss: np.ndarray) -> float:
-    """Where the smoothed loss falls fastest per octave: fastai's ``steep``; ``torch-lr-finder`` has it per test."""
+    """Where the smoothed loss falls fastest over the logarithm of the LR: fastai's ``steep``."""
     return float(lr[int(np.argmin(np.diff(smooth(loss)) / np.diff(np.log(np.maximum(lr, 1e-12)))))])
 
 
@@ -109,7 +110,7 @@ def valley(lr: np.ndarray, loss: np.ndarray) -> float:
     end = int(np.argmax(length))
     start = end - int(length[end])
     third = (end - start) / 3
-    return float(lr[min(n - 1, max(0, int(start + third + third / 2)))])
+    return float(lr[max(0, start + int(third) + int(third / 2))])
 
 
 def minimum_tenth(lr: np.ndarray, loss: np.ndarray) -> float:

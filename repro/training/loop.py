@@ -31,8 +31,8 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     A row is the state after ``iteration`` updates: ``lr`` and ``momentum`` are the schedule's at that iteration,
     ``train_loss`` is the mean over the iterations since the last test (None before the first), ``test_loss`` and
     ``test_accuracy`` (a fraction) are over the full test set, ``images_per_second`` excludes testing. The last row
-    is that of the last iteration, or of the test by which the run diverged (``State.judge``): divergence ends training.
-    Raises ReproError where the configuration requires an engine that does not work here.
+    is that of the last iteration, or of the test by which the run diverged (``State.judge``): divergence ends
+    training. Raises ReproError where the configuration requires an engine that does not work here.
     """
     schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
     batches = Batches(data, config.batch_size, mirror=config.dataset.mirror, seed=config.seed)
