@@ -43,7 +43,7 @@ def build(
     ``init`` is a value of ``repro.config.Filler``, ``options`` are keyword arguments of the network's function.
     Raises ValueError for an unknown name or option.
     """
-    make_network = _find_function(name)
+    make_network = find(name)
     parameters = inspect.signature(make_network).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if (unknown := sorted(set(options) - set(parameters))) and not takes_any:
@@ -82,7 +82,7 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
     if model.name not in networks() and ":" not in model.name:
         raise ReproError(f"model.name={model.name}: there are {', '.join(networks())}, or package.module:function")
     try:
-        parameters = inspect.signature(_find_function(model.name)).parameters
+        parameters = inspect.signature(find(model.name)).parameters
         reserved = ("name", "factory", "init", "options")
         shared = {k: v for k, v in vars(model).items() if k in parameters and k not in reserved}
         network = build(
@@ -127,7 +127,8 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
         )
 
 
-def _find_function(name: str) -> Network:
+def find(name: str) -> Network:
+    """The function of that name, or of that import path. Raises ValueError."""
     if name in networks():
         return networks()[name]
     module, colon, function = name.partition(":")

@@ -76,7 +76,9 @@ def told(found: Found) -> list[str]:
     ]
     lines = [*(lines or ["nothing is suggested"]), f"why: {found.why}", *(f"note: {note}" for note in found.notes)]
     lines.append(f"cost: {found.cost}")
-    lines += [f"wrote {', '.join(map(str, found.files))}"]
+    if found.files:
+        folder = found.files[0].parent
+        lines.append(f"wrote {', '.join(str(path.relative_to(folder)) for path in found.files)} in {folder}")
     if found.command:
         lines.append(f"train it: {found.command}")
     return lines

@@ -1,6 +1,5 @@
 """What a search concludes, and its files: the table, the figure, and an experiment that ``repro.train`` takes."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 
 from repro.config import catalogue
 from repro.records.files import write_whole
+from repro.search import drawing
 from repro.search.runs import Base, Run, merged
 from repro.search.settings import Common
 
@@ -55,8 +55,6 @@ def write(found: Found, base: Base, settings: Common) -> None:
 
     Raises OSError.
     """
-    from repro.search import drawing
-
     folder = base.folder if settings.to is None else Path(settings.to).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / found.method
@@ -67,9 +65,9 @@ def write(found: Found, base: Base, settings: Common) -> None:
         drawing.save(found, target)
         found.files += [Path(f"{target}.png"), Path(f"{target}.svg")]
     if found.overrides:
-        name = settings.name or _experiment_name(base, found.method)
+        name = settings.name or f"{base.name}/{found.method}"
         path = folder / "experiment" / f"{name}.yaml"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, experiment(base, found))
         found.files.append(path)
         scale = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
@@ -99,8 +97,3 @@ def experiment(base: Base, found: Found) -> str:
         OmegaConf.to_yaml(OmegaConf.create(values)).rstrip(),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _experiment_name(base: Base, method: str) -> str:
-    network = base.config.model.name.rpartition(":")[2]
-    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in (base.config.dataset.name, network, method))

@@ -1,21 +1,23 @@
 """Runs of a search: composed beside one another, trained as a sweep trains them, read back from their records."""
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from repro.config import Config
+from repro.config import Config, fingerprint
 from repro.config.errors import ReproError
-from repro.data import registry
-from repro.records import Info, naming, read_history, read_info
+from repro.data import images, registry
+from repro.records import Info, read_history, read_info
 from repro.sweeps import _compat, machine, task
 from repro.sweeps.sweeper import Sweeper
 
 COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
 LAST = 3  # tests whose mean is a run's final value
+SHORTAGE = ("out of memory", "killed by signal 9")  # in the reason of a run that had too little memory
 CYCLE = 0.9  # of a 1cycle run; the rest is annealing. The paper's figures have 0.84 to 0.99
 
 
@@ -27,7 +29,12 @@ class Base:
     iterations: int  # before the scale, as every number of iterations that is said on a command line
     config: Config  # resolved
     images: int  # to train on
-    folder: Path  # for the files of a search
+    name: str  # <data set>-<network>-<fingerprint>
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of a search go."""
+        return Path(self.config.output) / "search" / self.config.scale.name / self.name
 
     def length(self, epochs: float | None, share: float) -> int:
         """The iterations (before the scale) of ``epochs``, or where that is None of a share of the run."""
@@ -52,8 +59,8 @@ class Run:
     @property
     def epochs(self) -> float:
         """What it cost."""
-        images = self.config.dataset.train_images or registry.get(self.config.dataset).train
-        return float(self.rows["iteration"].max() * self.config.batch_size / images) if len(self.rows) else 0.0
+        count = self.config.dataset.train_images or registry.get(self.config.dataset).train
+        return float(self.rows["iteration"].max() * self.config.batch_size / count) if len(self.rows) else 0.0
 
     def final(self, column: str) -> float:
         """Mean of a column over the last tests; of a diverged run an infinite loss, and no accuracy."""
@@ -65,10 +72,13 @@ class Run:
 def base_of(overrides: Sequence[str]) -> Base:
     """The run of a command line of ``repro.train``. Raises ReproError, and what Hydra raises."""
     job = _sweeper(overrides, "cost").composer.job(list(overrides))
-    config, scale = job.config, job.config.scale.name
-    images = config.dataset.train_images or registry.get(config.dataset).train
-    folder = Path(config.output) / "search" / scale / config.curve / naming.folder_name(job.changes)
-    return Base(tuple(overrides), job.composed.iterations, config, images, folder)
+    config = job.config
+    if config.dataset.digest is None:  # every picture is looked at before anything trains
+        config.dataset.digest = images.load(config.dataset)[1]
+    count = config.dataset.train_images or registry.get(config.dataset).train
+    parts = (config.dataset.name, config.model.name.rpartition(":")[2], fingerprint(replace(config, seed=0))[:6])
+    name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+    return Base(tuple(overrides), job.composed.iterations, config, count, name)
 
 
 def merged(*parts: Iterable[str]) -> list[str]:
@@ -102,6 +112,23 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, show: str
         return []
     runs = [Run(tuple(job.changes), job.config, *_record(job.folder)) for job in jobs]
     return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
+
+
+def fits(base: Base, variation: Sequence[str]) -> bool:
+    """Whether a variation of the base trains within the memory: False where it ran out or was killed for it.
+
+    Raises ReproError where it fails for something else.
+    """
+    sweeper = _sweeper(base.overrides, None)
+    jobs = sweeper.jobs([merged(base.overrides, variation)])
+    try:
+        sweeper.launch(jobs)
+    except ReproError:
+        info = read_info(jobs[0].folder)
+        if info is not None and info["status"] == "failed" and any(w in info.get("reason", "") for w in SHORTAGE):
+            return False
+        raise
+    return True
 
 
 def onecycle(max_lr: float, min_lr: float, momentum: Sequence[float], iterations: int) -> list[str]:
@@ -156,8 +183,6 @@ def _sweeper(overrides: Sequence[str], show: str | None) -> Sweeper:
     if not isinstance(sweeper, Sweeper):
         raise ReproError("hydra/sweeper: a search says itself which runs it trains; leave it out")
     sweeper.show = show
-    if not show:
-        sweeper.start()
     return sweeper
 
 

@@ -88,7 +88,9 @@ def test_train_and_test_folders_stay_what_they_are(root, tmp_path):
     assert arrays["train_images"].shape == (6, 8, 8, 1)
     assert arrays["test_labels"].tolist() == [0, 0, 1, 1]
     (root / "test/dog").rename(root / "test/wolf")
-    with pytest.raises(ReproError, match=r"dog is a class in train/ and not in test/; a class has one name in both"):
+    with pytest.raises(
+        ReproError, match=r"dog is a class in train/ and not in test/; a class has one name in both"
+    ):
         load(root)
 
 
@@ -101,12 +103,21 @@ def test_what_changes_in_the_folder_is_decoded_again(root):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda root: (root / "cat/2.jpg").write_bytes(b"no picture"), r"cat/2.jpg is no picture that can be read"),
-        (lambda root: (root / "dog").rename(root.parent / "dog"), r"pets holds the one class cat; it needs a folder"),
+        (
+            lambda root: (root / "cat/2.jpg").write_bytes(b"no picture"),
+            r"cat/2.jpg is no picture that can be read",
+        ),
+        (
+            lambda root: (root / "dog").rename(root.parent / "dog"),
+            r"pets holds the one class cat; it needs a folder",
+        ),
         (lambda root: (root / "wolf").mkdir(), r"no picture lies in .*pets/wolf"),
         (lambda root: picture(root / "wolf/1.png"), r"class wolf has one picture; it takes two"),
         (lambda root: (root / "train").mkdir(), r"train/ is there, test/ is not; have both or neither"),
-        (lambda root: root.rename(root.parent / "moved"), r"pets: no such folder; name the one that holds a folder a"),
+        (
+            lambda root: root.rename(root.parent / "moved"),
+            r"pets: no such folder; name the one that holds a folder a",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_named(root, spoil, message):

@@ -16,7 +16,9 @@ from repro.config.errors import ReproError
 def mine(monkeypatch):
     module = types.ModuleType("mine_for_test")
     module.plain = lambda num_classes, channels: nn.Sequential(nn.Flatten(), nn.Linear(16 * channels, num_classes))
-    module.named = lambda *, weights=None, **kwargs: nn.Sequential(nn.Flatten(), nn.Linear(48, kwargs["num_classes"]))
+    module.named = lambda *, weights=None, **kwargs: nn.Sequential(
+        nn.Flatten(), nn.Linear(48, kwargs["num_classes"])
+    )
     module.fixed = lambda num_classes, channels: nn.Sequential(nn.Flatten(), nn.Linear(48, 1000))
     module.tuple = lambda num_classes, channels: Pair()
     module.broken = lambda num_classes, channels: nn.Linear(1, -1)
@@ -60,5 +62,7 @@ def test_the_factory_is_the_name_of_the_run(resolved):
     run = resolved("model=custom", "model.factory=mine:network")
     assert (run.model.name, run.model.factory) == ("mine:network", None)
     assert fingerprint(run) == fingerprint(resolved("model=custom", "model.name=mine:network"))
-    with pytest.raises(ReproError, match="model=custom: name your function, model.factory=package.module:function"):
+    with pytest.raises(
+        ReproError, match="model=custom: name your function, model.factory=package.module:function"
+    ):
         resolved("model=custom")

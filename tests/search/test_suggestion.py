@@ -21,7 +21,7 @@ def test_it_lies_just_before_the_minimum_where_the_loss_still_improves():
     found = suggest(LR, curve())
     assert found.minimum == pytest.approx(0.6, abs=0.021)
     assert 0.4 <= found.max_lr < found.minimum
-    assert not (found.is_first or found.is_last)
+    assert (found.is_first, found.is_last) == (False, False)
 
 
 def test_noise_and_one_bad_test_do_not_decide():
