@@ -127,6 +127,11 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
         )
 
 
+def depth(network: nn.Module) -> int:
+    """How many of its layers are convolutions or linear."""
+    return sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
+
+
 def find(name: str) -> Network:
     """The function of that name, or of that import path. Raises ValueError."""
     if name in networks():

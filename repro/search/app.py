@@ -17,7 +17,7 @@ from repro.config import register_schema
 from repro.config.errors import ReproError
 from repro.config.resolving import check_numbers
 from repro.records import naming
-from repro.search.found import Found, write
+from repro.search.found import Found, told_value, write
 from repro.search.runs import base_of
 from repro.search.settings import METHODS, Common
 
@@ -26,7 +26,7 @@ SAID_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
 
 def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
     """Search, and write and tell what is found."""
-    from repro.search import dry
+    from repro.search import dry, report
 
     method = str(composed.search.method)
     settings = settings_of(method, composed.search)
@@ -37,7 +37,9 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
         return
     search: Any = importlib.import_module(f"repro.search.{method}").search
     found: Found = search(base, settings)
-    write(found, base, settings)
+    folder = write(found, base, settings)
+    if found.parts:
+        found.files.append(report.write(found, base, folder))
     print("\n".join(told(found)))
 
 
@@ -70,10 +72,7 @@ def refuse(training: Sequence[str]) -> None:
 
 def told(found: Found) -> list[str]:
     """What is printed at the end."""
-    lines = [
-        f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}"
-        for name, value in found.chosen.items()
-    ]
+    lines = [f"{name}: {told_value(value)}" for name, value in found.chosen.items()]
     lines = [*(lines or ["nothing is suggested"]), f"why: {found.why}", *(f"note: {note}" for note in found.notes)]
     lines.append(f"cost: {found.cost}")
     if found.files:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from repro.config import catalogue
 from repro.records.files import write_whole
 from repro.search import drawing
-from repro.search.runs import Base, Run, merged
+from repro.search.runs import Base, Run, merged, momentum_words
 from repro.search.settings import Common
 
 CURVE_COLUMNS = ["setting", "seed", "iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
@@ -33,6 +33,8 @@ class Found:
     x: str = "iteration"  # of the drawing
     marks: dict[str, float] = field(default_factory=dict)  # name -> where a line is drawn
     band: tuple[float, float] | None = None  # of the marked value, over the seeds
+    parts: list["Found"] = field(default_factory=list)  # of a recipe: its searches
+    base: Base | None = None  # where it is another than the command line's: that of a larger batch
     files: list[Path] = field(default_factory=list)
     command: str | None = None  # that trains what is suggested
 
@@ -50,10 +52,17 @@ def curves_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[CURVE_COLUMNS] if frames else pd.DataFrame(columns=CURVE_COLUMNS)
 
 
-def write(found: Found, base: Base, settings: Common) -> None:
-    """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment; name them.
+def told_value(value: Any) -> str:
+    """A chosen value in words: a list is a momentum."""
+    if isinstance(value, list):
+        return momentum_words(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
-    Raises OSError.
+
+def write(found: Found, base: Base, settings: Common) -> Path:
+    """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment.
+
+    It returns their folder. Raises OSError.
     """
     folder = base.folder if settings.to is None else Path(settings.to).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,11 +77,12 @@ def write(found: Found, base: Base, settings: Common) -> None:
         name = settings.name or f"{base.name}/{found.method}"
         path = folder / "experiment" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, experiment(base, found))
+        write_whole(path, experiment(found.base or base, found))
         found.files.append(path)
         scale = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
         words = ["python", "-m", "repro.train", "--config-dir", str(folder), f"experiment={name}", *scale]
         found.command = " ".join(map(shlex.quote, words))
+    return folder
 
 
 def experiment(base: Base, found: Found) -> str:

@@ -6,14 +6,14 @@ import pandas as pd
 from repro.config.errors import ReproError
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
-from repro.search.runs import Base, Run, often, onecycle, train
+from repro.search.runs import Base, Run, momentum_words, often, onecycle, train
 from repro.search.settings import Momentum
 
 LOWEST, HIGHEST = 0.7, 1.0  # of the range test, Figure 7b
 
 
 def search(base: Base, settings: Momentum) -> Found:
-    """The momentum whose short 1cycle runs end at the lowest test loss; what a range test of the momentum shows."""
+    """The momentum whose short 1cycle runs end at the lowest test loss; what a range test of it shows."""
     max_lr, min_lr = limits(base, settings)
     iterations = base.length(settings.epochs, settings.share)
     choices = [[value] for value in settings.values]
@@ -24,15 +24,16 @@ def search(base: Base, settings: Momentum) -> Found:
     order = np.argsort(losses)
     best = choices[int(order[0])]
     every = [run for runs in results for run in runs]
-    notes, curves = (
-        [],
-        curves_of([(words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]),
+    notes = list[str]()
+    curves = curves_of(
+        [(momentum_words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]
     )
     if not np.isfinite(losses[int(order[0])]):
         why = f"every run diverged at max LR {max_lr:.3g}: search for that first, method=lr_range"
         return Found("momentum", [], {}, why, notes, table(choices, results), curves, every)
     second = int(order[1]) if len(order) > 1 else int(order[0])
-    why = f"{words(best)} ends at a test loss of {losses[int(order[0])]:.4g}, {words(choices[second])} at {losses[second]:.4g}"
+    why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}, "
+    why += f"{momentum_words(choices[second])} at {losses[second]:.4g}"
     if (spread := _spread(results[int(order[0])])) is None:
         notes.append("one seed: search.seeds=4 says whether the difference is more than chance")
     elif losses[second] - losses[int(order[0])] < spread:
@@ -42,7 +43,7 @@ def search(base: Base, settings: Momentum) -> Found:
         every += runs
         notes.append(note)
     overrides = onecycle(max_lr, min_lr, best, base.iterations)
-    chosen = {"momentum": words(best), "max LR": max_lr, "min LR": min_lr}
+    chosen = {"momentum": best, "max LR": max_lr, "min LR": min_lr}
     return Found("momentum", overrides, chosen, why, notes, table(choices, results), curves, every)
 
 
@@ -55,7 +56,7 @@ def stages(base: Base, settings: Momentum) -> list[Stage]:
 
 
 def limits(base: Base, settings: Momentum) -> tuple[float, float]:
-    """Max and min LR of the short runs: those of ``settings``, or of the base's own schedule. Raises ReproError."""
+    """Max and min LR of the short runs: of ``settings``, or of the base's own schedule. Raises ReproError."""
     lr = base.config.schedule.lr
     max_lr = settings.max_lr or lr.get("max_lr")
     if max_lr is None:
@@ -65,16 +66,11 @@ def limits(base: Base, settings: Momentum) -> tuple[float, float]:
     )
 
 
-def words(momentum: list[float]) -> str:
-    """A momentum as it is told."""
-    return f"constant {momentum[0]:g}" if len(momentum) == 1 else f"cyclical {momentum[0]:g}-{momentum[1]:g}"
-
-
 def table(choices: list[list[float]], results: list[list[Run]]) -> pd.DataFrame:
     """A row a setting and seed."""
     rows = [
         {
-            "setting": words(momentum),
+            "setting": momentum_words(momentum),
             "seed": run.config.seed,
             "status": run.info["status"],
             "final_loss": run.final("test_loss"),
@@ -109,7 +105,7 @@ def _range_test(base: Base, settings: Momentum, lr: float, iterations: int) -> t
     at = float(np.median(lowest))
     found = "up to its end" if at > 0.97 else f"up to {at:.3g} and not behind it"
     note = (
-        f"range test of the momentum ({LOWEST} to {HIGHEST:g} at LR {lr:.3g}): the test loss falls {found}. In Figure 7b "
-        "it falls all the way to 1: such a test shows no optimum, and nothing is chosen by it"
+        f"range test of the momentum ({LOWEST} to {HIGHEST:g} at LR {lr:.3g}): the test loss falls {found}. In "
+        "Figure 7b it falls all the way to 1: such a test shows no optimum, and nothing is chosen by it"
     )
     return runs, note

@@ -8,14 +8,11 @@ from repro.data import registry
 
 def depth(config: Config) -> int:
     """How many layers with weights (convolutions, linear ones) the network has. Raises ReproError."""
-    from torch import nn
-
     from repro import models
 
     data = registry.get(config.dataset)
     side = max(config.dataset.resolution or data.size, config.dataset.min_resolution or 0)
-    network = models.from_config(config.model, data.classes, (side, side, data.channels), 0)
-    return sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
+    return models.depth(models.from_config(config.model, data.classes, (side, side, data.channels), 0))
 
 
 def takes(config: Config, option: str) -> bool:

@@ -44,7 +44,7 @@ class Tried:
 
 
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
-    """The largest value whose range test still falls to a low loss at a high LR; its exponent (or value) bisected."""
+    """The largest value whose range test still falls to a low loss at a high LR; then bisected."""
     tried = Tried()
     _add(base, settings, kind, tried, values)
     for _ in range(settings.bisections):
@@ -67,7 +67,8 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     )
     if larger:
         other = tried.by_value[larger[0]]
-        why += f"; {label(kind, larger[0])} reaches {other.lowest_loss:.3g} and suggests LR {other.max_lr:.2g}, not {ranged.max_lr:.2g}"
+        why += f"; {label(kind, larger[0])} reaches {other.lowest_loss:.3g} and suggests LR {other.max_lr:.2g}, "
+        why += f"not {ranged.max_lr:.2g}"
     else:
         notes.append(
             f"it is the largest that was tried: search.values=[{best:g},{10 * best or 0.1:g}] goes further"

@@ -11,7 +11,7 @@ import pandas as pd
 from repro.config import Config, fingerprint
 from repro.config.errors import ReproError
 from repro.data import images, registry
-from repro.records import Info, read_history, read_info
+from repro.records import Info, last_row, read_history, read_info
 from repro.sweeps import _compat, machine, task
 from repro.sweeps.sweeper import Sweeper
 
@@ -53,6 +53,7 @@ class Run:
 
     overrides: tuple[str, ...]
     config: Config
+    folder: Path
     info: Info
     rows: pd.DataFrame  # COLUMNS
 
@@ -61,6 +62,12 @@ class Run:
         """What it cost."""
         count = self.config.dataset.train_images or registry.get(self.config.dataset).train
         return float(self.rows["iteration"].max() * self.config.batch_size / count) if len(self.rows) else 0.0
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second, of training alone."""
+        row = last_row(self.folder)
+        return None if row is None else row["images_per_second"]
 
     def final(self, column: str) -> float:
         """Mean of a column over the last tests; of a diverged run an infinite loss, and no accuracy."""
@@ -110,7 +117,7 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, show: str
     sweeper.launch(jobs)
     if show:
         return []
-    runs = [Run(tuple(job.changes), job.config, *_record(job.folder)) for job in jobs]
+    runs = [Run(tuple(job.changes), job.config, job.folder, *_record(job.folder)) for job in jobs]
     return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
 
 
@@ -154,6 +161,11 @@ def momentum_overrides(momentum: Sequence[float]) -> list[str]:
         f"schedule.momentum.max_momentum={momentum[0]:.6g}",
         f"schedule.momentum.min_momentum={momentum[1]:.6g}",
     ]
+
+
+def momentum_words(momentum: Sequence[float]) -> str:
+    """A momentum as it is told."""
+    return f"constant {momentum[0]:g}" if len(momentum) == 1 else f"cyclical {momentum[0]:g}-{momentum[1]:g}"
 
 
 def often(iterations: int, tests: int) -> str:

@@ -1,4 +1,4 @@
-"""``search.strategy=snapshot``: values of a regularizer compared by restarts of one run from its plateau (Figure 12)."""
+"""``search.strategy=snapshot``: values compared by restarts of one run from its plateau (Figure 12)."""
 
 from collections.abc import Sequence
 
