@@ -44,47 +44,42 @@ class Ranged:
 
 
 def search(base: Base, settings: LRRange) -> Found:
-    """Range tests until one shows the minimum of the test loss: max LR just before it, min LR by ``ratios``."""
-    ranged = ranges(base, [[]], settings)[0]
-    iterations = base.iterations
-    chosen: dict[str, float] = {}
-    overrides: list[str] = []
-    notes = list(ranged.notes)
-    every = list(ranged.every)
-    tried = table(ranged)
+    """Range tests until one shows the minimum of the test loss: max LR just before it, min LR by ``ratios``.
+
+    Of several ``factors`` on max LR, or ratios, those whose short 1cycle runs end at the lowest test loss.
+    """
+    [ranged] = ranges(base, [[]], settings)
+    notes, every, tried = list(ranged.notes), list(ranged.every), table(ranged)
+    curves = curves_of([("", run) for run in ranged.runs])
+    band = (min(ranged.values), max(ranged.values)) if ranged.values else None
     if np.isnan(ranged.max_lr):
         why = "no range showed a test loss that falls and rises again"
-    else:
-        ratio, more = settings.ratios[0], list[Run]()
-        if len(settings.ratios) > 1:
-            ratio, more, rows = _choose_ratio(base, ranged.max_lr, settings)
-            tried = pd.concat([tried, rows], ignore_index=True)
-        every += more
-        chosen = {"max LR": ranged.max_lr, "min LR": round_to(ranged.max_lr / ratio)}
-        overrides = onecycle(chosen["max LR"], chosen["min LR"], settings.momentum, iterations)
-        minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
-        why = f"the test loss still improves up to LR {chosen['max LR']:.3g}, its minimum is at {minimum:.3g}"
-        if len(ranged.values) > 1:
-            why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
-        if all(s is None or s.diverged is None for s in ranged.suggestions):
-            notes.append(
-                "the test loss has not risen for good up to the end of the range: a higher search.high may do too"
-            )
-        if settings.seeds == 1:
-            notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
-    curves = curves_of([("", run) for run in ranged.runs])
-    marks = {name: value for name, value in chosen.items() if name == "max LR"}
-    band = (min(ranged.values), max(ranged.values)) if ranged.values else None
-    return Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", marks, band)
+        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr")
+    max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
+    minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
+    why = f"the test loss still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
+    if len(ranged.values) > 1:
+        why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
+    if all(s is None or s.diverged is None for s in ranged.suggestions):
+        notes.append(f"the test loss has not risen for good up to LR {ranged.runs[0].rows['lr'].max():.3g}")
+    if settings.seeds == 1:
+        notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
+    if len(settings.factors) * len(settings.ratios) > 1:
+        (max_lr, min_lr), runs, rows = _by_short_runs(base, ranged.max_lr, settings)
+        every += runs
+        tried = pd.concat([tried, rows], ignore_index=True)
+        why += f"; of the short 1cycle runs, that of {min_lr:.3g} to {max_lr:.3g} ends at the lowest test loss"
+    overrides = onecycle(max_lr, min_lr, settings.momentum, base.iterations)
+    chosen = {"max LR": max_lr, "min LR": min_lr}
+    return Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
 
 
 def stages(base: Base, settings: LRRange) -> list[Stage]:
     """What it trains at most."""
     iterations = base.length(settings.epochs, settings.share)
     found = [Stage("LR range test, by rounds", settings.rounds * settings.seeds, iterations)]
-    if len(settings.ratios) > 1:
-        found.append(Stage("1cycle by min LR", len(settings.ratios) * settings.seeds, iterations))
-    return found
+    choices = len(settings.factors) * len(settings.ratios)
+    return found if choices == 1 else [*found, Stage("1cycle by LR", choices * settings.seeds, iterations)]
 
 
 def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -> list[Ranged]:
@@ -174,19 +169,20 @@ def _next(result: Ranged, limit: tuple[float, float], exponential: bool) -> tupl
     return None, ""
 
 
-def _choose_ratio(base: Base, max_lr: float, settings: LRRange) -> tuple[float, list[Run], pd.DataFrame]:
-    """The ratio of max to min LR whose 1cycle runs, as long as a range test, end at the lowest test loss."""
+def _by_short_runs(
+    base: Base, suggested: float, settings: LRRange
+) -> tuple[tuple[float, float], list[Run], pd.DataFrame]:
+    """Max and min LR whose 1cycle runs, as long as a range test, end at the lowest test loss."""
     iterations = base.length(settings.epochs, settings.share)
-    options = [
-        [*onecycle(max_lr, round_to(max_lr / ratio), settings.momentum, iterations), often(iterations, 20)]
-        for ratio in settings.ratios
-    ]
+    highest = [round_to(suggested * factor) for factor in settings.factors]
+    limits = [(high, round_to(high / ratio)) for high in highest for ratio in settings.ratios]
+    options = [[*onecycle(*limit, settings.momentum, iterations), often(iterations, 20)] for limit in limits]
     results = train(base, options, settings.seeds)
     losses = [float(np.mean([run.final("test_loss") for run in runs])) for runs in results]
     rows = [
-        {"setting": f"1cycle, min LR = max / {ratio:g}", "seed": run.config.seed, "tests": len(run.rows)}
-        | {"lowest_loss": run.rows["test_loss"].min(), "best_accuracy": run.rows["test_accuracy"].max()}
-        for ratio, runs in zip(settings.ratios, results, strict=True)
+        {"setting": f"1cycle, LR {low:.3g} to {high:.3g}", "seed": run.config.seed, "tests": len(run.rows)}
+        | {"lowest_loss": run.final("test_loss"), "best_accuracy": run.final("test_accuracy")}
+        for (high, low), runs in zip(limits, results, strict=True)
         for run in runs
     ]
-    return settings.ratios[int(np.argmin(losses))], [run for runs in results for run in runs], pd.DataFrame(rows)
+    return limits[int(np.argmin(losses))], [run for runs in results for run in runs], pd.DataFrame(rows)

@@ -13,7 +13,7 @@ from repro.config.errors import ReproError
 from repro.data import registry
 from repro.search import batch_size, dropout, lr_range, momentum, network, weight_decay
 from repro.search.dry import Stage
-from repro.search.found import Found, curves_of
+from repro.search.found import Found, curves_of, told_value
 from repro.search.runs import Base, Run, base_of, merged, often, onecycle, train
 from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer
 from repro.sweeps import machine
@@ -53,7 +53,11 @@ def search(base: Base, settings: Recipe) -> Found:
         elif settings.minutes and time.monotonic() - begun > SHARE * 60 * settings.minutes and name != "lr_range":
             state.skipped.append(f"{name}: search.minutes={settings.minutes:g} left no time for it")
         else:
+            print(f"{name} ...")
+            before = len(state.parts)
             SEARCHES[name](state, settings)
+            for part in state.parts[before:]:
+                print(f"{name}: {', '.join(f'{k} {told_value(v)}' for k, v in part.chosen.items())}; {part.why}")
     return _trained(state, settings)
 
 
@@ -79,9 +83,9 @@ def length(base: Base, settings: Recipe) -> int:
     else:
         minutes = settings.minutes or 0.0
         found, key = round(_iterations_in(base, settings, parts, minutes) / share), f"search.minutes={minutes:g}"
-    if found * base.config.scale.iterations < settings.tests:
+    if (left := round(found * base.config.scale.iterations)) < settings.tests:
         raise ReproError(
-            f"{key}: {found} iterations would be left for the last training; give more, or fewer stages"
+            f"{key}: {left} iterations would be left for the last training; give more, or fewer stages"
         )
     return found
 
@@ -176,9 +180,11 @@ def _regularizer(
     found = method(_changed(state), options)
     state.parts.append(found)
     if found.chosen:
-        state.max_lr = float(found.chosen["max LR"])
         state.overrides.append(f"{key}={found.chosen[name]:.6g}")
-        state.chosen |= found.chosen
+        state.chosen[name] = found.chosen[name]
+        if (max_lr := float(found.chosen["max LR"])) < state.max_lr:  # above it, no short run has confirmed it
+            state.max_lr = max_lr
+            state.chosen |= {"max LR": max_lr, "min LR": _min_lr(state, settings)}
 
 
 SEARCHES: dict[str, Callable[[State, Recipe], None]] = {

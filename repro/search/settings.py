@@ -42,7 +42,8 @@ class LRRange(Common):
     low: float = number(0.0, NOT_NEGATIVE)  # the LR that the range begins at
     high: float = number(1.0, POSITIVE)  # and where it ends, in the first round
     rounds: int = number(4, POSITIVE)  # at most, each with another range where the one before missed the minimum
-    ratios: list[float] = field(default_factory=lambda: [10.0])  # max LR / min LR; of several, short runs choose
+    factors: list[float] = field(default_factory=lambda: [1.0])  # of the suggested max LR; of several, and of
+    ratios: list[float] = field(default_factory=lambda: [10.0])  # several max LR / min LR, short runs choose
 
 
 @dataclass

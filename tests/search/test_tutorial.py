@@ -1,0 +1,55 @@
+"""docs/tutorial.md, run as it is written with fewer iterations: one's own pictures and network, up to the report."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from repro.config.folders import CONF
+
+TEXT = (CONF.parent / "docs/tutorial.md").read_text(encoding="utf-8")
+FEWER = {"iterations=300": "iterations=12", "search.minutes=20": "search.stages=[lr_range,momentum]"}
+SMALL = ["dataset.resolution=16", "search.tests=6", "tracking=disabled", "dataset.cache=cache"]
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
+
+
+def command(line, run_app):
+    for said, fewer in FEWER.items():
+        line = line.replace(said, fewer)
+    program, *arguments = shlex.split(line)[2:]
+    done = run_app(program.removeprefix("repro."), *arguments, *([] if program == "repro.train" else SMALL))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_tutorial_leads_from_pictures_to_a_report(tmp_path, run_app):
+    pytest.importorskip("torchvision")
+    [pictures] = blocks("python")
+    subprocess.run([sys.executable, "-c", pictures.replace("[:600]", "[:60]")], cwd=tmp_path, check=True)
+    cost, lr_range, recipe = (block.strip() for block in blocks("sh"))
+    assert "at most 4 runs" in command(cost, run_app)
+    assert not (tmp_path / "multirun_outputs").exists()
+    told = command(lr_range, run_app)
+    chosen = float(re.search(r"^max LR: (.*)$", told, re.M)[1])
+    train = re.search(r"^train it: (.*)$", told, re.M)[1]
+    command(f"{train} tracking=disabled dataset.cache=cache", run_app)
+    [path] = (tmp_path / "multirun_outputs/paper").glob("folder-*/lr_range/seed0/run.json")
+    info = json.loads(path.read_text())
+    assert info["status"] in ("finished", "diverged")
+    assert info["config"]["schedule"]["lr"]["max_lr"] == pytest.approx(chosen)
+    assert info["config"]["model"]["name"] == "torchvision.models:shufflenet_v2_x0_5"
+    told = command(recipe, run_app)
+    assert "found ends at" in told
+    [page] = (tmp_path / "multirun_outputs/search/paper").glob("folder-*/recipe.html")
+    html = page.read_text(encoding="utf-8")
+    for word in ("what was tried", "Cost:", "LR range test", "momentum", "data:image/svg+xml;base64,"):
+        assert word in html
+    again = command(recipe, run_app)
+    assert "runs are finished already" in again
+    assert re.search(r"^why: (.*)$", again, re.M)[1] == re.search(r"^why: (.*)$", told, re.M)[1]
