@@ -6,8 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from repro.config import terminal
-from repro.search.runs import Base, train
+from repro.search.runs import Base
 from repro.search.settings import Common
+from repro.sweeps import cost, machine
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Stage:
 
 
 def show(method: str, base: Base, settings: Common) -> None:
-    """Print the stages of a search, and by the last benchmark of this machine what a run of the first takes."""
+    """Print the stages of a search, and what they take by the last benchmark of this machine."""
     import importlib
 
     module: Any = importlib.import_module(f"repro.search.{method}")
@@ -37,5 +38,15 @@ def show(method: str, base: Base, settings: Common) -> None:
     console.print(
         f"at most {sum(stage.runs for stage in stages)} runs, {total:,.4g} epochs of {base.images:,} images"
     )
-    console.print("a run of the composed length:")
-    train(base, [[]], 1, show="cost")
+    console.print(_time(base, total, max(stage.runs for stage in stages)))
+
+
+def _time(base: Base, epochs: float, runs: int) -> str:
+    """How long so many epochs take by the last benchmark of this machine, with as many tests as the base has."""
+    benchmark = cost.read_benchmark()
+    planned = machine.plan(base.config, runs)
+    run = cost.estimate(base.config, planned, benchmark["rows"] if benchmark else [])
+    if run.seconds is None:
+        return cost.NO_BENCHMARK
+    minutes = run.seconds / base.epochs(base.iterations) * epochs / planned.workers / 60
+    return f"about {minutes:,.2g} minutes, {planned.workers} runs at once (from {run.basis})"

@@ -78,7 +78,7 @@ class Run:
 
 def base_of(overrides: Sequence[str]) -> Base:
     """The run of a command line of ``repro.train``. Raises ReproError, and what Hydra raises."""
-    job = _sweeper(overrides, "cost").composer.job(list(overrides))
+    job = _sweeper(overrides).composer.job(list(overrides))
     config = job.config
     if config.dataset.digest is None:  # every picture is looked at before anything trains
         config.dataset.digest = images.load(config.dataset)[1]
@@ -98,11 +98,10 @@ def merged(*parts: Iterable[str]) -> list[str]:
     return list(kept.values())
 
 
-def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, show: str | None = None) -> list[list[Run]]:
+def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[list[Run]]:
     """Train every variation of the base, each with so many seeds, as one sweep; their runs, a list a variation.
 
-    Finished runs are kept, unfinished ones resume. ``show`` ("cost") says what they cost and trains nothing.
-    Raises ReproError that names every run that failed.
+    Finished runs are kept, unfinished ones resume. Raises ReproError that names every run that failed.
     """
     first = base.config.seed
     combinations = [
@@ -112,11 +111,9 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, show: str
     ]
     if len(combinations) == 1 and not any(o.startswith("threads=") for o in base.overrides):
         combinations[0].append(f"threads={machine.cores()}")  # as a run alone
-    sweeper = _sweeper(base.overrides, show)
+    sweeper = _sweeper(base.overrides)
     jobs = sweeper.jobs(combinations)
     sweeper.launch(jobs)
-    if show:
-        return []
     runs = [Run(tuple(job.changes), job.config, job.folder, *_record(job.folder)) for job in jobs]
     return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
 
@@ -126,7 +123,7 @@ def fits(base: Base, variation: Sequence[str]) -> bool:
 
     Raises ReproError where it fails for something else.
     """
-    sweeper = _sweeper(base.overrides, None)
+    sweeper = _sweeper(base.overrides)
     jobs = sweeper.jobs([merged(base.overrides, variation)])
     try:
         sweeper.launch(jobs)
@@ -189,12 +186,11 @@ def range_test(low: float, high: float, momentum: Sequence[float], iterations: i
     ]
 
 
-def _sweeper(overrides: Sequence[str], show: str | None) -> Sweeper:
+def _sweeper(overrides: Sequence[str]) -> Sweeper:
     plugin: Any = _compat.instantiate_sweeper("train", task.train, ["hydra.mode=MULTIRUN", *overrides])
     sweeper = getattr(plugin, "sweeper", None)
     if not isinstance(sweeper, Sweeper):
         raise ReproError("hydra/sweeper: a search says itself which runs it trains; leave it out")
-    sweeper.show = show
     return sweeper
 
 

@@ -32,7 +32,7 @@ def made(base, variation, seed, rows, status="finished"):
 def range_test(best):
     """What a range test would show of a network whose best LR is ``best``, and which diverges at three times that."""
 
-    def train(base, variations, seeds, show=None):
+    def train(base, variations, seeds):
         results = []
         for variation in variations:
             said = settings_of(variation)
