@@ -24,6 +24,7 @@ class Ranged:
     suggestions: list[Suggestion | None]
     every: list[Run] = field(default_factory=list)  # of all rounds
     notes: list[str] = field(default_factory=list)
+    high: float = float("nan")  # where the range ended
 
     @property
     def values(self) -> list[float]:
@@ -97,6 +98,7 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
             result = results[i]
             result.runs, result.suggestions = runs, [suggestion_of(run) for run in runs]
             result.every += runs
+            result.high = limits[i][1]
             after, problem = _next(result, limits[i], exponential)
             if after is None:
                 continue

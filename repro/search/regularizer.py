@@ -1,7 +1,7 @@
 """What weight decay and dropout have in common: values compared by range tests, then bisected."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,8 @@ class Tried:
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
     """The largest value whose range test still falls to a low loss at a high LR; then bisected."""
     tried = Tried()
+    _add(base, settings, kind, tried, [min(values)])  # which allows the highest LR: its range is for all of them
+    settings = replace(settings, high=tried.by_value[min(values)].high, rounds=1)
     _add(base, settings, kind, tried, values)
     for _ in range(settings.bisections):
         between = _next(tried, kind)
@@ -83,8 +85,8 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
 def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[Stage]:
     """What it trains at most."""
     iterations = base.length(settings.epochs, settings.share)
-    count = (len(values) + settings.bisections) * settings.rounds * settings.seeds
-    return [Stage("LR range tests by value, by rounds", count, iterations)]
+    count = (settings.rounds + len(values) - 1 + settings.bisections) * settings.seeds
+    return [Stage("LR range tests by value", count, iterations)]
 
 
 def label(kind: Kind, value: float) -> str:
