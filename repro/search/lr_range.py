@@ -13,7 +13,7 @@ from repro.search.settings import Growth, LRRange
 from repro.search.suggestion import Suggestion, suggest
 
 FACTOR = 4.0  # between the ranges of two rounds
-FEW = 5  # tests up to the suggestion: the range is too wide to tell
+FEW = 0.1  # of the tests come before the suggestion, or the range is too wide to tell
 
 
 @dataclass
@@ -99,7 +99,7 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
             result.runs, result.suggestions = runs, [suggestion_of(run) for run in runs]
             result.every += runs
             result.high = limits[i][1]
-            after, problem = _next(result, limits[i], exponential)
+            after, problem = _next(result, limits[i], exponential, settings.tests)
             if after is None:
                 continue
             what = f"LR {limits[i][0]:.3g} to {limits[i][1]:.3g}: {problem}"
@@ -149,13 +149,15 @@ def _options(limit: tuple[float, float], iterations: int, settings: LRRange) -> 
     return options if settings.divergence is None else [*options, f"divergence={settings.divergence:.6g}"]
 
 
-def _next(result: Ranged, limit: tuple[float, float], exponential: bool) -> tuple[tuple[float, float] | None, str]:
+def _next(
+    result: Ranged, limit: tuple[float, float], exponential: bool, planned: int
+) -> tuple[tuple[float, float] | None, str]:
     """The range of a further round, and why; None where most of the seeds show the minimum."""
     low, high = limit
     early, late, lowest = 0, 0, []
     for run, s in zip(result.runs, result.suggestions, strict=True):
         lr = run.rows["lr"]
-        begins_late = s is None or s.is_first or (not exponential and int((lr < s.max_lr).sum()) < FEW)
+        begins_late = s is None or s.is_first or (not exponential and int((lr < s.max_lr).sum()) < FEW * planned)
         early += begins_late
         late += s is not None and not begins_late and s.is_last
         lowest.append(float(lr.iloc[0]) if s is None else s.minimum)

@@ -174,9 +174,7 @@ def _regularizer(
     state: State, settings: Recipe, method: Callable[[Base, Regularizer], Found], name: str, key: str
 ) -> None:
     high = lr_range.round_to(WIDE * state.max_lr)
-    options = _as(
-        Regularizer, settings, low=0.0, high=high, rounds=min(2, settings.rounds), momentum=state.momentum
-    )
+    options = _as(Regularizer, settings, low=0.0, high=high, rounds=1, momentum=state.momentum)
     found = method(_changed(state), options)
     state.parts.append(found)
     if found.chosen:
@@ -229,7 +227,7 @@ def _stages(base: Base, settings: Recipe) -> list[Stage]:
         elif name == "weight_decay" or (name == "dropout" and network.takes(base.config, "dropout")):
             module: Any = weight_decay if name == "weight_decay" else dropout
             values = settings.values if name == "weight_decay" else None
-            found += module.stages(base, _as(Regularizer, settings, rounds=min(2, settings.rounds), values=values))
+            found += module.stages(base, _as(Regularizer, settings, rounds=1, values=values))
     found.append(Stage("1cycle with what was found", settings.final_seeds, base.iterations))
     return [*found, Stage("the defaults", settings.final_seeds, base.iterations)]
 

@@ -21,8 +21,21 @@ def settings_of(variation):
     return {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in variation)}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def composing(resolved):
+    """Every variation that a method trains must compose, each kind once."""
+    COMPOSING["resolved"] = resolved
+
+
+COMPOSING = {"seen": set()}
+
+
 def made(base, variation, seed, rows, status="finished"):
     """A run as if trained: ``rows`` are (lr, momentum, test loss, accuracy)."""
+    keys = tuple(override.partition("=")[0] for override in variation)
+    if keys not in COMPOSING["seen"]:
+        COMPOSING["seen"].add(keys)
+        COMPOSING["resolved"](*merged(base.overrides, variation))
     frame = pd.DataFrame(rows, columns=["lr", "momentum", "test_loss", "test_accuracy"])
     frame = frame.assign(iteration=np.arange(1.0, len(frame) + 1), train_loss=frame["test_loss"])
     base.config.seed = 0
