@@ -160,8 +160,8 @@ class Config:
     test_every: int = number(100, POSITIVE)  # iterations
     divergence: float | None = number(
         None, "(1, inf)"
-    )  # times the smallest test loss so far: two tests above it end
-    # the run as diverged; null: only a training loss that is not finite does
+    )  # times the smallest test loss so far: two tests in a row above
+    # it, and above the first test's over it, end the run as diverged; null: only a loss that is not finite does
     test_at_start: bool = False  # also before the first update, as the author did for Figure 5
     update: Update = Update.caffe
     replicates: Replicates = Replicates.seeds

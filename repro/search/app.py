@@ -32,14 +32,17 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
     settings = settings_of(method, composed.search)
     refuse(training)
     base = base_of(training)
-    if dry_run:
-        dry.show(method, base, settings)
-        return
     search: Any = importlib.import_module(f"repro.search.{method}").search
-    found: Found = search(base, settings)
-    folder = write(found, base, settings)
-    if found.parts:
-        found.files.append(report.write(found, base, folder))
+    try:
+        if dry_run:
+            dry.show(method, base, settings)
+            return
+        found: Found = search(base, settings)
+        folder = write(found, base, settings)
+        if found.parts:
+            found.files.append(report.write(found, base, folder))
+    except Exception as error:  # Hydra takes this app for its last job, and would say a line of its own
+        command.fail(error)
     print("\n".join(told(found)))
 
 

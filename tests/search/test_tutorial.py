@@ -21,10 +21,10 @@ def network(num_classes, channels):
 """
 THEIRS = "torchvision.models:shufflenet_v2_x0_5"
 FEWER = {
-    "iterations=300": "iterations=24",
+    "iterations=300": "iterations=60",
     "search.minutes=20": "search.stages=[lr_range] search.share=1 search.factors=[1] search.final_seeds=1",
 }
-SMALL = ["dataset.resolution=16", "search.tests=6", "tracking=disabled", "dataset.cache=cache"]
+SMALL = ["dataset.resolution=16", "search.tests=12", "tracking=disabled", "dataset.cache=cache"]
 
 
 def blocks(language):
@@ -43,7 +43,7 @@ def command(line, run_app):
 def test_the_tutorial_leads_from_pictures_to_a_report(tmp_path, run_app):
     pytest.importorskip("torchvision")
     [pictures] = blocks("python")
-    subprocess.run([sys.executable, "-c", pictures.replace("[:600]", "[:60]")], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", pictures.replace("[:600]", "[:160]")], cwd=tmp_path, check=True)
     (tmp_path / "mine.py").write_text(MINE)
     cost, *searches = (block.strip() for block in blocks("sh"))
     lr_range, recipe = (
