@@ -22,14 +22,14 @@ KIND = Kind("dropout", "dropout", "++model.options.dropout", middle)
 def search(base: Base, settings: Regularizer) -> Found:
     """By range tests, or by restarts from one run's snapshot. Raises ReproError for a network without dropout."""
     require(base)
-    method = snapshot.search if settings.strategy is Strategy.snapshot else regularizer.search
+    method = snapshot.search if settings.mode is Strategy.snapshot else regularizer.search
     return method(base, settings, KIND, settings.values or VALUES)
 
 
 def stages(base: Base, settings: Regularizer) -> list[Stage]:
     """What it trains at most."""
     require(base)
-    method = snapshot.stages if settings.strategy is Strategy.snapshot else regularizer.stages
+    method = snapshot.stages if settings.mode is Strategy.snapshot else regularizer.stages
     return method(base, settings, settings.values or VALUES)
 
 

@@ -61,7 +61,7 @@ class Momentum(Common):
 class Regularizer(LRRange):
     """``method=weight_decay`` and ``method=dropout``."""
 
-    strategy: Strategy = Strategy.range_test
+    mode: Strategy = Strategy.range_test
     values: list[float] | None = None  # to compare; null: by the depth of the network and the size of the data
     bisections: int = number(1, NOT_NEGATIVE)  # between the chosen value and the next larger one
 

@@ -1,4 +1,4 @@
-"""``search.strategy=snapshot``: values compared by restarts of one run from its plateau (Figure 12)."""
+"""``search.mode=snapshot``: values compared by restarts of one run from its plateau (Figure 12)."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from repro.search.settings import Regularizer
 
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
     """Not there yet."""
-    raise ReproError("search.strategy=snapshot: not there yet; search.strategy=range_test is")
+    raise ReproError("search.mode=snapshot: not there yet; search.mode=range_test is")
 
 
 def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[Stage]:
     """Not there yet."""
-    raise ReproError("search.strategy=snapshot: not there yet; search.strategy=range_test is")
+    raise ReproError("search.mode=snapshot: not there yet; search.mode=range_test is")

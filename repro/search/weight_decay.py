@@ -28,14 +28,14 @@ KIND = Kind("weight_decay", "weight decay", "regularization.weight_decay", middl
 
 def search(base: Base, settings: Regularizer) -> Found:
     """By range tests, or by restarts from one run's snapshot."""
-    if settings.strategy is Strategy.snapshot:
+    if settings.mode is Strategy.snapshot:
         return snapshot.search(base, settings, KIND, values(base, settings))
     return regularizer.search(base, settings, KIND, values(base, settings))
 
 
 def stages(base: Base, settings: Regularizer) -> list[Stage]:
     """What it trains at most."""
-    if settings.strategy is Strategy.snapshot:
+    if settings.mode is Strategy.snapshot:
         return snapshot.stages(base, settings, values(base, settings))
     return regularizer.stages(base, settings, values(base, settings))
 
