@@ -93,9 +93,8 @@ def experiment(base: Base, found: Found) -> str:
     kept = ["model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update"]
     kept += ["test_at_start", "replicates"]
     values = {key: values[key] for key in kept}
-    for group, key in (("dataset", "cache"), ("dataset", "digest"), ("model", "factory")):
-        if values[group][key] is None or group == "dataset":
-            del values[group][key]
+    del values["dataset"]["cache"], values["dataset"]["digest"]
+    values["model"]["name"] = values["model"].pop("factory") or values["model"]["name"]
     schedule = next(o.partition("=")[2] for o in said if o.startswith("schedule="))
     lines = [
         "# @package _global_",
