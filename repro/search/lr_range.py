@@ -88,6 +88,7 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
     exponential = settings.growth is Growth.exponential
     low = settings.low or (settings.high / 1e6 if exponential else 0.0)
     limits = [(low, settings.high) for _ in variations]
+    bounds = [(0.0, float("inf")) for _ in variations]  # ends of a range that were too low, and too high
     results = [Ranged([], []) for _ in variations]
     unsettled = list(range(len(variations)))
     iterations = base.length(settings.epochs, settings.share)
@@ -102,6 +103,7 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
             after, problem = _next(result, limits[i], exponential, settings.tests)
             if after is None:
                 continue
+            after, bounds[i] = _between(after, limits[i][1], bounds[i])
             what = f"LR {limits[i][0]:.3g} to {limits[i][1]:.3g}: {problem}"
             if number == settings.rounds:
                 result.notes.append(f"{what}, and search.rounds={number} are over")
@@ -171,6 +173,19 @@ def _next(
     if 2 * late > len(result.runs):
         return (low, high * FACTOR), "the loss still falls at its end"
     return None, ""
+
+
+def _between(
+    after: tuple[float, float], high: float, bounds: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The next range, after one that ended at ``high``: it ends between what was too low and what was too high.
+
+    The bounds are those as well as far as they are known. Without them two ranges would take turns.
+    """
+    bounds = (max(bounds[0], high), bounds[1]) if after[1] > high else (bounds[0], min(bounds[1], high))
+    if not bounds[0] < after[1] < bounds[1]:
+        after = after[0], round_to(float(np.sqrt(bounds[0] * bounds[1])))
+    return after, bounds
 
 
 def _by_short_runs(

@@ -84,6 +84,15 @@ def test_a_range_that_is_not_found_is_said_to_be_so(monkeypatch, base):
     assert "no range showed" in found.why
 
 
+def test_two_ranges_do_not_take_turns():
+    """A loss that still falls at LR 1 and has its minimum among the first tests of a range up to 4."""
+    ends, bounds, high = [], (0.0, float("inf")), 1.0
+    for after in ((0.0, 4.0), (0.0, 1.0), (0.0, 8.0), (0.0, 0.7)):
+        (_, high), bounds = lr_range._between(after, high, bounds)
+        ends.append(high)
+    assert ends == [4.0, 2.0, 2.8, 2.4]
+
+
 def test_of_several_min_lrs_short_runs_choose(monkeypatch, base):
     ranged = range_test(0.5)
 
