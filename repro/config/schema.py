@@ -59,7 +59,6 @@ class Model:
     """A network of ``repro.models`` and the author's rules that go with it."""
 
     name: str = MISSING
-    factory: str | None = None  # one's own function, package.module:function; ``resolve`` makes it the name
     blocks: int = number(9, POSITIVE)  # residual blocks in each of the three groups; depth 6n + 2
     width: int = number(16, POSITIVE)  # channels of the first group
     init: Filler = Filler.msra
@@ -74,6 +73,7 @@ class Model:
     nesterov: bool = False
     min_resolution: int | None = number(None, POSITIVE)  # pixels a side that it needs; for dataset.min_resolution
     options: dict[str, Any] | None = field(default_factory=dict)  # further arguments of the network's function
+    factory: str | None = None  # one's own function, package.module:function; ``resolve`` makes it the name
 
 
 @dataclass
