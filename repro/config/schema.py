@@ -108,6 +108,18 @@ class Regularization:
 
 
 @dataclass
+class Start:
+    """The run that this one starts from, with its weights and velocities, in place of the beginning."""
+
+    curve: str | None = None  # its experiment, at this scale and seed; null: none
+    iteration: int | None = number(None, POSITIVE)  # of its snapshot; the schedule goes on from there
+    changes: list[str] | None = None  # what it changes in its experiment; null: what this run changes (records.starts)
+    fingerprint: str | None = None  # this and the rest are filled in: that of its run, on whatever images
+    folder: str | None = None  # where it is
+    command: str | None = None  # what trains it
+
+
+@dataclass
 class Scale:
     """The same experiment at another size: factors on the paper's numbers."""
 
@@ -147,6 +159,7 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     schedule: Schedule = field(default_factory=Schedule)
     regularization: Regularization = field(default_factory=Regularization)
+    start: Start = field(default_factory=Start)
     scale: Scale = field(default_factory=Scale)
     tracking: Tracking = field(default_factory=Tracking)
     engine: Engine = field(default_factory=Engine)
@@ -164,6 +177,7 @@ class Config:
     deterministic: bool = False  # on a GPU too the same bits every time, for some speed; a CPU always is
     checkpoint_seconds: float = number(300.0, POSITIVE)  # between two checkpoints
     checkpoint_iterations: int | None = number(None, POSITIVE)  # the same in iterations; null is by time alone
+    snapshots: list[int] = field(default_factory=list)  # iterations whose state is kept, for others to start from
     force: bool = False  # move a finished run of another configuration aside and train anew
 
 

@@ -322,7 +322,8 @@ def move_aside(folder: Path) -> None:
     numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
     aside = folder / f"earlier-{1 + max((int(n) for n in numbers if n.isdecimal()), default=0)}"
     aside.mkdir()
-    for name in ("history.jsonl", "weights.pt", "wandb", "run.json"):
+    snapshots = [path.name for path in folder.glob("snapshot-*.pt")]
+    for name in ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json"):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from repro import records, schedules
 from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
-from repro.records import naming
+from repro.records import naming, starts
 from repro.records.files import find
 from repro.records.record import broken, read_history, read_info
 from repro.records.types import FINISHED, Info, Row
@@ -207,8 +207,7 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
         if "fingerprint" not in info:
             continue
         changed = info.get("overrides") or naming.split(info.get("variant") or "")
-        keys = (f"++{change}" if "." in change.partition("=")[0] else change for change in changed)  # or added
-        overrides = (f"experiment={info['curve']}", f"scale={scale}", *keys)
+        overrides = (f"experiment={info['curve']}", f"scale={scale}", *naming.as_overrides(changed))
         if overrides not in expected:
             try:
                 expected[overrides] = catalogue.composed(*overrides)
@@ -221,6 +220,7 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
         base.seed = seed
         try:
             run = resolve(base, overrides)
+            starts.settle(run, changed)
         except ReproError as error:
             problems[curve, seed] = str(error)
             continue

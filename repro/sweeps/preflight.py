@@ -76,4 +76,5 @@ def _run_bytes(config: Config) -> tuple[int, int]:
         parameters = 0
     rows = config.iterations // config.test_every + 2
     checkpoint = 2 * 4 * parameters  # weights and velocities, in float32
-    return RUN_BYTES + rows * ROW_BYTES + 4 * parameters, (checkpoints.KEPT + 1) * checkpoint
+    kept = RUN_BYTES + rows * ROW_BYTES + 4 * parameters + len(config.snapshots) * checkpoint
+    return kept, (checkpoints.KEPT + 1) * checkpoint

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
-from repro.records import FINISHED, last_row, outdated, read_info
+from repro.records import FINISHED, last_row, outdated, read_info, starts
 from repro.records.lock import holder
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
     missing: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **empty}
     try:
         info = read_info(folder)
+        if info is None:
+            return {**missing, "reason": starts.problem(config) if config else None}
     except ReproError as error:
         return {**missing, "state": "broken", "reason": str(error)}
-    if info is None:
-        return missing
     row = last_row(folder) or {"iteration": 0}
     total = info["config"]["iterations"]
     state = info["status"]

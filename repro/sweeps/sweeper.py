@@ -26,7 +26,7 @@ from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, no_launcher
 from repro.records import already_finished, naming, read_info
-from repro.sweeps import _compat, cost, machine, states
+from repro.sweeps import _compat, cost, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_sweep
 from repro.sweeps.jobs import QUIET, Composer, Job
 from repro.sweeps.launcher import OnThisMachine
@@ -61,14 +61,18 @@ class Sweeper:
             local_launcher.start()
         expanded = enumerate(self._expand(arguments))
         jobs = merge_shared([self.composer.job(overrides, number) for number, overrides in expanded])
+        waves.link(jobs)
         if self.show in (None, "cost"):
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
                 print(note)
+            for line in waves.described(jobs):
+                print(line)
         if self.show and self.show != "cost":
             states.print_states([(job.folder, job.config) for job in jobs], self.show)
             return []
         unfinished, failures = sort_out(jobs)
         if self.show == "cost":
+            failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             able = [job for job in jobs if job.folder not in failures]
             cost.print_cost([(job.folder, job.config) for job in able], local=local_launcher is not None)
             raise_failures(failures, len(jobs))
@@ -81,7 +85,7 @@ class Sweeper:
         try:
             if unfinished:
                 launch = local_launcher.launch_jobs if local_launcher else self._launch
-                returns = list(launch(unfinished))
+                returns = waves.launch(unfinished, launch)
         except BaseException:  # a signal, mostly
             failures |= {folder: reason for folder in before if (reason := failed_since(folder, before[folder]))}
             if failures:
@@ -94,12 +98,12 @@ class Sweeper:
         raise_failures(failures, runs)
         return returns
 
-    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+    def _launch(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
         """Launch through Hydra's own interface, by overrides."""
         try:
             with Progress([(job.folder, job.config) for job in jobs]):
                 overrides = [[*job.overrides, QUIET, *job.in_its_folder] for job in jobs]
-                return list(self.launcher.launch(overrides, initial_job_idx=0))
+                return list(self.launcher.launch(overrides, initial_job_idx=initial_job_idx))
         except Exception as error:
             reason = (str(error).strip() or "no reason given").splitlines()[0]
             raise ReproError(

@@ -12,7 +12,7 @@ from repro import resources
 from repro.config import Config, notes
 from repro.config.errors import ReproError, describe, first_line
 from repro.data import images
-from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info
+from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info, starts
 from repro.records.files import write_whole
 from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
@@ -34,6 +34,7 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         try:
             images.identify(config.dataset)
+            starts.settle(config, changes)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))
             raise
@@ -66,6 +67,8 @@ def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
     info = read_info(folder)
     if info is None or differences(info, config):
         checkpoints.clear(folder)
+        for path in starts.find(folder):
+            path.unlink(missing_ok=True)
         (folder / "history.jsonl").unlink(missing_ok=True)
     return Record(folder, config, changes=changes)
 
@@ -116,7 +119,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     from repro import models
     from repro.data import batches
     from repro.tracking.mirror import Mirror
-    from repro.training import loop, steps
+    from repro.training import loop, snapshots, steps
     from repro.training.precision import emulated
     from repro.training.state import State
 
@@ -150,6 +153,9 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
         state.load_state_dict(checkpoint)
         log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
     else:
+        if config.start.curve is not None:
+            snapshots.load(config, state, device)
+            log.info("%s: starting after iteration %d of %s", folder, state.iteration, config.start.folder)
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
         for note in notes(config):
             log.warning(note)
@@ -169,6 +175,8 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
                 record.append(row)
                 mirror.row(record.rows[-1])
                 log.info(_format_row(row, config.iterations))
+            if state.iteration in config.snapshots:
+                snapshots.save(folder, config, state)
             if state.is_over(config):
                 break
             is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds

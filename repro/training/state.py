@@ -44,12 +44,17 @@ class State:
             "loss_sum": self.loss_sum,
         }
 
-    @torch.no_grad()
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Restore the state that ``state_dict`` returned."""
+        self.start_from(saved)
+        self.tested, self.diverged = saved["tested"], saved["diverged"]
+        self.loss_sum.copy_(saved["loss_sum"])
+
+    @torch.no_grad()
+    def start_from(self, saved: dict[str, Any]) -> None:
+        """Take weights, velocities and iteration of another run; what it counted since its last test stays there."""
         self.network.load_state_dict(saved["network"])
         for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
             for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
                 velocity.copy_(saved_velocity)
-        self.iteration, self.tested, self.diverged = saved["iteration"], saved["tested"], saved["diverged"]
-        self.loss_sum.copy_(saved["loss_sum"])
+        self.iteration = self.tested = saved["iteration"]
