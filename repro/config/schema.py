@@ -113,7 +113,7 @@ class Start:
 
     curve: str | None = None  # its experiment, at this scale and seed; null: none
     iteration: int | None = number(None, POSITIVE)  # of its snapshot; the schedule goes on from there
-    changes: list[str] | None = None  # what it changes in its experiment; null: what this run changes (records.starts)
+    changes: list[str] | None = None  # in its experiment; null: what this run changes too (records.starts)
     fingerprint: str | None = None  # this and the rest are filled in: that of its run, on whatever images
     folder: str | None = None  # where it is
     command: str | None = None  # what trains it

@@ -228,7 +228,7 @@ def _published(axes: "Axes", figure_runs: Runs, figure: Figure, palette: Mapping
 def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) -> "np.ndarray":
     """Where paper-scale iterations (None: the end) lie on the axis of a curve; NaN for nowhere.
 
-    Over the LR or the momentum they lie where the schedule of the curve's runs, or without one of another's, has it.
+    Over LR or momentum they lie where the schedule of the curve's runs, or without one of another's, has it.
     """
     own = np.array([own_iteration(figure_runs, curve, iteration) for iteration in iterations])
     if x == "iteration":

@@ -1,4 +1,4 @@
-"""The run that another starts from: which it is, where its snapshot lies, and what is wrong with that. No torch here.
+"""The run that another starts from: which it is, where its snapshot lies, what is wrong with that. No torch here.
 
 ``start.curve`` is the source's experiment; it is run at the same scale and seed, and with the same changes on the
 command line, but for keys in which the two experiments differ: what those say is what a restart is about.
@@ -46,7 +46,7 @@ def settle(config: Config, changes: Sequence[str], later: tuple[tuple[str, ...],
     itself = start.curve == config.curve and start.changes is None
     if itself or (start.curve, *own) in later:
         raise ReproError(
-            f"start.curve={start.curve}: a run cannot start from itself; start.changes=[] is its experiment as it is"
+            f"start.curve={start.curve}: a run cannot start from itself; start.changes=[] is its experiment as is"
         )
     chosen = (f"experiment={start.curve}", f"scale={config.scale.name}")
     try:
@@ -67,7 +67,10 @@ def settle(config: Config, changes: Sequence[str], later: tuple[tuple[str, ...],
 
 
 def problem(config: Config) -> str | None:
-    """Why a settled run cannot start from its snapshot, in one line that says what to run; None if nothing is wrong."""
+    """Why a settled run cannot start from its snapshot, in a line that says what to run; None where it can.
+
+    Raises ReproError where the source's record cannot be read.
+    """
     start = config.start
     if start.folder is None or start.iteration is None:
         return None
@@ -93,7 +96,7 @@ def stale(config: Config, path: Path, force: bool = True) -> str:
 
 
 def _inherited(config: Config, changes: Sequence[str]) -> list[str]:
-    """What the source changes as ``config`` does: all but ``start`` and the keys in which their experiments differ."""
+    """What the source changes as ``config`` does: all but the keys that set their experiments apart."""
     scale = f"scale={config.scale.name}"
     try:
         ours, theirs = (naming.leaves_of(f"experiment={c}", scale) for c in (config.curve, config.start.curve))

@@ -224,9 +224,8 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
     estimates: list[Estimate] = []
     total_images = 0
     for curve, group in curves.items():
-        remaining = [
-            (config, _first_iteration(folder, config)) for folder, config in group if (folder, config) in unfinished
-        ]
+        to_do = [run for run in group if run in unfinished]
+        remaining = [(config, _first_iteration(folder, config)) for folder, config in to_do]
         costs = [estimate(config, planned, rows, start) for config, start in remaining]
         images = sum((config.iterations - start) * config.batch_size for config, start in remaining)
         time = _format_time(_total_seconds(costs, planned.workers))

@@ -31,7 +31,7 @@ class Job:
 
     @property
     def in_its_folder(self) -> list[str]:
-        """The overrides that make any launcher run the job in ``folder``, from the snapshot that the sweep means."""
+        """The overrides that make any launcher run the job in ``folder``, from the snapshot the sweep means."""
         sweep, start = self.composed.hydra.sweep, self.config.start
         values = {f"hydra.sweep.{key}": sweep[key] for key in ("dir", "subdir")}
         if start.curve is not None:

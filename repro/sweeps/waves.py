@@ -31,8 +31,8 @@ def link(jobs: list[Job]) -> None:
         if start.iteration not in kept and not starts.snapshot(source.folder, start.iteration).exists():
             factor = job.config.scale.iterations
             raise ReproError(
-                f"{job.config.curve} starts from iteration {round(start.iteration / factor)} of {start.curve}, which "
-                f"keeps {[round(i / factor) for i in kept] or 'none'}; add it to snapshots there"
+                f"{described([job])[0]}, which keeps {[round(i / factor) for i in kept] or 'no snapshot'}; "
+                "add it to snapshots there"
             )
 
 
@@ -66,7 +66,7 @@ def launch(jobs: list[Job], launch_jobs: Callable[[list[Job], int], Sequence[Job
 
 
 def refused(jobs: list[Job]) -> dict[Path, str]:
-    """By folder, why jobs whose source has had its turn cannot start; those that have begun do not need it any more."""
+    """By folder, why jobs whose source has had its turn cannot start; those that have begun need none."""
     problems = {}
     for job in jobs:
         if checkpoints.find(job.folder):

@@ -119,6 +119,7 @@ def find(folder: Path) -> list[Path]:
 
 def clear(folder: Path) -> None:
     """Delete every checkpoint, and the half-written files of killed processes."""
-    for pattern in ("checkpoint-*.pt", ".checkpoint-*", ".snapshot-*", ".weights.*", ".run.json.*", ".history.jsonl.*"):
+    half_written = (".checkpoint-*", ".snapshot-*", ".weights.*", ".run.json.*", ".history.jsonl.*")
+    for pattern in ("checkpoint-*.pt", *half_written):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ class State:
 
     @torch.no_grad()
     def start_from(self, saved: dict[str, Any]) -> None:
-        """Take weights, velocities and iteration of another run; what it counted since its last test stays there."""
+        """Take weights, velocities and iteration of another run, not what it counted since its last test."""
         self.network.load_state_dict(saved["network"])
         for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
             for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
