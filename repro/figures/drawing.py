@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 PRINT_WIDTH = 0.8  # of the paper's curves
-DOTS = {"marker": "o", "markersize": 2.5, "markeredgewidth": 0.0}  # of a second measure
+DOTS = {"marker": "o", "markersize": 3.5, "markeredgewidth": 0.0}  # of a second measure
 NAMES = {"test_loss": "test loss", "test_accuracy": "test accuracy, as a fraction"}
 DASHES: list[Any] = ["", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1)]
 
