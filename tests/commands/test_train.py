@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from repro.config import Dataset, Mode
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
-from repro.records import read_history, read_info
+from repro.records import read_history, read_info, starts
 from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import QUIET, Composer
 from repro.training import lifecycle
@@ -52,19 +53,22 @@ def test_a_sweep_of_any_figure_is_one_rule(tmp_path, monkeypatch, arguments, exp
 
 @pytest.mark.parametrize("name", ["fig99", "figure", ""])
 def test_a_sweep_that_there_is_not_is_named(name):
-    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; there are all, fig15a, fig15b, fig5a"):
+    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; there are all, fig10a, fig10b, fig12a"):
         expand_sweep([f"sweep={name}"])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains(resolved, tmp_path, experiment):
-    config = resolved(f"experiment={experiment}", *SMOKE)
-    lifecycle.run(config, tmp_path)
-    info, history = read_info(tmp_path), read_history(tmp_path)
+    config, folder = resolved(f"experiment={experiment}", *SMOKE, f"output={tmp_path}"), tmp_path / "run"
+    starts.settle(config, [])
+    if config.start.folder:
+        lifecycle.run(resolved(f"experiment={config.start.curve}", *SMOKE), Path(config.start.folder))
+    lifecycle.run(config, folder)
+    info, history = read_info(folder), read_history(folder)
     assert info["status"] == "finished"
     assert history[-1]["iteration"] == config.iterations
     assert info["final_accuracy"] == history[-1]["test_accuracy"]
-    assert (tmp_path / "weights.pt").exists()
+    assert (folder / "weights.pt").exists()
 
 
 def test_a_finished_run_is_not_trained_again(resolved, tmp_path):
