@@ -60,8 +60,8 @@ def test_a_print_has_the_tests_of_the_protocol(name, resolved):
         grid = range(begin if run.test_at_start else begin + run.test_every, run.iterations + 1, run.test_every)
         assert len(grid) == tests[curve]
         assert set(part["iteration"]) <= set(grid)
-        assert (figure.x in part) == (figure.x != "iteration")
-        if figure.x in part and figure.x != "iteration":
+        assert {"lr", "momentum"} & set(part) == {figure.x} - {"iteration"}
+        if figure.x != "iteration":
             schedule = schedules.build(run.schedule.lr, run.schedule.momentum)
             column = ("lr", "momentum").index(figure.x)
             assert part[figure.x].tolist() == pytest.approx(
