@@ -98,12 +98,12 @@ class Sweeper:
         raise_failures(failures, runs)
         return returns
 
-    def _launch(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
+    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
         """Launch through Hydra's own interface, by overrides."""
         try:
             with Progress([(job.folder, job.config) for job in jobs]):
                 overrides = [[*job.overrides, QUIET, *job.in_its_folder] for job in jobs]
-                return list(self.launcher.launch(overrides, initial_job_idx=initial_job_idx))
+                return list(self.launcher.launch(overrides, initial_job_idx=0))
         except Exception as error:
             reason = (str(error).strip() or "no reason given").splitlines()[0]
             raise ReproError(

@@ -42,11 +42,13 @@ def in_waves(jobs: list[Job]) -> list[list[Job]]:
     while waiting:
         folders = {str(job.folder) for job in waiting}
         waves.append([job for job in waiting if job.config.start.folder not in folders])
+        if not waves[-1]:
+            raise ReproError(f"start.folder={waiting[0].config.start.folder}: these runs start from each other")
         waiting = [job for job in waiting if job.config.start.folder in folders]
     return waves
 
 
-def launch(jobs: list[Job], launch_jobs: Callable[[list[Job], int], Sequence[JobReturn]]) -> list[JobReturn]:
+def launch(jobs: list[Job], launch_jobs: Callable[[list[Job]], Sequence[JobReturn]]) -> list[JobReturn]:
     """Launch wave after wave by ``launch_jobs``; the returns in the order of ``jobs``.
 
     A job whose source has left no snapshot is not launched: its record and its return say why.
@@ -60,8 +62,7 @@ def launch(jobs: list[Job], launch_jobs: Callable[[list[Job], int], Sequence[Job
                 returns[job.folder] = _compat.failed_return(job.overrides, ReproError(problem))
         able = [job for job in wave if job.folder not in problems]
         if able:
-            launched = launch_jobs(able, len(returns))
-            returns |= dict(zip((job.folder for job in able), launched, strict=True))
+            returns |= dict(zip((job.folder for job in able), launch_jobs(able), strict=True))
     return [returns[job.folder] for job in jobs]
 
 
