@@ -14,6 +14,8 @@ from repro.config.errors import ReproError, describe, first_line
 from repro.data import images
 from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info
 from repro.records.files import write_whole
+from repro.tracking.mirror import Mirror
+from repro.tracking.mirror import require as require_tracking
 from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
 
@@ -34,6 +36,8 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         try:
             images.identify(config.dataset)
+            if config.force or not already_finished(folder, config):
+                require_tracking(config.tracking)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))
             raise
@@ -115,7 +119,6 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
 
     from repro import models
     from repro.data import batches
-    from repro.tracking.mirror import Mirror
     from repro.training import loop, steps
     from repro.training.precision import emulated
     from repro.training.state import State
@@ -155,7 +158,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             log.warning(note)
     record.start(environment, state.iteration if checkpoint else None)
     mirror = Mirror(record.info, folder)
-    at_end.callback(lambda: mirror.finish(record.info))  # once the end is recorded
+    at_end.callback(_finish_mirror, mirror, record)  # once the end is recorded
     for recorded in record.rows:
         mirror.row(recorded)
     saved_iteration, saved_seconds = state.iteration, time.monotonic()
@@ -168,6 +171,8 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             if row is not None:
                 record.append(row)
                 mirror.row(record.rows[-1])
+                if mirror.outcome and mirror.outcome != record.info.get("wandb"):
+                    record.add(wandb=mirror.outcome)
                 log.info(_format_row(row, config.iterations))
             if state.is_over(config):
                 break
@@ -189,6 +194,13 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     checkpoints.clear(folder)
     if state.diverged:
         log.warning("diverged: the training loss is not finite at iteration %s", last_row["iteration"])
+
+
+def _finish_mirror(mirror: Mirror, record: Record) -> None:
+    mirror.finish(record.info)
+    if mirror.outcome:
+        with contextlib.suppress(OSError):
+            record.add(wandb=mirror.outcome)
 
 
 def _load_checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
