@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's own are 15
 NAME = 128  # characters that W&B takes of a name or group
 LOCAL_PATIENCE = 60.0  # seconds at least that the end of a run waits for an offline file: no server is to blame
+SETTLE = 10.0  # seconds in which W&B counts what it was sent
 NOTICE = 10.0  # seconds until waiting for W&B is spoken of
 COMMAND = "python -m repro.tracking upload"
 LATER = f"the record on disk is whole; {COMMAND} sends it later"
@@ -108,7 +109,7 @@ class Mirror:
             if not self.online:
                 _check(_compat.offline_file(run), self.end)
             elif "rows" in self.end and (
-                problem := copies.lacking(project, run.id, cast(Info, self.end), self.patience / 3)
+                problem := copies.lacking(project, run.id, cast(Info, self.end), min(SETTLE, self.patience / 3))
             ):
                 raise ReproError(problem)
             if self.online or tracking.mode is Mode.offline:
@@ -118,8 +119,9 @@ class Mirror:
         except Exception as error:
             if self.online:
                 silent.value = 1
-            reason = f"{type(error).__name__}: {first_line(error)}" if first_line(error) else type(error).__name__
-            self._fail(f"failed ({reason})", first_line(error) or reason)
+            kind, line = type(error).__name__, first_line(error)
+            said = line if isinstance(error, ReproError) else f"{kind}: {line}" if line else kind
+            self._fail(f"failed ({said})", line or kind)
 
     def _add(self, **more: Any) -> None:
         if self.outcome["state"] != "failed":
@@ -180,28 +182,17 @@ def started(
 def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str, Any]:
     """Name, group, tags, job type, notes and configuration of a W&B run, and the settings that describe it.
 
-    A run that a command line changed has another group, job type and tag than the figure's own, so that W&B's means
-    over a group are those of the figure.
+    A run that a command line changed has another group, job type and tag than the figure's own, so that W&B's
+    means over a group are those of the figure.
     """
     figure, scale, variant = config.curve.split("/")[0], config.scale, info.get("variant") or ""
-    own = variant in ("", "replicates=author")
-    tags = [figure, config.curve, scale.name, config.replicates.value, *([] if own else ["variant"])]
+    tags = [figure, config.curve, scale.name, config.replicates.value, *(["variant"] if variant else [])]
+    said = [f"experiment={config.curve}", variant, f"seed={config.seed}", f"attempt={info['attempt']}"]
+    said += [scale.note, config.tracking.notes]
     tags, group, notes = environment.described(
         [*tags, *config.tracking.tags],
         shortened(f"{config.curve}{f', {variant}' if variant else ''}", NAME),
-        " ".join(
-            filter(
-                None,
-                (
-                    f"experiment={config.curve}",
-                    variant,
-                    f"seed={config.seed}",
-                    f"attempt={info['attempt']}",
-                    scale.note,
-                    config.tracking.notes,
-                ),
-            )
-        ),
+        " ".join(filter(None, said)),
     )
     begun = {k: v for k, v in info.items() if k not in (*ENDING, "config", "wandb")}
     commit = (info.get("commit") or "").removesuffix("-dirty")
@@ -213,7 +204,7 @@ def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str,
     return {
         "name": _name(config, variant),
         "group": shortened(group, NAME),
-        "job_type": "train" if own else "variant",
+        "job_type": "variant" if variant else "train",
         "tags": tags,
         "notes": notes,
         "config": {"figure": figure, **begun, **info["config"]},

@@ -75,7 +75,8 @@ def server(project: Project, curves: Sequence[str], cache: Path) -> list[SourceR
         notes: list[str] = []
         rows = partial(history, run, info, notes)
         whole = "digest" in info and info.get("rows", 0) <= run.historyLineCount  # some may be there twice
-        runs_found.append(SourceRun(run.id, info, rows, whole, notes))
+        at = cast(Info, {**info, "wandb": {"id": run.id, "url": run.url}})
+        runs_found.append(SourceRun(run.id, at, rows, whole, notes))
         entity = run.entity
     if entity:
         _forget(replace(project, entity=entity), curves, cache, {_safe(run.name) for run in runs_found})

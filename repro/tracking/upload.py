@@ -29,15 +29,16 @@ from repro.tracking.server import PROJECT, Project, asked, find_project, first_l
 
 PLACE = ("entity", "project", "base_url")
 KEYS = [f"tracking.{key}" for key in PLACE]  # as in training
+SETTLE = 30.0  # seconds in which W&B counts what it was sent
 Records = dict[str, tuple[Path, Info]]  # by their id
 
 
 def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: int = 4) -> tuple[int, list[str]]:
     """Send the finished records under ``folders`` that W&B does not have whole: how many, and a line a failure.
 
-    A record that is there in parts, or twice, is sent whole under a new id: W&B appends what is sent to a run that it
-    has. Each is looked for again right before it is sent, and its rows are compared once they are there. One upload
-    at a time sends to a project. Interrupted, it leaves the threads that wait for W&B behind.
+    A record that is there in parts, or twice, is sent whole under a new id: W&B appends what is sent to a run that
+    it has. Each is looked for again right before it is sent, and its rows are compared once they are there. One
+    upload at a time sends to a project. Interrupted, it leaves the threads that wait for W&B behind.
     """
     from rich.progress import Progress
 
@@ -120,7 +121,7 @@ def _send(path: Path, info: Info, target: Project, staging: Path) -> bool:
     with noticed(target, f"{path}: upload"):
         entity, url = send(path, info, target, name, staging)
     target = replace(target, entity=entity)
-    if problem := copies.lacking(target, name, info, seconds=30, rows=True):
+    if problem := copies.lacking(target, name, info, seconds=SETTLE, rows=True):
         raise ReproError(f"sent as {url}, but {problem}; upload it again")
     copies.keep_times(target, name, info)
     if "wandb" in info:  # a record of before that is left as it is

@@ -7,105 +7,21 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import pandas as pd
 import pytest
 import wandb_server
+from hosting import CURVE, HOMES, frame_of, hosted, same
 from wandb_server import changing, cutting, failing
 
 from repro import records
 from repro.config.errors import ReproError
-from repro.records import Record, read_history, read_info, runs
+from repro.records import read_history, read_info, runs
 from repro.tracking import mirror, pull, upload
-from repro.tracking.server import find_project
-
-CURVE = "fig5a/clr_3.0"
-HOMES = {"clr_3.0": CURVE}
-
-
-@pytest.fixture(scope="session")
-def stand_in(tmp_path_factory):
-    """One server for all: wandb's client keeps one address a process."""
-    folder = tmp_path_factory.mktemp("wandb")
-    ours = {
-        "WANDB_API_KEY": wandb_server.KEY,
-        "WANDB_CONFIG_DIR": f"{folder}/config",
-        "WANDB_CACHE_DIR": f"{folder}/cache",
-        "WANDB_DATA_DIR": f"{folder}/data",
-        "WANDB_ERROR_REPORTING": "false",
-        "NETRC": f"{folder}/netrc",
-    }
-    with wandb_server.running() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ours, "WANDB_BASE_URL": server.url}.items():
-            patch.setenv(name, value)
-        yield server
-        assert server.unknown == set(), "the client asks for what the stand-in does not speak"
-
-
-@pytest.fixture
-def server(stand_in):
-    """The server without faults."""
-    stand_in.faults = []
-    yield stand_in
-    stand_in.faults = []
-
-
-@pytest.fixture
-def where(server, request):
-    """A project of the test's own."""
-    return find_project(wandb_server.ENTITY, re.sub(r"\W+", "-", request.node.name))
-
-
-@pytest.fixture
-def made(resolved):
-    """A function: folder, seed and rows -> the folder with a finished record of clr_3.0 at smoke scale."""
-
-    def make(folder, seed=0, rows=3, change=0.0, status="finished", **first):
-        config = resolved(f"experiment={CURVE}", "scale=smoke", f"seed={seed}")
-        record = Record(folder, config, {"python": "3", "torch": "2", "device": "cpu", "threads": 1})
-        record.info |= first
-        for i in range(rows):
-            record.append({"iteration": 2 * i, "lr": 0.1 + i / 3, "momentum": 0.95, "train_loss": None if i == 0 else 1 / i,
-                           "test_loss": 1e-17 + i, "test_accuracy": i / rows + change, "images_per_second": 7.1})  # fmt: skip
-        record.finish(status, final_accuracy=1.0, diverged=False)
-        return folder
-
-    return make
-
-
-def hosted(server, where, folder, name=None, state="finished"):
-    """A record as the server would have it."""
-    info, rows = read_info(folder), read_history(folder)
-    run = wandb_server.Run(where.entity, where.name, name or mirror.run_id(info))
-    begun = {k: v for k, v in info.items() if k not in (*records.ENDING, "config")}
-    run.config = {k: {"value": v} for k, v in {**begun, **info["config"]}.items()}
-    run.summary = mirror.ending(info) if state == "finished" else {}
-    run.history = {
-        i: json.dumps({"_step": i, "_timestamp": 1e9 + i, **{k: v for k, v in row.items() if v is not None}})
-        for i, row in enumerate(rows)
-    }
-    run.state = state
-    server.add(run)
-    return run
-
-
-def frame_of(where, cache, scale="smoke"):
-    return runs.pulled(pull.server(where, [CURVE], cache), HOMES, scale)
-
-
-def same(a, b):
-    """Equal bit for bit."""
-    pd.testing.assert_frame_equal(a, b, check_exact=True)
-    for column in a.columns:
-        if a[column].dtype == "float64":
-            assert a[column].to_numpy().tobytes() == b[column].to_numpy().tobytes()
-    return True
 
 
 def test_one_frame_from_every_source(run_app, server, where, tmp_path):
@@ -123,6 +39,10 @@ def test_one_frame_from_every_source(run_app, server, where, tmp_path):
     same(local.frame, runs.pulled(pull.cached(where, tmp_path / "cache"), HOMES, "smoke").frame)
     offline = runs.pulled(pull.offline(home), HOMES, "smoke")
     same(local.frame, offline.frame)
+    at = {key: info.pop("wandb") for key, info in local.info.items()}
+    assert {mirrored["state"] for mirrored in at.values()} == {"uploaded"}
+    pages = {key: info.pop("wandb")["url"] for key, info in online.info.items()}
+    assert pages == {key: mirrored["url"] for key, mirrored in at.items()}
     assert online.info == offline.info == local.info
 
 
@@ -149,7 +69,7 @@ def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
     folder = tmp_path / "multirun_outputs/smoke/fig15a/wd_1e-4/seed2"
     info = read_info(folder)
     (run,) = server.runs(where.name).values()
-    assert run.name == mirror.run_id(info)
+    assert run.name == records.record_id(info)
     assert run.name.startswith(f"{info['fingerprint']}-1-")
     assert run.state == "finished"
     assert run.attributes["groupName"] == "fig15a/wd_1e-4"
@@ -168,19 +88,6 @@ def test_a_run_logs_live_what_its_record_says(run_app, server, where, tmp_path):
     same(found.frame, runs.local({"wd_1e-4": folder.parent}).frame)
 
 
-def test_uploading_twice_sends_once(server, where, made, tmp_path):
-    folders = [made(tmp_path / f"seed{seed}", seed) for seed in range(3)]
-    made(tmp_path / "seed9", 9, status="interrupted")
-    assert upload.upload([tmp_path], lambda _: where) == (3, [])
-    asked = server.asked["UpsertBucket"]
-    assert upload.upload([tmp_path], lambda _: where) == (0, [])
-    assert server.asked["UpsertBucket"] == asked
-    assert {r.name for r in server.runs(where.name).values()} == {mirror.run_id(read_info(f)) for f in folders}
-    del server.runs(where.name)[mirror.run_id(read_info(folders[1]))].history[2]  # a row lost there
-    assert upload.upload([tmp_path], lambda _: where) == (1, [])
-    same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
-
-
 def test_what_is_not_ours_is_named_and_the_rest_is_sent_once_links_followed(made, where, tmp_path, monkeypatch):
     made(tmp_path / "disk/seed0")
     shutil.copytree(tmp_path / "disk/seed0", tmp_path / "disk/copy")
@@ -195,8 +102,8 @@ def test_what_is_not_ours_is_named_and_the_rest_is_sent_once_links_followed(made
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "run.json").write_text(json.dumps(content))
     sent = []
-    monkeypatch.setattr(upload, "present", lambda project, ids: {})
-    monkeypatch.setattr(upload, "send", lambda path, info, target: sent.append(path.name))
+    monkeypatch.setattr(upload.copies, "found", lambda project, infos: [])
+    monkeypatch.setattr(upload, "_send", lambda path, info, target, staging: sent.append(path.name) or True)
     count, errors = upload.upload([tmp_path / "runs"], lambda _: where)
     assert (count, sent) == (1, ["copy"])
     cut, later, tool = errors
@@ -228,18 +135,6 @@ def test_a_run_that_is_not_ours_is_none(made, tmp_path):
         assert pull._info({**ours, **wrong}, summary, "finished") is None
     row = {"_step": 3, "iteration": 1, "test_loss": "NaN", "picture": {"path": "x"}, "table": [1]}
     assert pull._row(row) == {"iteration": 1, "test_loss": None, "picture": None, "table": None}
-
-
-def test_a_run_that_wandb_sync_took_up_is_not_doubled(run_app, server, where, tmp_path):
-    done = run_app("train", f"experiment={CURVE}", "scale=smoke", f"tracking.project={where.name}")
-    assert done.returncode == 0, done.stderr
-    (folder,) = tmp_path.rglob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "sync", str(folder), "-e", where.entity, "-p", where.name]
-    synced = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert synced.returncode == 0, synced.stderr
-    assert len(server.runs(where.name)) == 1
-    again = run_app("tracking", "upload")
-    assert "1 finished runs, 1 there already\nuploaded 0 runs" in again.stdout, again.stdout + again.stderr
 
 
 def test_only_what_changed_is_pulled_again(server, where, made, tmp_path):
