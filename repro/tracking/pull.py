@@ -209,7 +209,12 @@ def offline_file(path: Path) -> SourceRun | None:
     def whole() -> list[Row]:
         if problem := broken(info, history):
             raise ReproError(f"{path}: {problem}; the record beside it is the truth: source=local")
-        return history if "digest" in info else usable(steps, str(path), notes)
+        if "digest" in info:
+            return history
+        kept = usable(steps, str(path), notes)
+        if "corrupt" in done.stderr and not notes:  # wandb skips what it cannot read
+            notes.append(f"note: {path}: damaged after row number {len(kept)}; it is drawn up to there")
+        return kept
 
     return SourceRun(str(path), info, whole, broken(info, history) is None, notes)
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
@@ -44,7 +44,7 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
 
     by_project, unfinished, errors = _records(folders, find)
     count = 0
-    staging = Path(tempfile.mkdtemp(prefix="repro-upload-"))
+    stagings = []
     pool = ThreadPoolExecutor(jobs)
     try:
         with ExitStack() as locks:
@@ -52,25 +52,39 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
             for target, records in by_project.items():
                 lock = cache_folder() / "wandb" / "uploads" / place(replace(target, entity="-"))
                 locks.enter_context(locked(lock, f"(an upload to {target}) is held"))
+                stagings.append(staging := lock / "wandb")
+                shutil.rmtree(staging, ignore_errors=True)  # of an upload that was killed
+                staging.mkdir()
                 there = copies.found(target, [info for _, info in records.values()])
                 missing = [run for run in records.values() if not copies.holds(there, run[1])]
                 print(f"{target}: {len(records)} finished runs, {len(records) - len(missing)} there already")
                 for line in _amiss(missing, there):
                     print(line)
-                todo += [(target, path, info) for path, info in missing]
+                todo += [(target, path, info, staging) for path, info in missing]
             if unfinished:
                 print(f"{unfinished} unfinished runs are left for later")
-            sending = {pool.submit(_send, path, info, target, staging): path for target, path, info in todo}
+            sending = {pool.submit(_send, path, info, target, at): path for target, path, info, at in todo}
             with Progress(console=console(stderr=True), transient=True) as bar:
                 for done in bar.track(as_completed(sending), total=len(sending), description="uploading"):
                     count += _is_sent(done, sending[done], errors)
             for target, records in by_project.items():
                 infos = [info for _, info in records.values()]
                 errors += _tidy(target, infos)
-    finally:
+    except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        shutil.rmtree(staging, ignore_errors=True)
+        _clear(stagings, interrupted=True)
+        raise
+    pool.shutdown()
+    _clear(stagings, interrupted=False)
     return count, errors
+
+
+def _clear(folders: Sequence[Path], interrupted: bool) -> None:
+    """Remove what wandb wrote; for a second after an interruption, threads may still make folders."""
+    for _ in range(10 if interrupted else 1):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1 * interrupted)
 
 
 def _records(

@@ -72,7 +72,7 @@ def test_a_run_is_described_for_charts_of_its_own(resolved, monkeypatch):
         "commit": "abc123-dirty",
         "variant": "",
         "command": "python -m x",
-        "pid": 1,
+        "config": {},
     }
     own = mirror._described(run, info, live=False)
     assert own["group"] == "fig5a/clr_3.0"

@@ -7,11 +7,13 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import wandb_server
@@ -20,7 +22,7 @@ from wandb_server import changing, cutting, failing
 
 from repro import records
 from repro.config.errors import ReproError
-from repro.records import read_history, read_info, runs
+from repro.records import Record, read_history, read_info, runs
 from repro.tracking import mirror, pull, upload
 
 
@@ -327,16 +329,16 @@ def test_bad_input_is_one_line(run_app, server, tmp_path, arguments, environment
     assert done.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("fault", ["dies", "bad key", "no server", "no folder"])
+@pytest.mark.parametrize("fault", ["dies", "rejects", "bad key", "no server", "no folder"])
 def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
     """Reported once; the record is whole; what is missing there can be uploaded."""
     environment = {"bad key": {"WANDB_API_KEY": "x" * 40}, "no server": {"WANDB_BASE_URL": "http://127.0.0.1:9"}}
     options = ["-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=online", "workers=1"]
     folder = tmp_path / f"multirun_outputs/smoke/{CURVE}"
     with wandb_server.running() as dying:
-        ours = {"dies": {"WANDB_BASE_URL": dying.url}}
-        if fault == "dies":
-            dying.faults = [failing("file_stream", 500, 10**6)]
+        ours = dict.fromkeys(("dies", "rejects"), {"WANDB_BASE_URL": dying.url})
+        if fault in ours:
+            dying.faults = [failing("file_stream", 500 if fault == "dies" else 404, 10**6)]
         if fault == "no folder":
             for seed in (0, 1):
                 (folder / f"seed{seed}").mkdir(parents=True)
@@ -350,6 +352,10 @@ def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
         info = read_info(folder / f"seed{seed}")
         assert info["status"] == "finished"
         assert records.broken(info, read_history(folder / f"seed{seed}")) is None
+        assert (info["wandb"]["mode"], info["wandb"]["state"]) == ("online", "failed")
+        assert info["wandb"]["reason"]
+    assert "W&B: 0 of 2 runs mirrored; 2 failed (" in done.stderr
+    assert "upload later with python -m repro.tracking upload multirun_outputs" in done.stderr
     logged = "".join((folder / f"seed{seed}/train.log").read_text() for seed in (0, 1))
     assert logged.count("W&B") == (2 if fault == "no folder" else 1), logged
     assert "python -m repro.tracking upload sends it later" in logged
@@ -359,32 +365,98 @@ def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
         assert "uploaded 2 runs" in sent.stdout, sent.stderr
 
 
+def test_online_without_a_key_trains_nothing(run_app, server, tmp_path):
+    command = ("train", "-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=online")
+    done = run_app(*command, WANDB_API_KEY="")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: none of the 2 runs could train: tracking=online: no W&B API key for http://")
+    assert not list(tmp_path.rglob("history.jsonl"))
+
+
+def processes_below(pid):
+    """The processes that one has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def wait_for_end(pid):
+    """Wait until a process writes no more: it is gone, or nobody has asked for its end yet."""
+    with contextlib.suppress(OSError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def offline_of_an_unfinished_run(resolved, tmp_path_factory):
+    """Most of what wandb wrote of 400 rows, and the rows."""
+    folder = tmp_path_factory.mktemp("offline")
+    record = Record(folder, resolved(f"experiment={CURVE}", "scale=smoke"), {"python": "3", "device": "cpu"})
+    mirrored = mirror.Mirror(record.info, folder)
+    for i in range(400):
+        record.append(dict.fromkeys(runs.VALUES, 0.1 + i) | {"iteration": 2 * i})
+        mirrored.row(record.rows[-1])
+    record.finish("finished")
+    mirrored.finish(record.info)
+    (path,) = folder.rglob("*.wandb")
+    written = path.read_bytes()
+    return written[: len(written) * 4 // 5], record.rows
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find wandb's process in")
 def test_offline_files_of_a_killed_run_and_a_cut_file(tmp_path):
     command = [sys.executable, "-m", "repro.train", f"experiment={CURVE}", "scale=smoke", "iterations=10000000"]
     command += ["scale.tests=100000", "tracking=offline"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / f"multirun_outputs/smoke/{CURVE}/iterations=10000000,scale.tests=100000/seed0"
     deadline = time.monotonic() + 120
-    while len(read_history(folder)) < 5 and time.monotonic() < deadline:
+    path = None
+    while time.monotonic() < deadline and not (path and path.stat().st_size > 8_000):  # the first rows are in it
         time.sleep(0.1)
-    time.sleep(2 * mirror.FLUSH + 1)
+        path = next(iter(folder.glob("wandb/offline-run-*/*.wandb")), None)
+    writers = processes_below(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    curves = {"a": f"{CURVE}"}
+    for pid in writers:
+        wait_for_end(pid)
+    history = read_history(folder)
 
     def read():
-        return runs.pulled(pull.offline(tmp_path), curves, "smoke", variants=True)
+        found = runs.pulled(pull.offline(tmp_path), {"a": CURVE}, "smoke", variants=True)
+        length = len(found.frame)
+        assert set(found.frame["status"]) == {"incomplete"}
+        assert list(found.frame["iteration"]) == [row["iteration"] for row in history[:length]]
+        assert list(found.frame["test_loss"]) == [row["test_loss"] for row in history[:length]]
+        return length, found.notes
 
-    found = read()
-    history = read_history(folder)
-    assert set(found.frame["status"]) == {"incomplete"}
-    assert 5 <= len(found.frame) <= len(history)
-    assert list(found.frame["iteration"]) == [row["iteration"] for row in history[: len(found.frame)]]
-    (path,) = tmp_path.rglob("*.wandb")
-    os.truncate(path, path.stat().st_size * 2 // 3)
-    cut = read()
-    assert 0 < len(cut.frame) < len(found.frame)
-    assert list(cut.frame["test_loss"]) == list(found.frame["test_loss"])[: len(cut.frame)]
+    length, notes = read()
+    assert length > 5
+    assert notes == []
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) * 2 // 3)
+    cut, _ = read()
+    assert 5 < cut < length
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "said"),
+    [(40_000, 41_000, "of {last} rows number {next} is missing"), (-500, None, "damaged after row number {kept}")],
+    ids=["zeroed block", "zeroed end"],
+)
+def test_a_hole_in_an_offline_file_ends_its_rows(offline_of_an_unfinished_run, tmp_path, begin, end, said):
+    whole, history = offline_of_an_unfinished_run
+    damaged = bytearray(whole)
+    damaged[begin:end] = bytes(len(damaged[begin:end]))
+    (tmp_path / "run.wandb").write_bytes(damaged)
+    run = pull.offline_file(tmp_path / "run.wandb")
+    rows = run.rows()
+    assert run.info["status"] == "incomplete"
+    assert 20 < len(rows) < len(history)
+    assert rows == [{k: v for k, v in row.items() if v is not None} for row in history[: len(rows)]]
+    (note,) = run.notes
+    last = re.search("of ([0-9]+) rows", note)
+    words = said.format(kept=len(rows), next=len(rows) + 1, last=last and last[1])
+    assert note == f"note: {tmp_path}/run.wandb: {words}; it is drawn up to there"
 
 
 def test_a_record_that_was_never_finished_is_not_uploaded(server, where, made, tmp_path, capsys):
