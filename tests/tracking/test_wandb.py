@@ -336,7 +336,7 @@ def test_a_failure_of_wandb_costs_no_training(run_app, where, tmp_path, fault):
     options = ["-m", f"experiment={CURVE}", "seed=0,1", "scale=smoke", "tracking=online", "workers=1"]
     folder = tmp_path / f"multirun_outputs/smoke/{CURVE}"
     with wandb_server.running() as dying:
-        ours = dict.fromkeys(("dies", "rejects"), {"WANDB_BASE_URL": dying.url})
+        ours = {name: {"WANDB_BASE_URL": dying.url} for name in ("dies", "rejects")}
         if fault in ours:
             dying.faults = [failing("file_stream", 500 if fault == "dies" else 404, 10**6)]
         if fault == "no folder":
