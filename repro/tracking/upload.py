@@ -45,12 +45,13 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
     by_project, unfinished, errors = _records(folders, find)
     count = 0
     stagings = []
+    at = Path(os.environ.get("WANDB_CACHE_DIR") or cache_folder() / "wandb") / "uploads"
     pool = ThreadPoolExecutor(jobs)
     try:
         with ExitStack() as locks:
             todo = []
             for target, records in by_project.items():
-                lock = cache_folder() / "wandb" / "uploads" / place(replace(target, entity="-"))
+                lock = at / place(replace(target, entity="-"))
                 locks.enter_context(locked(lock, f"(an upload to {target}) is held"))
                 stagings.append(staging := lock / "wandb")
                 shutil.rmtree(staging, ignore_errors=True)  # of an upload that was killed
@@ -63,7 +64,7 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
                 todo += [(target, path, info, staging) for path, info in missing]
             if unfinished:
                 print(f"{unfinished} unfinished runs are left for later")
-            sending = {pool.submit(_send, path, info, target, at): path for target, path, info, at in todo}
+            sending = {pool.submit(_send, path, info, target, own): path for target, path, info, own in todo}
             with Progress(console=console(stderr=True), transient=True) as bar:
                 for done in bar.track(as_completed(sending), total=len(sending), description="uploading"):
                     count += _is_sent(done, sending[done], errors)

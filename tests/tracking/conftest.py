@@ -20,7 +20,6 @@ def stand_in(tmp_path_factory):
         "WANDB_CACHE_DIR": f"{folder}/cache",
         "WANDB_DATA_DIR": f"{folder}/data",
         "WANDB_ERROR_REPORTING": "false",
-        "XDG_CACHE_HOME": f"{folder}/xdg",
         "NETRC": f"{folder}/netrc",
     }
     with wandb_server.running() as server, pytest.MonkeyPatch.context() as patch:

@@ -189,7 +189,7 @@ def test_ctrl_c_ends_an_upload_and_leaves_nothing(server, where, made, tmp_path)
         made(tmp_path / f"runs/seed{seed}", seed)
     server.faults = [hanging("file_stream", 5)]
     command = [sys.executable, "-m", "repro.tracking", "upload", "runs", f"tracking.project={where.name}"]
-    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "XDG_CACHE_HOME": f"{tmp_path}/cache"},
+    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "WANDB_CACHE_DIR": f"{tmp_path}/cache"},
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 120
     while not server.runs(where.name) and time.monotonic() < deadline:

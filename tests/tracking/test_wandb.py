@@ -497,6 +497,7 @@ def test_a_saved_view_a_figure(run_app, server, where):
     assert panels[0]["config"]["metrics"] == ["test_loss"]
     assert {panel["config"]["groupBy"] for panel in panels} == {"curve.value"}
     assert "fig15a/wd_1e-4" in first["spec"]
+    assert all(f'"{word}"' in first["spec"] for word in ("variant", "superseded", "finished", "running"))
     assert '"xAxis":"iteration"' in second["spec"]
     assert done.stdout.count("http") == 2
 
