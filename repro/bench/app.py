@@ -32,6 +32,7 @@ from repro.records import Info, Row
 from repro.sweeps import cost, machine
 
 COMMAND_SEEDS = 8
+CNN3 = "table1-cnn3/1cycle_cm_0.95-0.85"  # batches of 128
 GOAL_SPEED = 167_000.0  # images/s, at which overheads take the largest share of a run
 QUICK_MINUTES = 3.0  # --minutes with --quick, which takes under two on two idle cores
 
@@ -77,7 +78,9 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
         return [replace(loop, demo=True) for loop in loops if "bf16" not in loop.name]
 
     def compare_training(name: str, experiment: str, batch_size: int, groups: int) -> None:
-        large = batch_size > 128 and not gpu  # fewer loops to save memory, and fewer rounds to save time
+        large = (
+            batch_size > 128 and name.startswith("resnet") and not gpu
+        )  # fewer loops to save memory, and fewer rounds to save time
         peers = [files]
         if not (quick or large):
             peers += [replace(files, name="peer, 2 processes", loader_workers=2), memory]
@@ -89,6 +92,9 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
         loops = [replace(loop, experiment=experiment, batch_size=batch_size) for loop in loops]
         compare(f"{name}, batch {batch_size}", loops, 3 if large else rounds, seconds)
 
+    small = [("cnn3", CNN3, 128), ("lenet", "table2-lenet/1cycle_12ep", 512)]
+    for name, experiment, batch_size in small[: 1 if quick else 2]:
+        compare_training(name, experiment, batch_size, 1)
     superconv = [(1000, 8)] if gpu else [(128, 1), (1000, 8)]  # batch size, normalisation groups
     hyperparam = [(512, 4), (1024, 4)] if gpu else [(128, 4), (512, 4), (1024, 4)]
     count = 1 if quick and not gpu else None
@@ -107,6 +113,14 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
         ours = replace(base, experiment="fig8b/tbs512", batch_size=512, bn_groups=4)
         four_seeds = seed_loops(ours, replace(files, experiment=ours.experiment, batch_size=512), quick)
         compare("four seeds, resnet56_hyperparam, batch 512", four_seeds, 3, 2 * seconds)
+    if not quick:
+        ours = replace(base, experiment=CNN3)
+        compare(
+            "four seeds, cnn3, batch 128",
+            seed_loops(ours, replace(files, experiment=CNN3), quick),
+            rounds,
+            seconds,
+        )
     part = "four seeds, demo network, with its tests"
     compare(part, on_demo(seed_loops(base, memory, quick)), rounds + 2, seconds)
     if not quick:

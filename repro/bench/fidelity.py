@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from repro import models
 from repro.bench.measure import make_noise
 from repro.bench.table import Part, Results
-from repro.config import Model, Precision
+from repro.config import Dataset, Model, Precision
 from repro.config.catalogue import run_of
 from repro.data import batches
 from repro.training import loop
@@ -84,7 +84,7 @@ def compare_gradients(
 ) -> None:
     """One step of a network: the relative errors of gradient and loss against float64."""
     batch = 16 if quick else 128
-    dataset = make_noise(device)
+    dataset = make_noise(Dataset(name="cifar10"), device)
     images, labels = dataset.network_input(dataset.train_images[:batch]), dataset.train_labels[:batch]
     blocks = 1 if quick else 9
     model = Model(name=network_name, blocks=blocks)

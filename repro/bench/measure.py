@@ -19,9 +19,10 @@ from typing import Any
 
 from repro import resources
 from repro.bench.table import Results
-from repro.config import Config
+from repro.config import Config, Dataset
 from repro.config.catalogue import run_of
 from repro.config.errors import ReproError
+from repro.data import registry
 from repro.sweeps import cost, machine
 from repro.training import memory
 
@@ -161,7 +162,8 @@ def _speed_row(loop: Loop, speed: float, memory_mb: float) -> dict[str, Any]:
         "model": config.model.name,
         "blocks": config.model.blocks,
         "width": config.model.width,
-        "resolution": 8 if loop.demo else 32,
+        "resolution": 8 if loop.demo else registry.get(config.dataset).size,
+        "channels": registry.get(config.dataset).channels,
         "batch_size": config.batch_size,
         "device": loop.device,
         "threads": loop.threads,
@@ -207,7 +209,7 @@ def _iterations(loop: Loop) -> tuple[Iterator[Any], int]:
     from repro.training.state import State
 
     config = compose_config(loop)
-    dataset = batches.load(config.dataset, loop.device) if loop.demo else make_noise(loop.device)
+    dataset = batches.load(config.dataset, loop.device) if loop.demo else make_noise(config.dataset, loop.device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, 0).to(loop.device)
     batch_size = config.batch_size
     if loop.kind == "files":
@@ -243,18 +245,21 @@ def _repeat(action: Callable[[], object]) -> Iterator[None]:
         yield
 
 
-def make_noise(device: str, train: int = 5000, test: int = 1000, classes: int = 10, size: int = 32) -> Any:
-    """A data set of random images in CIFAR's shape; speed does not depend on their content."""
+def make_noise(dataset: Dataset, device: str, train: int = 5000, test: int = 1000) -> Any:
+    """Random images in the shape of an image set's; speed does not depend on their content."""
     import torch
 
     from repro.data.batches import Data
 
+    image_set = registry.get(dataset)
     rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (train + test, size, size, 3), dtype=torch.uint8, generator=rng)
-    labels = torch.randint(0, classes, (train + test,), generator=rng)
+    shape = (train + test, image_set.size, image_set.size, image_set.channels)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
+    labels = torch.randint(0, image_set.classes, (train + test,), generator=rng)
     images, labels = images.to(device), labels.to(device)
-    mean = images[:train].float().mean(0)
-    return Data(images[:train], labels[:train], images[train:], labels[train:], mean, classes)
+    mean = images[:train].float().mean(0) * dataset.mean_image
+    levels = image_set.levels if dataset.unit_pixels else 1.0
+    return Data(images[:train], labels[:train], images[train:], labels[train:], mean, image_set.classes, levels)
 
 
 def compose_config(loop: Loop) -> Config:

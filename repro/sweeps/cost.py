@@ -4,8 +4,9 @@ Time comes from ``bench.json``, the last benchmark of this machine, which ``repr
 cache folder; so does memory if a run of that size was measured:
 
     {"machine": {"host": ..., "cpu": ..., "cores": ..., "gpu": ...},
-     "rows": [{"model": "resnet56_superconv", "blocks": 9, "width": 16, "resolution": 32, "batch_size": 1000,
-               "device": "cpu", "threads": 1, "images_per_second": 123.0, "memory_mb": 4567.0}, ...]}
+     "rows": [{"model": "resnet56_superconv", "blocks": 9, "width": 16, "resolution": 32, "channels": 3,
+               "batch_size": 1000, "device": "cpu", "threads": 1, "images_per_second": 123.0,
+               "memory_mb": 4567.0}, ...]}
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ BENCHMARK_FILE = "bench.json"
 NO_BENCHMARK = "no benchmark of this machine yet; run python -m repro.bench --quick"
 PROCESS_MB = 600.0  # a process that has imported torch and read its data; on a GPU its context, not measured yet
 BYTES_PER_OUTPUT = 12  # kept for each output value of a convolution: the value, normalised, summed
-SHAPE_KEYS = ("model", "blocks", "width", "resolution")  # of a row of the benchmark
+SHAPE_KEYS = ("model", "blocks", "width", "resolution", "channels")  # of a row of the benchmark
 TEST_SPEEDUP = 3.0  # over training: forward is a third of forward and backward
 
 
@@ -183,7 +184,7 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
 
     row = min(rows, key=distance)
     speed, notes = float(row["images_per_second"]), []
-    same_shape = all(row[key] == getattr(shape, key) for key in SHAPE_KEYS)
+    same_shape = _row_shape(row) == replace(shape, classes=Shape.classes, options=Shape.options)
     if not same_shape:
         speed *= sizes[_row_shape(row)][0] / multiply_adds
         notes.append("scaled by multiply-adds")
@@ -289,7 +290,7 @@ def _shape(config: Config) -> Shape:
 
 
 def _row_shape(row: dict[str, Any]) -> Shape:
-    return Shape(**{key: row[key] for key in SHAPE_KEYS})
+    return Shape(**{key: row[key] for key in SHAPE_KEYS if key in row})  # a row of before has no channels: 3
 
 
 def _slowdown(planned: Plan) -> float:

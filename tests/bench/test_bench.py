@@ -107,6 +107,17 @@ def test_what_several_share_says_nothing_of_one_alone(tiny, monkeypatch):
     assert results.speeds == []
 
 
+@pytest.mark.parametrize(
+    ("experiment", "shape", "levels"),
+    [(app.CNN3, (32, 32, 3), 1), ("table2-lenet/1cycle_12ep", (28, 28, 1), 256)],
+)
+def test_noise_has_the_shape_of_the_images_that_it_stands_for(resolved, experiment, shape, levels):
+    noise = measure.make_noise(resolved(f"experiment={experiment}").dataset, "cpu", train=3, test=2)
+    assert (noise.train_images.shape, noise.test_images.shape) == ((3, *shape), (2, *shape))
+    assert noise.levels == levels
+    assert bool(noise.mean.any()) == (levels == 1)
+
+
 def test_four_seeds_in_the_ways_of_a_device():
     plain = Loop("plain", kind="memory", threads=4)
     ways = {loop.name: loop for loop in app.seed_loops(Loop("", threads=4), plain, quick=False)}

@@ -188,7 +188,7 @@ def test_a_cpu_takes_one_group_after_the_other(resolved):
 )
 def test_bf16_that_a_cpu_only_emulates_is_found_out(bf16, float32, expected, monkeypatch):
     clock = itertools.chain(*([0.0, took] * 3 for took in (bf16, float32)))
-    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(precision, "time", SimpleNamespace(process_time=lambda: next(clock)))
     assert precision.emulated(Precision.bf16, "cpu") is expected
     assert not precision.emulated(Precision.float32, "cpu")
 
