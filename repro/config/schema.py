@@ -130,7 +130,7 @@ class Tracking:
     tags: list[str] = field(default_factory=list)  # further ones
     notes: str = ""
     system_metrics: bool = False  # CPU, GPU and memory over time
-    code: bool = False  # a copy of the program, and what git has changed
+    code: bool = False  # what git has changed, the packages, the script
 
 
 @dataclass

@@ -8,7 +8,7 @@ import netrc
 import os
 import re
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,12 @@ OPTIONAL = ("x_transaction_log_flush_interval", "finish_timeout", "finish_timeou
 
 def require(least: tuple[int, int] = OLDEST, what: str = "W&B") -> None:
     """ReproError that names the installed wandb if it is older than ``least``, which ``what`` needs."""
-    installed = version("wandb")
+    try:
+        installed = version("wandb")
+    except PackageNotFoundError:
+        raise ReproError(
+            f"{what} needs the package wandb: pip install 'wandb>={'.'.join(map(str, OLDEST))}'"
+        ) from None
     numbers = tuple(int(n) for n in re.findall(r"\d+", installed)[:2])
     if numbers < least:
         needed = ".".join(map(str, least))
@@ -35,9 +40,9 @@ def require(least: tuple[int, int] = OLDEST, what: str = "W&B") -> None:
 
 def settings(**values: Any) -> Any:
     """``wandb.Settings`` of these values, without those of ``OPTIONAL`` that this version lacks."""
+    require()
     import wandb
 
-    require()
     known = wandb.Settings.model_fields
     return wandb.Settings(**{k: v for k, v in values.items() if k in known or k not in OPTIONAL})
 

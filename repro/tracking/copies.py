@@ -65,9 +65,9 @@ def _lacking(project: Project, name: str, info: Info, rows: bool) -> str | None:
         return f"run {name} is not there; was it deleted?"
     run = runs[0]
     if run.historyLineCount != info["rows"]:
-        return f"W&B has {run.historyLineCount} of its {info['rows']} rows"
+        return f"{run.historyLineCount} of its {info['rows']} rows are there"
     if run.summary_metrics.get("digest") != info["digest"]:
-        return "W&B has its rows and not its end"
+        return "its rows are there, and not its end"
     return broken(info, [*asked(project, f"run {name}", lambda: pull.pulled(run)).values()]) if rows else None
 
 

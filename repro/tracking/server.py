@@ -71,6 +71,9 @@ def listed(project: Project, filters: Mapping[str, Any], missing_ok: bool = Fals
     Raises ReproError in one line; a project that does not exist has no runs if ``missing_ok``.
     """
 
+    _compat.require()
+    import wandb  # noqa: F401  # before the server is waited for: it takes seconds
+
     def runs() -> list[Any]:
         api = _api(project)
         entity = project.entity or api.default_entity

@@ -52,7 +52,7 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
             todo = []
             for target, records in by_project.items():
                 lock = at / place(replace(target, entity="-"))
-                locks.enter_context(locked(lock, f"(an upload to {target}) is held"))
+                locks.enter_context(locked(lock, f"{target} is being uploaded to"))
                 stagings.append(staging := lock / "wandb")
                 shutil.rmtree(staging, ignore_errors=True)  # of an upload that was killed
                 staging.mkdir()

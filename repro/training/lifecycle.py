@@ -36,7 +36,7 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         try:
             images.identify(config.dataset)
-            if config.force or not already_finished(folder, config):
+            if not already_finished(folder, config):
                 require_tracking(config.tracking)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))

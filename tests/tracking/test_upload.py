@@ -111,7 +111,7 @@ def test_one_upload_at_a_time_sends_to_a_project(server, where, made, tmp_path, 
 
     monkeypatch.setattr(upload, "_send", send)
     assert upload.upload([tmp_path], lambda _: where) == (1, [])
-    assert f"(an upload to {where}) is held by process {os.getpid()} on" in messages[0]
+    assert messages[0].startswith(f"{where} is being uploaded to by process {os.getpid()} on ")
 
 
 def test_what_came_meanwhile_is_not_sent(server, where, made, tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_rows_that_do_not_arrive_are_an_error(server, where, made, tmp_path, mon
     count, (line,) = upload.upload([tmp_path], lambda _: where)
     assert count == 0
     assert line.startswith(f"{tmp_path}/seed0: sent as http")
-    assert line.endswith("but W&B has 0 of its 3 rows; upload it again")
+    assert line.endswith("but 0 of its 3 rows are there; upload it again")
     server.faults = []
     assert upload.upload([tmp_path], lambda _: where) == (1, [])
 
