@@ -22,7 +22,7 @@ from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
 from repro.records import Info, Row, last_row, read_info
-from repro.tracking.mirror import COMMAND
+from repro.tracking.mirror import COMMAND, OFFLINE_SINCE
 
 POLL_SECONDS = 0.3  # between two reads of the records
 NARROW_COLUMNS = 100  # a terminal below this width shows only what changes
@@ -137,9 +137,8 @@ def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
     how = "mirrored" if any(mirror["mode"] == "online" for mirror in mirrors) else "mirrored offline"
     line = f"W&B: {done} of {len(mirrors)} runs {how}"
     if failed:
-        reasons = failed.most_common(2)
-        more = ", and others" if len(failed) > len(reasons) else ""
-        said = "; ".join(reason for reason, _ in reasons) + more
+        causes = [reason for reason, _ in failed.most_common() if reason != OFFLINE_SINCE] or [OFFLINE_SINCE]
+        said = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")
         return f"{line}; {failed.total()} failed ({said}); upload later with {COMMAND} {output}"
     urls = [mirror["url"].rpartition("/runs/")[0] for mirror in mirrors if "url" in mirror]
     return f"{line}: {urls[0]}" if urls else None

@@ -36,6 +36,7 @@ SETTLE = 10.0  # seconds in which W&B counts what it was sent
 NOTICE = 10.0  # seconds until waiting for W&B is spoken of
 COMMAND = "python -m repro.tracking upload"
 LATER = f"the record on disk is whole; {COMMAND} sends it later"
+OFFLINE_SINCE = "mirrored offline since W&B failed in another run"
 silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not answer; later runs are mirrored offline at once
 
 
@@ -115,7 +116,7 @@ class Mirror:
             if self.online or tracking.mode is Mode.offline:
                 self._add(state="mirrored" if self.online else "offline")
             else:
-                self._add(state="failed", reason="W&B failed in an earlier run; mirrored offline")
+                self._add(state="failed", reason=OFFLINE_SINCE)
         except Exception as error:
             if self.online:
                 silent.value = 1
