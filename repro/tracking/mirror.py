@@ -31,7 +31,7 @@ from repro.tracking.server import Project, find_project, first_line
 log = logging.getLogger(__name__)
 FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's own are 15
 NAME = 128  # characters that W&B takes of a name or group
-LOCAL_PATIENCE = 60.0  # seconds at least that the end of a run waits for an offline file: no server is to blame
+LOCAL_PATIENCE = 120.0  # seconds at least that the end of a run waits for an offline file: no server is to blame
 SETTLE = 10.0  # seconds in which W&B counts what it was sent
 NOTICE = 10.0  # seconds until waiting for W&B is spoken of
 COMMAND = "python -m repro.tracking upload"
