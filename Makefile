@@ -1,13 +1,14 @@
 # make demo: every figure at demo scale, from nothing, and the report.   make test: the tests.   make lint: lint and types.
+# make paper-cpu: what a CPU trains at paper scale, Table 1's 3-layer network and Table 2's LeNet: 64 runs, hours.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: demo test lint check install constraints
+.PHONY: demo paper-cpu test lint check install constraints
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# *//p;1q' Makefile
+	@sed -n 's/^# *//p;2q' Makefile
 
 install: $(VENV)/installed
 
@@ -19,6 +20,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(RUN) repro.train sweep=all scale=demo tracking=offline
 	$(RUN) repro.report scale=demo figure=all
+
+paper-cpu: install
+	$(RUN) repro.train sweep=table2-lenet tracking=disabled
+	$(RUN) repro.train sweep=table1-cnn3 tracking=disabled
+	$(RUN) repro.figures table=all
 
 test: install
 	$(RUN) pytest

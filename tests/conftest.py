@@ -1,11 +1,16 @@
 """What tests share: composing a configuration, running the apps, tiny real data."""
 
+import copy
+import json
 import os
 import resource
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,23 +46,56 @@ def composed():
 def resolved(composed):
     """A function: command-line overrides -> the resolved run."""
 
+    @cache
     def make(*overrides):
         cfg = composed(*overrides)
         with open_dict(cfg):
             del cfg["hydra"]
         return config.resolve(cfg, overrides)
 
-    return make
+    return lambda *overrides: copy.deepcopy(make(*overrides))
+
+
+@pytest.fixture(scope="session")
+def command_server(tmp_path_factory):
+    """A function: a command, as ``command_server.py`` takes it -> the finished process."""
+    server = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("command_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+    def run(module, arguments, cwd, env):
+        files = {name: str(tmp_path_factory.mktemp("command") / name) for name in ("stdout", "stderr")}
+        command = {"module": module, "arguments": arguments, "cwd": str(cwd), "environment": env, **files}
+        print(json.dumps(command), file=server.stdin, flush=True)
+        if not select.select([server.stdout], [], [], 300)[0]:
+            os.killpg(server.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired([module, *arguments], 300)
+        code = int(server.stdout.readline())
+        texts = {name: Path(file).read_text(encoding="utf-8") for name, file in files.items()}
+        return subprocess.CompletedProcess([module, *arguments], code, **texts)
+
+    with server:
+        yield run
+        server.stdin.close()
 
 
 @pytest.fixture
-def run_app(tmp_path):
-    """A function: module and arguments -> the finished process, run in ``tmp_path``."""
+def run_app(tmp_path, command_server):
+    """A function: module and arguments -> the finished process, run in ``tmp_path``.
+
+    A process of its own, all of it, where the environment says how Python starts (PYTHONPATH, LC_ALL).
+    """
 
     def run(module, *arguments, **environment):
-        command = [sys.executable, "-m", f"repro.{module}", *arguments]
         env = {**os.environ, "WANDB_SILENT": "true", **environment}
         env.pop("WANDB_SERVICE", None)  # a wandb service of this process is not its
+        if not any(name.startswith(("PYTHON", "LC_", "LANG")) for name in environment):
+            return command_server(f"repro.{module}", arguments, tmp_path, env)
+        command = [sys.executable, "-m", f"repro.{module}", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
 
     return run

@@ -381,6 +381,8 @@ def commands(what: str, config: App) -> list[str]:
     group, name = what.split()
     options = f"scale={config.scale.name} {suffix(config)}".strip()
     drawing = " ".join([f"scale={config.scale.name}", *departures(config).values()])
+    if config.output != App().output:
+        drawing += f" output={shlex.quote(config.output)}"
     if config.source is Source.offline:
         drawing += f" source=offline path={config.path}"
     elif config.source is not Source.local:

@@ -166,7 +166,8 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     """
     shape = _shape(config)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
-    rows = [row for row in rows if row["device"].split(":")[0] == device]
+    channels = {"channels": shape.channels}  # of a row of an earlier version, which names none
+    rows = [channels | row for row in rows if row["device"].split(":")[0] == device]
     sizes = network_sizes([shape, *map(_row_shape, rows)])
     multiply_adds, outputs, _ = sizes[shape]
     by_group = device == "cpu" and not config.engine.compile  # repro.training.steps.ByGroup
@@ -290,7 +291,7 @@ def _shape(config: Config) -> Shape:
 
 
 def _row_shape(row: dict[str, Any]) -> Shape:
-    return Shape(**{key: row[key] for key in SHAPE_KEYS if key in row})  # a row of before has no channels: 3
+    return Shape(**{key: row[key] for key in SHAPE_KEYS})
 
 
 def _slowdown(planned: Plan) -> float:

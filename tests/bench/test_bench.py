@@ -238,7 +238,7 @@ def test_only_some_parts(capsys):
         "start-up",
     ]
     assert app.choose_parts(parts, None) == parts
-    with pytest.raises(ReproError, match="--only fast: no such part; there are: resnet56_superconv, batch 128; "):
+    with pytest.raises(ReproError, match="--only fast: no such part; there are: cnn3, batch 128; "):
         app.choose_parts(parts, ["fast"])
 
 

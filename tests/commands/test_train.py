@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from PIL import Image
 
+from repro import models
 from repro.config import Dataset, Mode
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
@@ -56,15 +57,22 @@ def test_a_sweep_that_there_is_not_is_named(name):
         expand_sweep([f"sweep={name}"])
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_trains(resolved, tmp_path, experiment):
-    config = resolved(f"experiment={experiment}", *SMOKE)
-    lifecycle.run(config, tmp_path)
-    info, history = read_info(tmp_path), read_history(tmp_path)
-    assert info["status"] == "finished"
-    assert history[-1]["iteration"] == config.iterations
-    assert info["final_accuracy"] == history[-1]["test_accuracy"]
-    assert (tmp_path / "weights.pt").exists()
+def test_every_kind_of_experiment_trains(resolved, tmp_path):
+    """One of each network, data set and schedule together."""
+    kinds = {}
+    for experiment in EXPERIMENTS:
+        config = resolved(f"experiment={experiment}", *SMOKE)
+        shapes = [part["shape"] for part in (config.schedule.lr, config.schedule.momentum)]
+        kinds.setdefault((config.model.name, config.dataset.name, config.dataset.mirror, *shapes), config)
+    for config in kinds.values():
+        folder = tmp_path / config.curve
+        lifecycle.run(config, folder)
+        info, history = read_info(folder), read_history(folder)
+        assert info["status"] == "finished", config.curve
+        assert history[-1]["iteration"] == config.iterations
+        assert info["final_accuracy"] == history[-1]["test_accuracy"]
+        assert (folder / "weights.pt").exists()
+    assert {model for model, *_ in kinds} == set(models.networks())
 
 
 def test_a_finished_run_is_not_trained_again(resolved, tmp_path):

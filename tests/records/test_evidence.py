@@ -1,0 +1,69 @@
+"""The records in evidence/: whole, of today's protocol, and what is published of them is what they give."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from repro import schedules
+from repro.config import PROTOCOL
+from repro.config.folders import CONF
+from repro.records import FINISHED, read_history, read_info
+from repro.records.record import broken, outdated
+
+ROOT = CONF.parent
+RUNS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("evidence/*/*/**/run.json"))
+PUBLISHED = ROOT / "paper_figures/paper"
+VALUES = ("csv", "md", "tex")  # of a figure's files: a drawing's bytes are matplotlib's
+
+
+def test_there_are_records():
+    assert RUNS
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=str)
+def test_a_record_is_whole_and_of_this_protocol(resolved, folder):
+    _, scale, figure, curve, *changes, seed = folder.parts
+    info, rows = read_info(ROOT / folder), read_history(ROOT / folder)
+    config = resolved(f"experiment={figure}/{curve}", f"scale={scale}", f"seed={seed[4:]}", *info["overrides"])
+    assert ",".join(info["overrides"]) == "/".join(changes)
+    assert (info["status"] in FINISHED, info["protocol"]) == (True, PROTOCOL)
+    assert broken(info, rows) is None
+    assert outdated(info, config) is None
+    assert not info["commit"].endswith("dirty")
+    assert not Path(info["config"]["dataset"]["root"]).is_absolute()
+    grid = [i for i in range(config.iterations + 1) if i % config.test_every == 0 or i == config.iterations]
+    tested = [row["iteration"] for row in rows]
+    if info["status"] == "finished":
+        assert tested == grid[not config.test_at_start :]
+    else:
+        assert tested[:-1] == grid[not config.test_at_start :][: len(tested) - 1]
+    schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
+    assert [(row["lr"], row["momentum"]) for row in rows] == [schedule(i) for i in tested]
+
+
+def test_what_is_published_is_what_the_records_give(run_app, tmp_path):
+    (tmp_path / "evidence").symlink_to(ROOT / "evidence")
+    done = run_app("report", "output=evidence", "formats=[svg]")
+    drawn = tmp_path / "paper_figures/paper"
+    assert all("no runs at scale paper" in line for line in done.stderr.splitlines()), done.stderr
+
+    def names(folder):
+        return {path.name for path in folder.glob("*.*") if path.suffix[1:] in VALUES}
+
+    assert names(drawn) == names(PUBLISHED)
+    for name in names(drawn):
+        assert (drawn / name).read_text() == (PUBLISHED / name).read_text(), name
+
+
+def test_the_readme_shows_every_row_that_has_runs_first():
+    shown = []
+    for table in sorted(PUBLISHED.glob("table[0-9].csv")):
+        for row in pd.read_csv(table).query("runs > 0").to_dict("records"):
+            values = f"{row['published']:.2f} ± {row['published_sd']} | {row['ours']:.2f} ± {row['ours_sd']:.2f}"
+            shown.append((f"| `{row['curve']}` | {values} |", row["verdict"]))
+    readme = (ROOT / "README.md").read_text().partition("<!-- evidence -->")[2].partition("<!-- end -->")[0]
+    lines = readme.strip().splitlines()[2:]
+    assert len(lines) == len(shown)
+    for start, verdict in shown:
+        assert any(line.startswith(start) and verdict in line for line in lines), start
