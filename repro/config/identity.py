@@ -37,6 +37,10 @@ CIRCUMSTANCES = [
     "tracking.project",
     "tracking.base_url",
     "tracking.patience",
+    "tracking.tags",
+    "tracking.notes",
+    "tracking.system_metrics",
+    "tracking.code",
 ]
 
 # Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.

@@ -139,6 +139,10 @@ class Tracking:
     project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
     base_url: str | None = None  # of your own server; null: WANDB_BASE_URL, or wandb's
     patience: float = number(60.0, POSITIVE)  # seconds that the end of a run waits for W&B
+    tags: list[str] = field(default_factory=list)  # further ones
+    notes: str = ""
+    system_metrics: bool = False  # CPU, GPU and memory over time
+    code: bool = False  # what git has changed, the packages, the script
 
 
 @dataclass

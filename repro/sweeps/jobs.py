@@ -9,11 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro.config import Config, Dataset, resolve
+from repro.config import Config, Dataset, resolve, typed_keys
 from repro.config.errors import ReproError
 from repro.config.folders import settled
 from repro.data import images
 from repro.records import naming, starts
+from repro.tracking import environment
 
 # In a sweep the terminal belongs to the progress display, so a job logs only to its folder.
 QUIET = "hydra.job_logging.root.handlers=[file]"
@@ -63,6 +64,7 @@ class Composer:
             del task["hydra"]
         try:
             config = settled(resolve(task, hydra.overrides.task), hydra)
+            environment.obey(config, typed_keys(hydra.overrides.task))
             self._identify(config.dataset)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None

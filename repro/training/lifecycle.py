@@ -14,6 +14,8 @@ from repro.config.errors import ReproError, describe, first_line
 from repro.data import images
 from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info, starts
 from repro.records.files import write_whole
+from repro.tracking.mirror import Mirror
+from repro.tracking.mirror import require as require_tracking
 from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
 
@@ -35,6 +37,8 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
         try:
             images.identify(config.dataset)
             starts.settle(config, changes)
+            if not already_finished(folder, config):
+                require_tracking(config.tracking)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))
             raise
@@ -118,7 +122,6 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
 
     from repro import models
     from repro.data import batches
-    from repro.tracking.mirror import Mirror
     from repro.training import loop, snapshots, steps
     from repro.training.precision import emulated
     from repro.training.state import State
@@ -161,7 +164,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             log.warning(note)
     record.start(environment, state.iteration if checkpoint else None)
     mirror = Mirror(record.info, folder)
-    at_end.callback(lambda: mirror.finish(record.info))  # once the end is recorded
+    at_end.callback(_finish_mirror, mirror, record)  # once the end is recorded
     for recorded in record.rows:
         mirror.row(recorded)
     saved_iteration, saved_seconds = state.iteration, time.monotonic()
@@ -174,6 +177,8 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             if row is not None:
                 record.append(row)
                 mirror.row(record.rows[-1])
+                if mirror.outcome and mirror.outcome != record.info.get("wandb"):
+                    record.add(wandb=mirror.outcome)
                 log.info(_format_row(row, config.iterations))
             if state.iteration in config.snapshots:
                 snapshots.save(folder, config, state)
@@ -197,6 +202,13 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     checkpoints.clear(folder)
     if state.diverged:
         log.warning("diverged: the training loss is not finite at iteration %s", last_row["iteration"])
+
+
+def _finish_mirror(mirror: Mirror, record: Record) -> None:
+    mirror.finish(record.info)
+    if mirror.outcome:
+        with contextlib.suppress(OSError):
+            record.add(wandb=mirror.outcome)
 
 
 def _load_checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:

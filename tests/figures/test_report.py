@@ -98,6 +98,16 @@ def a_figure(folder, held, scale, name="fig", text="plain"):
     )
 
 
+def test_a_page_has_the_runs_on_wandb(tmp_path):
+    figure = a_figure(tmp_path, {"c": Claim("text", above(50))}, "demo")
+    assert "Weights" not in pages.page([figure], "demo", [])
+    figure.runs.info["plain", 0]["wandb"] = {"url": "https://wandb.ai/me/mine/runs/x"}
+    figure.runs.info["plain", 1] = {**figure.runs.info["plain", 0], "wandb": {"url": "javascript:alert(1)"}}
+    html = pages.page([figure], "demo", [])
+    assert '<li><a href="https://wandb.ai/me/mine/runs/x">fig plain seed 0</a></li>' in html
+    assert "javascript" not in html
+
+
 LIMITS = {verdict: limit for limit, verdict, _ in VERDICTS}
 
 
