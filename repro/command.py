@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SCRIPTS = {
     "repro-train": "repro.train",
     "repro-figures": "repro.figures.app",
+    "repro-search": "repro.search.app",
     "repro-evaluate": "repro.evaluate",
     "repro-report": "repro.report",
     "repro-bench": "repro.bench.app",
@@ -51,7 +52,7 @@ def run(module: str) -> "NoReturn":
                 raise
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
-        resume = " to resume" if module == "repro.train" else ""
+        resume = " to resume" if module in ("repro.train", "repro.search.app") else ""
         _say(f"interrupted; run the same command again{resume}")
         sys.exit(128 + getattr(interrupt, "signal", 2))
     except SystemExit as end:

@@ -43,7 +43,7 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
     device = loop.device(device)
     dataset = batches.load(config.dataset, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
-    models.require_size(network, config.model.name, dataset.mean.shape)
+    models.require_size(network, config.model.name, dataset.mean.shape, dataset.classes)
     try:
         network.load_state_dict(torch.load(weights, map_location=device, weights_only=True))
     except Exception as error:  # whatever unpacking a broken file raises

@@ -31,6 +31,14 @@ def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -
     return base_lr + (max_lr - base_lr) * min(i / iterations, 1.0)
 
 
+def lr_range_exponential(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
+    """LR range test that multiplies: from ``base_lr``, above 0, to ``max_lr``, by one factor every iteration."""
+    _check(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
+    if base_lr <= 0:
+        raise ValueError(f"base_lr {base_lr} is not above 0, and no factor leads away from 0")
+    return float(base_lr * (max_lr / base_lr) ** min(i / iterations, 1.0))
+
+
 def triangular(i: int, *, base_lr: float, max_lr: float, step_size: Iterations) -> float:
     """CLR: ``base_lr`` up to ``max_lr`` over ``step_size`` iterations and back, repeating."""
     _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)

@@ -6,26 +6,12 @@ if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is 
     run("repro.train")
 
 import sys
-from pathlib import Path
-
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from repro import command
-from repro.config import register_schema, resolve, typed_keys
-from repro.config.folders import settled
+from repro.config import register_schema
 from repro.records import naming
+from repro.sweeps import task
 from repro.sweeps.arguments import expand_sweep
-from repro.tracking import environment
-from repro.training import lifecycle
-
-
-def app(composed: DictConfig) -> None:
-    """One run, in the folder that Hydra made for it."""
-    hydra_config = HydraConfig.get()
-    typed = hydra_config.overrides.task
-    config = environment.obey(settled(resolve(composed, typed), hydra_config), typed_keys(typed))
-    lifecycle.run(config, Path(hydra_config.runtime.output_dir), naming.changes(composed, hydra_config))
 
 
 def main() -> None:
@@ -38,4 +24,4 @@ def main() -> None:
         register_schema()
         naming.register()
         sys.argv[1:] = expand_sweep(sys.argv[1:])
-        command.hydra_app(app, "train")
+        command.hydra_app(task.train, "train")

@@ -55,6 +55,11 @@ LATER: dict[str, Any] = {
     "start.iteration": None,
     "start.changes": None,
     "start.fingerprint": None,
+    "divergence": None,
+    "model.factory": None,
+    "dataset.channels": None,
+    "dataset.test_fraction": 0.2,
+    "dataset.split_seed": 0,
 }
 
 

@@ -34,6 +34,10 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         raise ReproError(one_line(error)) from None
     config.model.options = config.model.options or None  # as records without options have it
+    if config.model.name == "custom" and config.model.factory is None:
+        raise ReproError("model=custom: name your function, model.factory=package.module:function")
+    if config.model.factory is not None:
+        config.model.name, config.model.factory = config.model.factory, None  # one run, one spelling
     scale = config.scale
     if config.replicates is Replicates.author:
         _as_author(config)
@@ -145,7 +149,7 @@ def _as_author(config: Config) -> None:
 
 def _check(config: Config) -> None:
     """Raise ReproError or ValueError for a value that cannot be trained."""
-    _check_numbers(config)
+    check_numbers(config)
     check_folders("scale.name", [config.scale.name])
     check_folders("curve", config.curve.split("/"))
     resolution, groups = config.dataset.resolution, config.model.bn_groups
@@ -182,12 +186,12 @@ def check_folders(key: str, names: Iterable[str]) -> None:
     _require(all(re.fullmatch(FOLDER, name) for name in names), key, "/".join(names), "cannot name a folder")
 
 
-def _check_numbers(node: Any, prefix: str = "") -> None:
+def check_numbers(node: Any, prefix: str = "") -> None:
     """Raise ReproError for a number outside the interval of its field in the schema."""
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
         if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{key}.")
+            check_numbers(value, f"{key}.")
         elif "interval" in field.metadata and value is not None:
             interval = field.metadata["interval"]
             words = {POSITIVE: "is not positive", NOT_NEGATIVE: "is negative"}

@@ -59,6 +59,7 @@ class Model:
     """A network of ``repro.models`` and the author's rules that go with it."""
 
     name: str = MISSING
+    factory: str | None = None  # one's own function, package.module:function; ``resolve`` makes it the name
     blocks: int = number(9, POSITIVE)  # residual blocks in each of the three groups; depth 6n + 2
     width: int = number(16, POSITIVE)  # channels of the first group
     init: Filler = Filler.msra
@@ -89,6 +90,9 @@ class Dataset:
     unit_pixels: bool = False  # and divide the pixels by their number of levels (256), to values below 1
     train_images: int | None = number(None, POSITIVE)
     test_images: int | None = number(None, POSITIVE)
+    channels: int | None = number(None, POSITIVE)  # of a folder of pictures: 3 or 1
+    test_fraction: float = number(0.2, "(0, 1)")  # of each class of such a folder, where it is not split
+    split_seed: int = number(0, "[0, 9e18]")
     digest: str | None = None  # of the image set's contents; null: whatever is there; otherwise required
 
 
@@ -171,6 +175,10 @@ class Config:
     batch_size: int = number(MISSING, POSITIVE)  # images an iteration, over all the author's GPUs
     iterations: int = number(MISSING, POSITIVE)
     test_every: int = number(100, POSITIVE)  # iterations
+    divergence: float | None = number(
+        None, "(1, inf)"
+    )  # times the smallest test loss so far: two tests in a row above
+    # it, and above the first test's over it, end the run as diverged; null: only a loss that is not finite does
     test_at_start: bool = False  # also before the first update, as the author did for Figure 5
     update: Update = Update.caffe
     replicates: Replicates = Replicates.seeds

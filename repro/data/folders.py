@@ -44,12 +44,12 @@ def find(root: Path, name: str) -> Path | None:
     return next((tree for tree in (root, root / name) if (tree / "train").is_dir()), None)
 
 
-def stamp(*folders: Path) -> str:
+def stamp(*folders: Path, levels: int = 2) -> str:
     """A key of what ``folders`` hold, two levels deep: path, name, size and time of every visible file.
 
     Raises OSError.
     """
-    lines = [line for folder in folders if folder.is_dir() for line in _file_lines(str(folder), levels=2)]
+    lines = [line for folder in folders if folder.is_dir() for line in _file_lines(str(folder), levels)]
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -116,13 +116,13 @@ def inspect(tree: Path, name: str, image_set: ImageSet) -> list[Split]:
         _require_images(split)
     if len(train.classes) != image_set.classes:
         raise ReproError(
-            f"dataset.root: {train.folder} holds {len(train.classes)} class folders ({_some([*train.classes])}), "
-            f"{name} has {image_set.classes}"
+            f"dataset.root: {train.folder} holds {len(train.classes)} class folders "
+            f"({some_of([*train.classes])}), {name} has {image_set.classes}"
         )
     _require_distinct(train.folder, {label: label.lower() for label in train.classes})
     for split, expected in zip(splits, (image_set.train, image_set.test), strict=True):
         if split.ignored:
-            print(f"note: {split.folder}: ignored, as they are no <class>/*.png: {_some(split.ignored)}")
+            print(f"note: {split.folder}: ignored, as they are no <class>/*.png: {some_of(split.ignored)}")
         if (count := len(split.paths())) != expected:
             print(f"note: {split.folder} holds {count} images; {name} has {expected}")
     return splits
@@ -131,9 +131,9 @@ def inspect(tree: Path, name: str, image_set: ImageSet) -> list[Split]:
 def _require_same_classes(split: Split, other: Split) -> None:
     if missing := [label for label in split.classes if label not in other.classes]:
         surplus = [label for label in other.classes if label not in split.classes]
-        has = f", which has {_some(surplus)}" if surplus else ""
+        has = f", which has {some_of(surplus)}" if surplus else ""
         raise ReproError(
-            f"dataset.root: {_some(missing)} of {split.folder} is not in {other.folder}{has}; a class has one "
+            f"dataset.root: {some_of(missing)} of {split.folder} is not in {other.folder}{has}; a class has one "
             "name in both"
         )
 
@@ -143,7 +143,7 @@ def _require_images(split: Split) -> None:
     for label, files in split.classes.items():
         if not files:
             there = [path for path in split.ignored if path.startswith(label + os.sep)]
-            has = f", but {_some(there)}" if there else ""
+            has = f", but {some_of(there)}" if there else ""
             raise ReproError(f"dataset.root: no .png in {split.folder / label}{has}; a class has its images there")
         _require_distinct(split.folder / label, {file: file[: -len(SUFFIX)] for file in files})
 
@@ -151,12 +151,12 @@ def _require_images(split: Split) -> None:
 def _list_split(folder: Path) -> Split:
     classes: dict[str, list[str]] = {}
     ignored = []
-    for entry in _visible(folder):
+    for entry in visible(folder):
         if not entry.is_dir():
             ignored.append(entry.name)
             continue
         images = classes[entry.name] = []
-        for inside in _visible(entry.path):
+        for inside in visible(entry.path):
             if inside.name.lower().endswith(SUFFIX) and not inside.is_dir():
                 images.append(inside.name)
             else:
@@ -164,7 +164,8 @@ def _list_split(folder: Path) -> Split:
     return Split(folder, classes, ignored)
 
 
-def _visible(folder: str | Path) -> "list[os.DirEntry[str]]":
+def visible(folder: str | Path) -> "list[os.DirEntry[str]]":
+    """The entries of a folder that are not hidden, by name. Raises OSError."""
     with os.scandir(folder) as entries:
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
 
@@ -222,7 +223,7 @@ def _pixels(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]} pixels"
 
 
-def _some(names: Sequence[str], shown: int = 3) -> str:
+def some_of(names: Sequence[str], shown: int = 3) -> str:
     """The first of some names, as they can be printed, and how many more there are."""
     rest = len(names) - shown
     text = ", ".join(names[:shown]).encode(errors="replace").decode()

@@ -87,7 +87,7 @@ def _load_files(dataset: Dataset, image_set: ImageSet) -> tuple[Arrays, str]:
         entry = _cache_entry(dataset, image_set)
         if entry is not None and (cached := _read_cache(entry)) is not None:
             return cached
-        tree = folders.find(root, dataset.name)
+        tree = _tree(root, dataset, image_set)
         arrays = folders.decode(tree, dataset.name, image_set) if tree else image_set.read(root)
         entry = entry or _cache_entry(dataset, image_set)  # it has just been downloaded
     except OSError as error:
@@ -110,11 +110,19 @@ def _cache_entry(dataset: Dataset, image_set: ImageSet) -> Path | None:
     Its name changes whenever one of the files does. Raises OSError.
     """
     root = Path(dataset.root).expanduser().resolve()
-    tree, own = folders.find(root, dataset.name), root / str(image_set.folder)
+    tree, own = _tree(root, dataset, image_set), root / str(image_set.folder)
     if tree is None and not own.is_dir():
         return None
-    stamp = folders.stamp(*(tree / split for split in folders.SPLITS)) if tree else folders.stamp(own)
+    if image_set.key is not None:
+        stamp = f"{image_set.key}-{folders.stamp(own, levels=3)}"
+    else:
+        stamp = folders.stamp(*(tree / split for split in folders.SPLITS)) if tree else folders.stamp(own)
     return cache_folder(dataset.cache) / f"{dataset.name}-{stamp}"
+
+
+def _tree(root: Path, dataset: Dataset, image_set: ImageSet) -> Path | None:
+    """The tree of image folders that takes the place of the set's own files; None where there is none."""
+    return None if image_set.key is not None else folders.find(root, dataset.name)
 
 
 def _read_cache(entry: Path) -> tuple[Arrays, str] | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,16 @@ class ImageSet:
     read: Callable[[Path], Arrays]  # reads its files under ``dataset.root``, may download; raises ReproError
     levels: int = 256  # of a pixel's value; ``dataset.unit_pixels`` divides by it
     folder: str | None = None  # the folder of its files under the root; None: a package ships them
+    key: str | None = None  # what else decides about its arrays; such a set is never a tree of image folders
+
+
+Entry = ImageSet | Callable[[Dataset], ImageSet]  # or what makes one of the configuration
 
 
 @lru_cache(maxsize=1)
-def data_sets() -> Mapping[str, ImageSet]:
+def data_sets() -> Mapping[str, Entry]:
     """Every image set of the modules of this package, by name."""
-    registered: dict[str, ImageSet] = {}
+    registered: dict[str, Entry] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name not in ("batches", "registry"):  # batches imports torch
             registered |= getattr(importlib.import_module(f"repro.data.{module.name}"), "DATA_SETS", {})
@@ -55,16 +60,17 @@ def refuse_larger_subset(dataset: Dataset, **sizes: int) -> None:
 
 
 def _find(dataset: Dataset) -> ImageSet:
-    if dataset.name in data_sets():
-        return data_sets()[dataset.name]
-    module, colon, name = dataset.name.partition(":")
-    if not colon:
-        names = ", ".join(data_sets())
-        raise ReproError(f"dataset.name={dataset.name}: there are {names}, or package.module:object")
-    try:
-        image_set = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ReproError(f"dataset.name={dataset.name}: {error}") from None
-    if not isinstance(image_set, ImageSet):
-        raise ReproError(f"dataset.name={dataset.name}: it is no repro.data.registry.ImageSet")
-    return image_set
+    entry: Any = data_sets().get(dataset.name)
+    if entry is None:
+        module, colon, name = dataset.name.partition(":")
+        if not colon:
+            names = ", ".join(data_sets())
+            raise ReproError(f"dataset.name={dataset.name}: there are {names}, or package.module:object")
+        try:
+            entry = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ReproError(f"dataset.name={dataset.name}: {error}") from None
+        if not isinstance(entry, ImageSet):
+            raise ReproError(f"dataset.name={dataset.name}: it is no repro.data.registry.ImageSet")
+    found: ImageSet = entry if isinstance(entry, ImageSet) else entry(dataset)
+    return found

@@ -6,12 +6,12 @@ named by its import path, ``package.module:function``. A function with a paramet
 pixels a side of the images; a network with an attribute ``multiples`` has its own multiples of LR and weight decay
 (``parameter_groups``). Nothing else needs an edit.
 
-Public: ``build``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``,
+Public: ``build``, ``depth``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``,
 ``require_size``.
 """
 
 from repro.models.layers import one_group
-from repro.models.registry import build, from_config, networks, require_size
+from repro.models.registry import build, depth, from_config, networks, require_size
 from repro.models.rules import parameter_groups
 
-__all__ = ["build", "from_config", "networks", "one_group", "parameter_groups", "require_size"]
+__all__ = ["build", "depth", "from_config", "networks", "one_group", "parameter_groups", "require_size"]

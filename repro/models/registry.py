@@ -43,7 +43,7 @@ def build(
     ``init`` is a value of ``repro.config.Filler``, ``options`` are keyword arguments of the network's function.
     Raises ValueError for an unknown name or option.
     """
-    make_network = _find_function(name)
+    make_network = find(name)
     parameters = inspect.signature(make_network).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if (unknown := sorted(set(options) - set(parameters))) and not takes_any:
@@ -51,9 +51,23 @@ def build(
         raise ValueError(f"{name} has no option {unknown[0]}; its options are: {known}")
     if "resolution" in parameters:
         options["resolution"] = resolution
+    sizes: tuple[int, ...] = (num_classes, channels)
+    if sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values()) < 2:
+        # as torchvision's: num_classes by its name, which may be among **kwargs, and colour images
+        options |= {"num_classes": num_classes} | ({"channels": channels} if "channels" in parameters else {})
+        sizes = ()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = make_network(num_classes, channels, **options)
+        try:
+            network = make_network(*sizes, **options)
+        except Exception as error:
+            if ":" not in name:
+                raise
+            raise ValueError(
+                f"it fails for {num_classes} classes: {type(error).__name__}: {first_line(error)}"
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"it returns a {type(network).__name__}, not a torch.nn.Module")
     if Filler(init) is not Filler.own:
         initialise(network, init, torch.Generator().manual_seed(seed))
     return network
@@ -68,8 +82,8 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
     if model.name not in networks() and ":" not in model.name:
         raise ReproError(f"model.name={model.name}: there are {', '.join(networks())}, or package.module:function")
     try:
-        parameters = inspect.signature(_find_function(model.name)).parameters
-        reserved = ("name", "init", "options")
+        parameters = inspect.signature(find(model.name)).parameters
+        reserved = ("name", "factory", "init", "options")
         shared = {k: v for k, v in vars(model).items() if k in parameters and k not in reserved}
         network = build(
             model.name,
@@ -86,16 +100,16 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
 
 
 @torch.no_grad()
-def require_size(network: nn.Module, name: str, shape: Sequence[int]) -> None:
+def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: int | None = None) -> None:
     """Pass one blank image of ``shape`` (H, W, C) through, in test mode.
 
-    Raises ReproError where the network does not take images of that size.
+    Raises ReproError where the network does not take images of that size, or gives no logits of so many classes.
     """
     height, width, channels = shape
     device = next((parameter.device for parameter in network.parameters()), None)
     training = network.training
     try:
-        network.eval()(torch.zeros(1, channels, height, width, device=device))
+        logits = network.eval()(torch.zeros(1, channels, height, width, device=device))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError) as error:
@@ -105,9 +119,21 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int]) -> None:
         ) from None
     finally:
         network.train(training)
+    if classes is not None and getattr(logits, "shape", None) != (1, classes):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ReproError(
+            f"model.name={name}: for one image it returns {found}, not logits of shape (1, {classes}); its last "
+            "layer has an output a class"
+        )
 
 
-def _find_function(name: str) -> Network:
+def depth(network: nn.Module) -> int:
+    """How many of its layers are convolutions or linear."""
+    return sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
+
+
+def find(name: str) -> Network:
+    """The function of that name, or of that import path. Raises ValueError."""
     if name in networks():
         return networks()[name]
     module, colon, function = name.partition(":")

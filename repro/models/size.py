@@ -38,7 +38,7 @@ def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int)
     ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError.
     """
     network = from_config(Model(**model), classes, (resolution, resolution, channels), 0).eval()
-    require_size(network, model["name"], (resolution, resolution, channels))
+    require_size(network, model["name"], (resolution, resolution, channels), classes)
     image = torch.zeros(1, channels, resolution, resolution)
     with torch.no_grad(), _OutputCounter() as outputs, FlopCounterMode(display=False) as flops:
         network(image)

@@ -16,8 +16,11 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from repro.config.errors import ReproError
@@ -81,6 +84,18 @@ def set_version_base(base: Any) -> None:
 def job_context(composed: DictConfig) -> HydraContext:
     """The context that Hydra's ``run_job`` needs: the callbacks of the job's configuration."""
     return HydraContext(config_loader=None, callbacks=Callbacks(composed))  # type: ignore[arg-type]
+
+
+def instantiate_sweeper(config_name: str, task: TaskFunction, overrides: list[str]) -> Sweeper:
+    """The sweeper that ``conf/<config_name>.yaml`` with these overrides names, inside a Hydra app of another name.
+
+    Raises what Hydra raises.
+    """
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None, "only inside a Hydra app"
+    composed = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN, with_log_configuration=False)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(composed))
+    return Plugins.instance().instantiate_sweeper(config=composed, hydra_context=context, task_function=task)
 
 
 def failed_return(overrides: list[str], error: Exception) -> JobReturn:

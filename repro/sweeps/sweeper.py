@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -56,20 +56,35 @@ class Sweeper:
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every unfinished job; their returns in order. Raises a ReproError that names every failed run."""
-        local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
-        if local_launcher and not self.show:
-            local_launcher.start()
-        expanded = enumerate(self._expand(arguments))
-        jobs = merge_shared([self.composer.job(overrides, number) for number, overrides in expanded])
+        if not self.show:
+            self.start()
+        jobs = self.jobs(self._expand(arguments))
+        if self.show and self.show != "cost":
+            states.print_states([(job.folder, job.config) for job in jobs], self.show)
+            return []
+        return self.launch(jobs)
+
+    def start(self) -> None:
+        """Start slow preparations that run while the jobs are composed."""
+        if isinstance(self.launcher, OnThisMachine):
+            self.launcher.start()
+
+    def jobs(self, combinations: Iterable[list[str]]) -> list[Job]:
+        """The job of each combination of overrides, a run that several share once; notes on them are printed."""
+        jobs = merge_shared(
+            [self.composer.job(overrides, number) for number, overrides in enumerate(combinations)]
+        )
         waves.link(jobs)
         if self.show in (None, "cost"):
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
                 print(note)
             for line in waves.described(jobs):
                 print(line)
-        if self.show and self.show != "cost":
-            states.print_states([(job.folder, job.config) for job in jobs], self.show)
-            return []
+        return jobs
+
+    def launch(self, jobs: list[Job]) -> list[JobReturn]:
+        """Launch those of the jobs that are not finished, or say what they cost; as ``sweep``."""
+        local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
         unfinished, failures = sort_out(jobs)
         if self.show == "cost":
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])

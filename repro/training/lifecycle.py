@@ -149,7 +149,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
         advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
-    models.require_size(network, config.model.name, dataset.mean.shape)
+    models.require_size(network, config.model.name, dataset.mean.shape, dataset.classes)
     state = State(config, network, device)
     checkpoint = _load_checkpoint(folder, config, device)
     if checkpoint is not None:
@@ -201,7 +201,13 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     )
     checkpoints.clear(folder)
     if state.diverged:
-        log.warning("diverged: the training loss is not finite at iteration %s", last_row["iteration"])
+        loss = last_row["train_loss"]
+        what = (
+            "training loss is not finite"
+            if loss is None
+            else f"test loss is over {config.divergence} times its lowest"
+        )
+        log.warning("diverged: the %s at iteration %s", what, last_row["iteration"])
 
 
 def _finish_mirror(mirror: Mirror, record: Record) -> None:

@@ -31,7 +31,7 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     A row is the state after ``iteration`` updates: ``lr`` and ``momentum`` are the schedule's at that iteration,
     ``train_loss`` is the mean over the iterations since the last test (None before the first), ``test_loss`` and
     ``test_accuracy`` (a fraction) are over the full test set, ``images_per_second`` excludes testing. The last row
-    is that of the last iteration, or of the first test whose ``train_loss`` is not finite: divergence ends
+    is that of the last iteration, or of the test by which the run diverged (``State.judge``): divergence ends
     training. Raises ReproError where the configuration requires an engine that does not work here.
     """
     schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
@@ -70,7 +70,8 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
         seconds = time.perf_counter() - start_seconds
         row = measure(mean_loss, (state.iteration - timed_from) * config.batch_size / seconds)
         state.loss_sum.zero_()
-        state.tested, state.diverged = state.iteration, not math.isfinite(mean_loss)
+        state.tested = state.iteration
+        state.judge(mean_loss, row["test_loss"] or 0.0, config.divergence)
         yield row
         network.train()
         timed_from, start_seconds = state.iteration, time.perf_counter()

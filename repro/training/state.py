@@ -1,5 +1,6 @@
 """The state of a run at one iteration: network, velocities, counters. A checkpoint holds it."""
 
+import math
 from typing import Any
 
 import torch
@@ -24,10 +25,24 @@ class State:
         )
         self.iteration = 0  # updates so far
         self.tested = 0  # the iteration of the last test
-        self.diverged = False  # the training loss up to the last test was not finite: no later update matters
+        self.diverged = False  # the loss is not finite, or too large (config.divergence): no later update matters
+        self.first_loss: float | None = None  # of the first test
+        self.lowest_loss = math.inf  # of the tests so far
+        self.high_tests = 0  # the last so many were above config.divergence times that
         self.step: str | None = None  # how an iteration is computed, known once training begins (``steps.Built``)
         self.fallback: str | None = None
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the iterations since that test
+
+    def judge(self, train_loss: float, test_loss: float, divergence: float | None) -> None:
+        """Set ``diverged`` by the losses of a test: see ``Config.divergence``."""
+        self.first_loss = test_loss if self.first_loss is None else self.first_loss
+        self.lowest_loss = min(self.lowest_loss, test_loss)
+        # A loss far below the first test's is no divergence, however much lower it has been.
+        is_high = divergence is not None and test_loss > max(
+            divergence * self.lowest_loss, self.first_loss / divergence
+        )
+        self.high_tests = self.high_tests + 1 if is_high else 0
+        self.diverged = not math.isfinite(train_loss) or self.high_tests >= 2
 
     def is_over(self, config: Config) -> bool:
         """Whether there is nothing left to train."""
@@ -41,6 +56,9 @@ class State:
             "iteration": self.iteration,
             "tested": self.tested,
             "diverged": self.diverged,
+            "first_loss": self.first_loss,
+            "lowest_loss": self.lowest_loss,
+            "high_tests": self.high_tests,
             "loss_sum": self.loss_sum,
         }
 
@@ -48,6 +66,9 @@ class State:
         """Restore the state that ``state_dict`` returned."""
         self.start_from(saved)
         self.tested, self.diverged = saved["tested"], saved["diverged"]
+        self.first_loss = saved.get("first_loss")  # checkpoints from before divergence lack these
+        self.lowest_loss = saved.get("lowest_loss", math.inf)
+        self.high_tests = saved.get("high_tests", 0)
         self.loss_sum.copy_(saved["loss_sum"])
 
     @torch.no_grad()

@@ -1,0 +1,112 @@
+"""Search for hyper-parameters as the paper does: the Hydra app ``python -m repro.search``.
+
+Its arguments are those of ``repro.train``, which describe the run that is searched for, and of
+``conf/search.yaml``: ``method=`` and ``search.KEY=``.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from repro import command
+from repro.config import register_schema
+from repro.config.errors import ReproError
+from repro.config.resolving import check_numbers
+from repro.records import naming
+from repro.search.found import Found, told_value, write
+from repro.search.runs import base_of
+from repro.search.settings import METHODS, Common
+
+SAID_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
+
+
+def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
+    """Search, and write and tell what is found."""
+    from repro.search import dry, report
+
+    method = str(composed.search.method)
+    settings = settings_of(method, composed.search)
+    refuse(training)
+    base = base_of(training)
+    search: Any = importlib.import_module(f"repro.search.{method}").search
+    try:
+        if dry_run:
+            dry.show(method, base, settings)
+            return
+        found: Found = search(base, settings)
+        folder = write(found, base, settings)
+        if found.parts:
+            found.files.append(report.write(found, base, folder))
+    except Exception as error:  # Hydra takes this app for its last job, and would say a line of its own
+        command.fail(error)
+    print("\n".join(told(found)))
+
+
+def settings_of(method: str, node: DictConfig) -> Common:
+    """What a method is told, checked. Raises ReproError."""
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    values.pop("method")
+    settings = cast(Common, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(METHODS[method]), values)))
+    check_numbers(settings, "search.")
+    if len(settings.momentum) not in (1, 2) or not all(0 <= m < 1 for m in settings.momentum):
+        raise ReproError(
+            f"search.momentum={settings.momentum}: one value below 1, or the one at low LR and at high LR"
+        )
+    return settings
+
+
+def refuse(training: Sequence[str]) -> None:
+    """Raise ReproError for what a search says itself."""
+    for override in training:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "sweep" or override in ("-m", "--multirun"):
+            raise ReproError(
+                f"{override}: a search launches its runs itself; search.seeds=4 trains each with four seeds"
+            )
+        if key in SAID_BY_METHOD:
+            raise ReproError(
+                f"{key}: a search says it; search.tests, search.epochs and search.divergence change it"
+            )
+
+
+def told(found: Found) -> list[str]:
+    """What is printed at the end."""
+    lines = [f"{name}: {told_value(value)}" for name, value in found.chosen.items()]
+    lines = [*(lines or ["nothing is suggested"]), f"why: {found.why}", *(f"note: {note}" for note in found.notes)]
+    lines.append(f"cost: {found.cost}")
+    if found.files:
+        folder = found.files[0].parent
+        lines.append(f"wrote {', '.join(str(path.relative_to(folder)) for path in found.files)} in {folder}")
+    if found.command:
+        lines.append(f"train it: {found.command}")
+    return lines
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of the search itself, flags included, and those of the runs that it trains."""
+    own: list[str] = []
+    training: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        flag = argument.startswith("-") and argument not in ("-m", "--multirun")
+        if takes_value or flag or key == "method" or key == "search" or key.startswith("search."):
+            own.append(argument)
+        else:
+            training.append(argument)
+        takes_value = argument in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
+    return own, training
+
+
+def main() -> None:
+    """The console script ``repro-search``."""
+    register_schema()
+    naming.register()
+    own, training = split([a for a in sys.argv[1:] if a != "--dry-run"])
+    dry_run = "--dry-run" in sys.argv
+    sys.argv[1:] = own
+    command.hydra_app(partial(app, training=training, dry_run=dry_run), "search")

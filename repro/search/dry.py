@@ -1,0 +1,52 @@
+"""``--dry-run``: what a search would train at most, and what that costs. Nothing is trained."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from repro.config import terminal
+from repro.search.runs import Base
+from repro.search.settings import Common
+from repro.sweeps import cost, machine
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a search: so many runs at most, each of so many iterations (before the scale)."""
+
+    name: str
+    runs: int
+    iterations: int
+
+
+def show(method: str, base: Base, settings: Common) -> None:
+    """Print the stages of a search, and what they take by the last benchmark of this machine."""
+    import importlib
+
+    module: Any = importlib.import_module(f"repro.search.{method}")
+    stages: list[Stage] = module.stages(base, settings)
+    table = Table()
+    for column in ("stage", "runs at most", "epochs a run", "epochs"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in stages:
+        epochs = base.epochs(stage.iterations)
+        table.add_row(stage.name, str(stage.runs), f"{epochs:.3g}", f"{stage.runs * epochs:.4g}")
+    console = terminal.console()
+    console.print(table)
+    total = sum(stage.runs * base.epochs(stage.iterations) for stage in stages)
+    console.print(
+        f"at most {sum(stage.runs for stage in stages)} runs, {total:,.4g} epochs of {base.images:,} images"
+    )
+    console.print(_time(base, total, max(stage.runs for stage in stages)))
+
+
+def _time(base: Base, epochs: float, runs: int) -> str:
+    """How long so many epochs take by the last benchmark of this machine, with as many tests as the base has."""
+    benchmark = cost.read_benchmark()
+    planned = machine.plan(base.config, runs)
+    run = cost.estimate(base.config, planned, benchmark["rows"] if benchmark else [])
+    if run.seconds is None:
+        return cost.NO_BENCHMARK
+    minutes = run.seconds / base.epochs(base.iterations) * epochs / planned.workers / 60
+    return f"about {minutes:,.2g} minutes, {planned.workers} runs at once (from {run.basis})"

@@ -1,0 +1,108 @@
+"""What a search concludes, and its files: the table, the figure, and an experiment that ``repro.train`` takes."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from repro.config import catalogue
+from repro.records.files import write_whole
+from repro.search import drawing
+from repro.search.runs import Base, Run, merged, momentum_words
+from repro.search.settings import Common
+
+CURVE_COLUMNS = ["setting", "seed", "iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
+
+
+@dataclass
+class Found:
+    """What a method concludes."""
+
+    method: str
+    overrides: list[str]  # of repro.train, on top of the base's: a whole run; none where nothing is suggested
+    chosen: dict[str, Any]  # name -> value, as they are told
+    why: str
+    notes: list[str]  # what is uncertain, a line each
+    tried: pd.DataFrame  # a row a setting and seed
+    curves: pd.DataFrame  # CURVE_COLUMNS: what is drawn
+    runs: list[Run]  # every one that was trained
+    x: str = "iteration"  # of the drawing
+    marks: dict[str, float] = field(default_factory=dict)  # name -> where a line is drawn
+    band: tuple[float, float] | None = None  # of the marked value, over the seeds
+    parts: list["Found"] = field(default_factory=list)  # of a recipe: its searches
+    base: Base | None = None  # where it is another than the command line's: that of a larger batch
+    files: list[Path] = field(default_factory=list)
+    command: str | None = None  # that trains what is suggested
+
+    @property
+    def cost(self) -> str:
+        """Runs, epochs and time of all of them together."""
+        seconds = sum(run.info.get("wall_seconds", 0.0) for run in self.runs)
+        epochs = sum(run.epochs for run in self.runs)
+        return f"{len(self.runs)} runs, {epochs:,.4g} epochs, {seconds / 60:,.1f} min of training"
+
+
+def curves_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
+    """The rows of runs, each with the name of its setting."""
+    frames = [run.rows.assign(setting=name, seed=run.config.seed) for name, run in runs]
+    return pd.concat(frames, ignore_index=True)[CURVE_COLUMNS] if frames else pd.DataFrame(columns=CURVE_COLUMNS)
+
+
+def told_value(value: Any) -> str:
+    """A chosen value in words: a list is a momentum."""
+    if isinstance(value, list):
+        return momentum_words(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def write(found: Found, base: Base, settings: Common) -> Path:
+    """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment.
+
+    It returns their folder. Raises OSError.
+    """
+    folder = base.folder if settings.to is None else Path(settings.to).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / found.method
+    write_whole(Path(f"{target}.csv"), found.tried.to_csv(index=False))
+    write_whole(Path(f"{target}-curves.csv"), found.curves.to_csv(index=False))
+    found.files = [Path(f"{target}.csv"), Path(f"{target}-curves.csv")]
+    if len(found.curves):
+        drawing.save(found, target)
+        found.files += [Path(f"{target}.png"), Path(f"{target}.svg")]
+    if found.overrides:
+        name = settings.name or f"{base.name}/{found.method}"
+        path = folder / "experiment" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, experiment(found.base or base, found))
+        found.files.append(path)
+        scale = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
+        words = ["python", "-m", "repro.train", "--config-dir", str(folder), f"experiment={name}", *scale]
+        found.command = " ".join(map(shlex.quote, words))
+    return folder
+
+
+def experiment(base: Base, found: Found) -> str:
+    """The run that a search suggests as a file of ``conf/experiment``: every value of it, for any defaults."""
+    said = merged(base.overrides, found.overrides)
+    composed = catalogue.composed(*said)
+    values: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    kept = ["model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update"]
+    kept += ["test_at_start", "replicates"]
+    values = {key: values[key] for key in kept}
+    del values["dataset"]["cache"], values["dataset"]["digest"]
+    values["model"]["name"] = values["model"].pop("factory") or values["model"]["name"]
+    schedule = next(o.partition("=")[2] for o in said if o.startswith("schedule="))
+    lines = [
+        "# @package _global_",
+        f"# Found by python -m repro.search method={found.method} {' '.join(map(shlex.quote, base.overrides))}",
+        f"# {found.why}. It cost {found.cost}.",
+        *(f"# {note}" for note in found.notes),
+        "defaults:",
+        f"  - override /schedule: {schedule}",
+        OmegaConf.to_yaml(OmegaConf.create(values)).rstrip(),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,192 @@
+"""``method=lr_range``: the LR range test, and the learning rates of a cycle that it suggests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from repro.search.dry import Stage
+from repro.search.found import Found, curves_of
+from repro.search.runs import Base, Run, often, onecycle, range_test, train
+from repro.search.settings import Growth, LRRange
+from repro.search.suggestion import Suggestion, suggest
+
+FACTOR = 4.0  # between the ranges of two rounds
+FEW = 0.1  # of the tests come before the suggestion, or the range is too wide to tell
+
+
+@dataclass
+class Ranged:
+    """Range tests of one setting, of the last round, and what they suggest together."""
+
+    runs: list[Run]
+    suggestions: list[Suggestion | None]
+    every: list[Run] = field(default_factory=list)  # of all rounds
+    notes: list[str] = field(default_factory=list)
+    high: float = float("nan")  # where the range ended
+
+    @property
+    def values(self) -> list[float]:
+        """The max LR of every seed that suggests one."""
+        return [s.max_lr for s in self.suggestions if s is not None and not np.isnan(s.max_lr)]
+
+    @property
+    def max_lr(self) -> float:
+        """The median over the seeds; NaN where at least half of them suggest none."""
+        enough = 2 * len(self.values) > len(self.runs)
+        return round_to(float(np.exp(np.median(np.log(self.values))))) if enough else float("nan")
+
+    @property
+    def lowest_loss(self) -> float:
+        """Median over the seeds of the smallest loss, of three tests in a row."""
+        means = [run.rows["test_loss"].rolling(3, min_periods=1).mean().min() for run in self.runs]
+        return float(np.median(means))
+
+
+def search(base: Base, settings: LRRange) -> Found:
+    """Range tests until one shows the minimum of the test loss: max LR just before it, min LR by ``ratios``.
+
+    Of several ``factors`` on max LR, or ratios, those whose short 1cycle runs end at the lowest test loss.
+    """
+    [ranged] = ranges(base, [[]], settings)
+    notes, every, tried = list(ranged.notes), list(ranged.every), table(ranged)
+    curves = curves_of([("", run) for run in ranged.runs])
+    band = (min(ranged.values), max(ranged.values)) if ranged.values else None
+    if np.isnan(ranged.max_lr):
+        why = "no range showed a test loss that falls and rises again"
+        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr")
+    max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
+    minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
+    why = f"the test loss still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
+    if len(ranged.values) > 1:
+        why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
+    if all(s is None or s.diverged is None for s in ranged.suggestions):
+        notes.append(f"the test loss has not risen for good up to LR {ranged.runs[0].rows['lr'].max():.3g}")
+    if settings.seeds == 1:
+        notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
+    if len(settings.factors) * len(settings.ratios) > 1:
+        (max_lr, min_lr), runs, rows = _by_short_runs(base, ranged.max_lr, settings)
+        every += runs
+        tried = pd.concat([tried, rows], ignore_index=True)
+        why += f"; of the short 1cycle runs, that of {min_lr:.3g} to {max_lr:.3g} ends at the lowest test loss"
+    overrides = onecycle(max_lr, min_lr, settings.momentum, base.iterations)
+    chosen = {"max LR": max_lr, "min LR": min_lr}
+    return Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
+
+
+def stages(base: Base, settings: LRRange) -> list[Stage]:
+    """What it trains at most."""
+    iterations = base.length(settings.epochs, settings.share)
+    found = [Stage("LR range test, by rounds", settings.rounds * settings.seeds, iterations)]
+    choices = len(settings.factors) * len(settings.ratios)
+    return found if choices == 1 else [*found, Stage("1cycle by LR", choices * settings.seeds, iterations)]
+
+
+def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -> list[Ranged]:
+    """Range tests of every variation of the base, side by side; more rounds where a range missed the minimum."""
+    exponential = settings.growth is Growth.exponential
+    low = settings.low or (settings.high / 1e6 if exponential else 0.0)
+    limits = [(low, settings.high) for _ in variations]
+    results = [Ranged([], []) for _ in variations]
+    unsettled = list(range(len(variations)))
+    iterations = base.length(settings.epochs, settings.share)
+    for number in range(1, settings.rounds + 1):
+        options = [[*variations[i], *_options(limits[i], iterations, settings)] for i in unsettled]
+        again = []
+        for i, runs in zip(unsettled, train(base, options, settings.seeds), strict=True):
+            result = results[i]
+            result.runs, result.suggestions = runs, [suggestion_of(run) for run in runs]
+            result.every += runs
+            result.high = limits[i][1]
+            after, problem = _next(result, limits[i], exponential, settings.tests)
+            if after is None:
+                continue
+            what = f"LR {limits[i][0]:.3g} to {limits[i][1]:.3g}: {problem}"
+            if number == settings.rounds:
+                result.notes.append(f"{what}, and search.rounds={number} are over")
+            else:
+                result.notes.append(f"{what}; again from {after[0]:.3g} to {after[1]:.3g}")
+                limits[i] = after
+                again.append(i)
+        if not (unsettled := again):
+            break
+    return results
+
+
+def suggestion_of(run: Run) -> Suggestion | None:
+    """What a run suggests; None where it diverged within its first tests."""
+    rows = run.rows
+    loss = rows["test_loss"].where(rows["train_loss"].notna()).to_numpy()
+    return (
+        suggest(rows["lr"].to_numpy(), loss)
+        if np.isfinite(loss).sum() >= 3 and np.isfinite(loss[:3]).all()
+        else None
+    )
+
+
+def table(ranged: Ranged) -> pd.DataFrame:
+    """A row a seed: what its range test suggests."""
+    rows = []
+    for run, s in zip(ranged.runs, ranged.suggestions, strict=True):
+        row = {"setting": f"LR to {run.rows['lr'].max():.3g}", "seed": run.config.seed, "tests": len(run.rows)}
+        if s is not None:
+            row |= {"max_lr": s.max_lr, "minimum_lr": s.minimum, "diverged_lr": s.diverged}
+        rows.append(
+            row | {"lowest_loss": run.rows["test_loss"].min(), "best_accuracy": run.rows["test_accuracy"].max()}
+        )
+    return pd.DataFrame(rows)
+
+
+def round_to(value: float, digits: int = 2) -> float:
+    """To so many significant digits: no range test knows more."""
+    return float(f"{value:.{digits}g}")
+
+
+def _options(limit: tuple[float, float], iterations: int, settings: LRRange) -> list[str]:
+    shape = "lr_range_exponential" if settings.growth is Growth.exponential else "lr_range"
+    options = [*range_test(*limit, settings.momentum, iterations, shape), often(iterations, settings.tests)]
+    return options if settings.divergence is None else [*options, f"divergence={settings.divergence:.6g}"]
+
+
+def _next(
+    result: Ranged, limit: tuple[float, float], exponential: bool, planned: int
+) -> tuple[tuple[float, float] | None, str]:
+    """The range of a further round, and why; None where most of the seeds show the minimum."""
+    low, high = limit
+    early, late, lowest = 0, 0, []
+    for run, s in zip(result.runs, result.suggestions, strict=True):
+        lr = run.rows["lr"]
+        begins_late = s is None or s.is_first or (not exponential and int((lr < s.max_lr).sum()) < FEW * planned)
+        early += begins_late
+        late += s is not None and not begins_late and s.is_last
+        lowest.append(float(lr.iloc[0]) if s is None else s.minimum)
+    if 2 * early > len(result.runs):
+        if exponential:
+            return (low / 100, max(float(np.median(lowest)), low)), "it begins at too high an LR"
+        return (
+            low / FACTOR,
+            min(high / FACTOR, FACTOR * float(np.median(lowest))),
+        ), "the minimum is among its first tests"
+    if 2 * late > len(result.runs):
+        return (low, high * FACTOR), "the loss still falls at its end"
+    return None, ""
+
+
+def _by_short_runs(
+    base: Base, suggested: float, settings: LRRange
+) -> tuple[tuple[float, float], list[Run], pd.DataFrame]:
+    """Max and min LR whose 1cycle runs, as long as a range test, end at the lowest test loss."""
+    iterations = base.length(settings.epochs, settings.share)
+    highest = [round_to(suggested * factor) for factor in settings.factors]
+    limits = [(high, round_to(high / ratio)) for high in highest for ratio in settings.ratios]
+    options = [[*onecycle(*limit, settings.momentum, iterations), often(iterations, 20)] for limit in limits]
+    results = train(base, options, settings.seeds)
+    losses = [float(np.mean([run.final("test_loss") for run in runs])) for runs in results]
+    rows = [
+        {"setting": f"1cycle, LR {low:.3g} to {high:.3g}", "seed": run.config.seed, "tests": len(run.rows)}
+        | {"lowest_loss": run.final("test_loss"), "best_accuracy": run.final("test_accuracy")}
+        for (high, low), runs in zip(limits, results, strict=True)
+        for run in runs
+    ]
+    return limits[int(np.argmin(losses))], [run for runs in results for run in runs], pd.DataFrame(rows)

@@ -1,0 +1,111 @@
+"""``method=momentum``: short 1cycle runs at constant and at cyclical momentum, and the momentum range test."""
+
+import numpy as np
+import pandas as pd
+
+from repro.config.errors import ReproError
+from repro.search.dry import Stage
+from repro.search.found import Found, curves_of
+from repro.search.runs import Base, Run, momentum_words, often, onecycle, train
+from repro.search.settings import Momentum
+
+LOWEST, HIGHEST = 0.7, 1.0  # of the range test, Figure 7b
+
+
+def search(base: Base, settings: Momentum) -> Found:
+    """The momentum whose short 1cycle runs end at the lowest test loss; what a range test of it shows."""
+    max_lr, min_lr = limits(base, settings)
+    iterations = base.length(settings.epochs, settings.share)
+    choices = [[value] for value in settings.values]
+    choices += [[value, settings.lowest] for value in settings.values if value > settings.lowest]
+    options = [[*onecycle(max_lr, min_lr, m, iterations), often(iterations, settings.tests)] for m in choices]
+    results = train(base, options, settings.seeds)
+    losses = [float(np.mean([run.final("test_loss") for run in runs])) for runs in results]
+    order = np.argsort(losses)
+    best = choices[int(order[0])]
+    every = [run for runs in results for run in runs]
+    notes = list[str]()
+    curves = curves_of(
+        [(momentum_words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]
+    )
+    if not np.isfinite(losses[int(order[0])]):
+        why = f"every run diverged at max LR {max_lr:.3g}: search for that first, method=lr_range"
+        return Found("momentum", [], {}, why, notes, table(choices, results), curves, every)
+    second = int(order[1]) if len(order) > 1 else int(order[0])
+    why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}, "
+    why += f"{momentum_words(choices[second])} at {losses[second]:.4g}"
+    if (spread := _spread(results[int(order[0])])) is None:
+        notes.append("one seed: search.seeds=4 says whether the difference is more than chance")
+    elif losses[second] - losses[int(order[0])] < spread:
+        notes.append(f"the difference is within the seeds' standard deviation of {spread:.2g}")
+    if settings.range_test:
+        runs, note = _range_test(base, settings, (max_lr + min_lr) / 2, iterations)
+        every += runs
+        notes.append(note)
+    overrides = onecycle(max_lr, min_lr, best, base.iterations)
+    chosen = {"momentum": best, "max LR": max_lr, "min LR": min_lr}
+    return Found("momentum", overrides, chosen, why, notes, table(choices, results), curves, every)
+
+
+def stages(base: Base, settings: Momentum) -> list[Stage]:
+    """What it trains at most."""
+    iterations = base.length(settings.epochs, settings.share)
+    cyclical = sum(value > settings.lowest for value in settings.values)
+    found = [Stage("1cycle by momentum", (len(settings.values) + cyclical) * settings.seeds, iterations)]
+    return [*found, Stage("momentum range test", settings.seeds, iterations)] if settings.range_test else found
+
+
+def limits(base: Base, settings: Momentum) -> tuple[float, float]:
+    """Max and min LR of the short runs: of ``settings``, or of the base's own schedule. Raises ReproError."""
+    lr = base.config.schedule.lr
+    max_lr = settings.max_lr or lr.get("max_lr")
+    if max_lr is None:
+        raise ReproError("search.max_lr: the composed schedule has no max_lr; method=lr_range finds one")
+    return float(max_lr), float(
+        settings.min_lr or (lr.get("base_lr") if settings.max_lr is None else 0) or max_lr / 10
+    )
+
+
+def table(choices: list[list[float]], results: list[list[Run]]) -> pd.DataFrame:
+    """A row a setting and seed."""
+    rows = [
+        {
+            "setting": momentum_words(momentum),
+            "seed": run.config.seed,
+            "status": run.info["status"],
+            "final_loss": run.final("test_loss"),
+            "final_accuracy": run.final("test_accuracy"),
+        }
+        for momentum, runs in zip(choices, results, strict=True)
+        for run in runs
+    ]
+    return pd.DataFrame(rows).sort_values("final_loss", ignore_index=True)
+
+
+def _spread(runs: list[Run]) -> float | None:
+    losses = [run.final("test_loss") for run in runs]
+    return float(np.std(losses, ddof=1)) if len(losses) > 1 else None
+
+
+def _range_test(base: Base, settings: Momentum, lr: float, iterations: int) -> tuple[list[Run], str]:
+    """Momentum from .7 to 1 at a constant LR, as Figure 7b, and what it says, which is no choice."""
+    options = [
+        f"iterations={iterations}",
+        "schedule=constant_cm",
+        f"schedule.lr.value={lr:.6g}",
+        f"schedule.momentum.max_momentum={LOWEST}",  # where the cycle begins
+        f"schedule.momentum.min_momentum={HIGHEST}",
+        f"schedule.momentum.step_size={iterations}",
+        often(iterations, settings.tests),
+    ]
+    if settings.divergence is not None:
+        options.append(f"divergence={settings.divergence:.6g}")
+    [runs] = train(base, [options], settings.seeds)
+    lowest = [float(run.rows["momentum"].iloc[int(run.rows["test_loss"].argmin())]) for run in runs]
+    at = float(np.median(lowest))
+    found = "up to its end" if at > 0.97 else f"up to {at:.3g} and not behind it"
+    note = (
+        f"range test of the momentum ({LOWEST} to {HIGHEST:g} at LR {lr:.3g}): the test loss falls {found}. In "
+        "Figure 7b it falls all the way to 1: such a test shows no optimum, and nothing is chosen by it"
+    )
+    return runs, note

@@ -1,0 +1,22 @@
+"""What a search asks about a network. Imports torch only when it is asked."""
+
+import inspect
+
+from repro.config import Config
+from repro.data import registry
+
+
+def depth(config: Config) -> int:
+    """How many layers with weights (convolutions, linear ones) the network has. Raises ReproError."""
+    from repro import models
+
+    data = registry.get(config.dataset)
+    side = max(config.dataset.resolution or data.size, config.dataset.min_resolution or 0)
+    return models.depth(models.from_config(config.model, data.classes, (side, side, data.channels), 0))
+
+
+def takes(config: Config, option: str) -> bool:
+    """Whether the network's function has a parameter of that name. Raises ReproError for an unknown network."""
+    from repro.models.registry import find
+
+    return option in inspect.signature(find(config.model.name)).parameters

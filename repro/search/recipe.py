@@ -1,0 +1,301 @@
+"""``method=recipe``: every search in the paper's order, then a training with what was found."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from repro import schedules
+from repro.config.errors import ReproError
+from repro.data import registry
+from repro.search import batch_size, dropout, lr_range, momentum, network, weight_decay
+from repro.search.dry import Stage
+from repro.search.found import Found, curves_of, told_value
+from repro.search.runs import Base, Run, base_of, merged, often, onecycle, train
+from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer
+from repro.sweeps import machine
+
+STAGES = ["batch_size", "lr_range", "momentum", "weight_decay", "dropout"]
+WIDE = 3.0  # times the max LR that was found: where the range tests of the regularizers end
+SHARE = 0.6  # of the minutes: later than that no further search begins, so that the last training has its time
+STAGE_SECONDS = 8.0  # that a stage takes beside training
+TRIAL = 30  # iterations that are timed
+TEST_SPEEDUP = 3.0  # of a test over training: forward is a third of forward and backward
+
+
+@dataclass
+class State:
+    """What is known so far."""
+
+    base: Base
+    max_lr: float = float("nan")
+    momentum: list[float] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)  # beside the schedule
+    parts: list[Found] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+
+def search(base: Base, settings: Recipe) -> Found:
+    """The searches of ``stages`` in order, each from what those before it chose; the training that they lead to.
+
+    A search that no longer fits in the minutes is left out and named. Raises ReproError for an unknown stage.
+    """
+    begun = time.monotonic()
+    base = with_length(base, length(base, settings))
+    state = State(base, momentum=list(settings.momentum))
+    for name in ordered(settings.stages):
+        if name in ("momentum", "weight_decay", "dropout") and np.isnan(state.max_lr):
+            state.skipped.append(f"{name}: no LR was found to try it at")
+        elif settings.minutes and time.monotonic() - begun > SHARE * 60 * settings.minutes and name != "lr_range":
+            state.skipped.append(f"{name}: search.minutes={settings.minutes:g} left no time for it")
+        else:
+            print(f"{name} ...")
+            before = len(state.parts)
+            SEARCHES[name](state, settings)
+            for part in state.parts[before:]:
+                print(f"{name}: {', '.join(f'{k} {told_value(v)}' for k, v in part.chosen.items())}; {part.why}")
+    return _trained(state, settings)
+
+
+def stages(base: Base, settings: Recipe) -> list[Stage]:
+    """What it trains at most."""
+    return _stages(with_length(base, length(base, settings)), settings)
+
+
+def length(base: Base, settings: Recipe) -> int:
+    """The iterations (before the scale) of the last training: the composed run's, or what the budget leaves it.
+
+    A budget is of everything at most. Raises ReproError for one that is too small, and for two of them.
+    """
+    if settings.budget_epochs is None and settings.minutes is None:
+        return base.length(settings.epochs, 1.0)
+    if settings.budget_epochs is not None and settings.minutes is not None:
+        raise ReproError("search.budget_epochs and search.minutes: each says how long it may take; leave out one")
+    parts = _stages(base, settings)
+    share = sum(stage.runs * stage.iterations for stage in parts) / base.iterations  # of the length
+    if settings.budget_epochs is not None:
+        found = round(base.length(settings.budget_epochs, 1.0) / share)
+        key = f"search.budget_epochs={settings.budget_epochs:g}"
+    else:
+        minutes = settings.minutes or 0.0
+        found, key = round(_iterations_in(base, settings, parts, minutes) / share), f"search.minutes={minutes:g}"
+    if (left := round(found * base.config.scale.iterations)) < settings.tests:
+        raise ReproError(
+            f"{key}: {left} iterations would be left for the last training; give more, or fewer stages"
+        )
+    return found
+
+
+def with_length(base: Base, iterations: int) -> Base:
+    """The base as a run of so many iterations; it keeps its name."""
+    return replace(base_of(merged(base.overrides, [f"iterations={iterations}"])), name=base.name)
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """The stages in the paper's order. Raises ReproError for an unknown one."""
+    if unknown := [name for name in names if name not in STAGES]:
+        raise ReproError(f"search.stages: no stage {unknown[0]}; there are {', '.join(STAGES)}")
+    return [name for name in STAGES if name in names]
+
+
+def defaults(base: Base) -> tuple[str, list[str]]:
+    """What the last training is held against, in words, and its overrides on top of the base.
+
+    The composed run, its schedule stretched to the base's length. Where the command line chose no experiment and
+    no schedule, what is usual: LR 0.1, a tenth of it from one half and from three quarters on, momentum 0.9.
+    """
+    keys = {override.lstrip("+~").partition("=")[0] for override in base.overrides}
+    total = base.iterations
+    if "experiment" not in keys and not any(key.split(".")[0] == "schedule" for key in keys):
+        milestones = f"[{max(1, total // 2)},{max(1, 3 * total // 4)}]"
+        options = ["schedule=multistep", "schedule.lr.lr=0.1", f"schedule.lr.milestones={milestones}"]
+        return "usual: LR 0.1, 0.01, 0.001, momentum 0.9", options
+    said = base_of(tuple(o for o in base.overrides if not o.startswith("iterations=")))
+    factor = base.iterations / said.iterations
+    scale = base.config.scale.iterations
+    changed = []
+    for part in ("lr", "momentum"):
+        before = getattr(said.config.schedule, part)
+        after = schedules.scaled(before, lambda count: max(1, round(count * factor / scale)))
+        changed += [
+            f"schedule.{part}.{k}={_text(v)}" for k, v in after.items() if v != before[k] and k != "iterations"
+        ]
+    return "the composed run", changed
+
+
+def _batch_size(state: State, settings: Recipe) -> None:
+    if not machine.plan(state.base.config, 1).gpus:
+        state.skipped.append(
+            f"batch_size: kept at {state.base.config.batch_size}; on a CPU a larger batch does not train faster"
+        )
+        return
+    size, why = batch_size.largest_batch(state.base, _as(BatchSize, settings))
+    chosen = {"batch size": size}
+    tried = pd.DataFrame([{"setting": f"batch size {size}", "why": why}])
+    state.parts.append(Found("batch_size", [], chosen, why, [], tried, curves_of([]), []))
+    state.base = replace(batch_size.with_batch(state.base, size), name=state.base.name)
+    state.chosen |= chosen
+
+
+def _lr_range(state: State, settings: Recipe) -> None:
+    found = lr_range.search(state.base, _as(LRRange, settings))
+    state.parts.append(found)
+    if found.chosen:
+        state.max_lr = float(found.chosen["max LR"])
+        state.chosen |= found.chosen
+
+
+def _momentum(state: State, settings: Recipe) -> None:
+    options = _as(Momentum, settings, max_lr=state.max_lr, min_lr=_min_lr(state, settings), range_test=False)
+    found = momentum.search(state.base, options)
+    state.parts.append(found)
+    if found.chosen:
+        state.momentum = found.chosen["momentum"]
+        state.chosen["momentum"] = state.momentum
+
+
+def _weight_decay(state: State, settings: Recipe) -> None:
+    _regularizer(state, settings, weight_decay.search, weight_decay.KIND.name, weight_decay.KIND.key)
+
+
+def _dropout(state: State, settings: Recipe) -> None:
+    if not network.takes(state.base.config, "dropout"):
+        state.skipped.append("dropout: the network has none")
+        return
+    kind = dropout.KIND
+    _regularizer(state, replace(settings, values=None), dropout.search, kind.name, kind.key)
+
+
+def _regularizer(
+    state: State, settings: Recipe, method: Callable[[Base, Regularizer], Found], name: str, key: str
+) -> None:
+    high = lr_range.round_to(WIDE * state.max_lr)
+    options = _as(Regularizer, settings, low=0.0, high=high, rounds=1, momentum=state.momentum)
+    found = method(_changed(state), options)
+    state.parts.append(found)
+    if found.chosen:
+        state.overrides.append(f"{key}={found.chosen[name]:.6g}")
+        state.chosen[name] = found.chosen[name]
+        if (max_lr := float(found.chosen["max LR"])) < state.max_lr:  # above it, no short run has confirmed it
+            state.max_lr = max_lr
+            state.chosen |= {"max LR": max_lr, "min LR": _min_lr(state, settings)}
+
+
+SEARCHES: dict[str, Callable[[State, Recipe], None]] = {
+    "batch_size": _batch_size,
+    "lr_range": _lr_range,
+    "momentum": _momentum,
+    "weight_decay": _weight_decay,
+    "dropout": _dropout,
+}
+
+
+def _trained(state: State, settings: Recipe) -> Found:
+    """The last training, and the defaults beside it."""
+    base = state.base
+    name, usual = defaults(base)
+    every = [run for part in state.parts for run in part.runs]
+    if np.isnan(state.max_lr):
+        why = "no range test showed a learning rate to train at"
+        return Found("recipe", [], {}, why, state.skipped, pd.DataFrame(), curves_of([]), every, parts=state.parts)
+    chosen = onecycle(state.max_lr, _min_lr(state, settings), state.momentum, base.iterations)
+    found = [*state.overrides, *chosen]
+    test = often(base.iterations, settings.tests)
+    ours, theirs = train(base, [[*found, test], [*usual, test]], settings.final_seeds)
+    pairs = [("found", run) for run in ours] + [(name, run) for run in theirs]
+    why = f"{_result('found', ours)}; {_result(name, theirs)}"
+    result = Found(
+        "recipe", found, state.chosen, why, [*state.skipped, *_doubts(ours, theirs)], _table(pairs),
+        curves_of(pairs), [*every, *ours, *theirs], parts=state.parts,
+    )  # fmt: skip
+    result.base = base
+    return result
+
+
+def _stages(base: Base, settings: Recipe) -> list[Stage]:
+    """What it trains at most, whatever the searches choose."""
+    found: list[Stage] = []
+    for name in ordered(settings.stages):
+        if name == "lr_range":
+            found += lr_range.stages(base, _as(LRRange, settings))
+        elif name == "momentum":
+            found += momentum.stages(base, _as(Momentum, settings, range_test=False))
+        elif name == "weight_decay" or (name == "dropout" and network.takes(base.config, "dropout")):
+            module: Any = weight_decay if name == "weight_decay" else dropout
+            values = settings.values if name == "weight_decay" else None
+            found += module.stages(base, _as(Regularizer, settings, rounds=1, values=values))
+    found.append(Stage("1cycle with what was found", settings.final_seeds, base.iterations))
+    return [*found, Stage("the defaults", settings.final_seeds, base.iterations)]
+
+
+def _iterations_in(base: Base, settings: Recipe, parts: list[Stage], minutes: float) -> float:
+    """The iterations (before the scale) of all runs together that fit in the minutes; a short run is timed."""
+    iterations = max(1, round(TRIAL / base.config.scale.iterations))
+    options = [f"iterations={iterations}", f"test_every={iterations}", "threads=1"]
+    [[run]] = train(base, [options], 1)
+    speed = run.speed or 1.0
+    planned = machine.plan(base.config, sum(stage.runs for stage in parts))
+    tested = base.config.dataset.test_images or registry.get(base.config.dataset).test
+    tests = sum(stage.runs for stage in parts) * settings.tests * tested / TEST_SPEEDUP
+    seconds = 60 * minutes - STAGE_SECONDS * len(parts)
+    images = seconds * speed * planned.workers - tests
+    return max(0.0, images / base.config.batch_size / base.config.scale.iterations)
+
+
+def _as(kind: type[Any], settings: Common, **changes: Any) -> Any:
+    """The settings of a method, as far as the recipe's say them; the rest as they are by default."""
+    shared = {f.name: getattr(settings, f.name) for f in fields(kind) if hasattr(settings, f.name)}
+    if kind is Momentum:
+        shared.pop("values", None)  # those of the regularizers
+    return kind(**{**shared, "name": None, "epochs": None, **changes})
+
+
+def _changed(state: State) -> Base:
+    overrides = merged(state.base.overrides, state.overrides)
+    return replace(base_of(overrides), name=state.base.name) if state.overrides else state.base
+
+
+def _min_lr(state: State, settings: Recipe) -> float:
+    return lr_range.round_to(state.max_lr / settings.ratios[0])
+
+
+def _text(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else f"{value}"
+
+
+def _result(name: str, runs: list[Run]) -> str:
+    values = [100 * run.final("test_accuracy") for run in runs]
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    diverged = sum(run.info["status"] == "diverged" for run in runs)
+    return f"{name} ends at {np.mean(values):.2f}{spread} %" + (f" ({diverged} diverged)" if diverged else "")
+
+
+def _doubts(ours: list[Run], theirs: list[Run]) -> list[str]:
+    """What the comparison does not show."""
+    if len(ours) < 2:
+        return ["one seed of the last training: search.final_seeds=4 says how far it depends on it"]
+    found, usual = ([100 * run.final("test_accuracy") for run in runs] for runs in (ours, theirs))
+    spread = float(np.hypot(np.std(found, ddof=1), np.std(usual, ddof=1)))
+    difference = float(np.mean(found) - np.mean(usual))
+    if abs(difference) <= 2 * spread:
+        within = f"two standard deviations of the seeds ({2 * spread:.2f})"
+        return [f"the difference of {difference:+.2f} points is within {within}"]
+    return []
+
+
+def _table(pairs: list[tuple[str, Run]]) -> pd.DataFrame:
+    rows = [
+        {
+            "setting": name,
+            "seed": run.config.seed,
+            "status": run.info["status"],
+            "final_loss": run.final("test_loss"),
+            "final_accuracy": run.final("test_accuracy"),
+        }
+        for name, run in pairs
+    ]
+    return pd.DataFrame(rows)

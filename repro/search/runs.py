@@ -1,0 +1,201 @@
+"""Runs of a search: composed beside one another, trained as a sweep trains them, read back from their records."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from repro.config import Config, fingerprint
+from repro.config.errors import ReproError
+from repro.data import images, registry
+from repro.records import Info, last_row, read_history, read_info
+from repro.sweeps import _compat, machine, task
+from repro.sweeps.sweeper import Sweeper
+
+COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
+LAST = 3  # tests whose mean is a run's final value
+SHORTAGE = ("out of memory", "killed by signal 9")  # in the reason of a run that had too little memory
+CYCLE = 0.9  # of a 1cycle run; the rest is annealing. The paper's figures have 0.84 to 0.99
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run that a command line describes, which every run of a search changes."""
+
+    overrides: tuple[str, ...]
+    iterations: int  # before the scale, as every number of iterations that is said on a command line
+    config: Config  # resolved
+    images: int  # to train on
+    name: str  # <data set>-<network>-<fingerprint>
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of a search go."""
+        return Path(self.config.output) / "search" / self.config.scale.name / self.name
+
+    def length(self, epochs: float | None, share: float) -> int:
+        """The iterations (before the scale) of ``epochs``, or where that is None of a share of the run."""
+        if epochs is None:
+            return max(1, round(share * self.iterations))
+        return max(1, round(epochs * self.images / self.config.batch_size / self.config.scale.iterations))
+
+    def epochs(self, iterations: int) -> float:
+        """The epochs of so many ``iterations`` (before the scale)."""
+        return iterations * self.config.scale.iterations * self.config.batch_size / self.images
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained run."""
+
+    overrides: tuple[str, ...]
+    config: Config
+    folder: Path
+    info: Info
+    rows: pd.DataFrame  # COLUMNS
+
+    @property
+    def epochs(self) -> float:
+        """What it cost."""
+        count = self.config.dataset.train_images or registry.get(self.config.dataset).train
+        return float(self.rows["iteration"].max() * self.config.batch_size / count) if len(self.rows) else 0.0
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second, of training alone."""
+        row = last_row(self.folder)
+        return None if row is None else row["images_per_second"]
+
+    def final(self, column: str) -> float:
+        """Mean of a column over the last tests; of a diverged run an infinite loss, and no accuracy."""
+        if self.info["status"] != "finished":
+            return float("inf") if column.endswith("loss") else 0.0
+        return float(self.rows[column].tail(LAST).mean())
+
+
+def base_of(overrides: Sequence[str]) -> Base:
+    """The run of a command line of ``repro.train``. Raises ReproError, and what Hydra raises."""
+    job = _sweeper(overrides).composer.job(list(overrides))
+    config = job.config
+    if config.dataset.digest is None:  # every picture is looked at before anything trains
+        config.dataset.digest = images.load(config.dataset)[1]
+    count = config.dataset.train_images or registry.get(config.dataset).train
+    parts = (config.dataset.name, config.model.name.rpartition(":")[2], fingerprint(replace(config, seed=0))[:6])
+    name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+    return Base(tuple(overrides), job.composed.iterations, config, count, name)
+
+
+def merged(*parts: Iterable[str]) -> list[str]:
+    """Overrides where a later one goes before an earlier one of the same key, and a group before its keys."""
+    kept: dict[str, str] = {}
+    for override in (override for part in parts for override in part):
+        key = override.lstrip("+~").partition("=")[0]
+        kept = {k: v for k, v in kept.items() if k != key and not k.startswith(f"{key}.")}
+        kept[key] = override
+    return list(kept.values())
+
+
+def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[list[Run]]:
+    """Train every variation of the base, each with so many seeds, as one sweep; their runs, a list a variation.
+
+    Finished runs are kept, unfinished ones resume. Raises ReproError that names every run that failed.
+    """
+    first = base.config.seed
+    combinations = [
+        merged(base.overrides, variation, [f"seed={seed}"])
+        for variation in variations
+        for seed in range(first, first + seeds)
+    ]
+    if len(combinations) == 1 and not any(o.startswith("threads=") for o in base.overrides):
+        combinations[0].append(f"threads={machine.cores()}")  # as a run alone
+    sweeper = _sweeper(base.overrides)
+    jobs = sweeper.jobs(combinations)
+    sweeper.launch(jobs)
+    runs = [Run(tuple(job.changes), job.config, job.folder, *_record(job.folder)) for job in jobs]
+    return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
+
+
+def fits(base: Base, variation: Sequence[str]) -> bool:
+    """Whether a variation of the base trains within the memory: False where it ran out or was killed for it.
+
+    Raises ReproError where it fails for something else.
+    """
+    sweeper = _sweeper(base.overrides)
+    jobs = sweeper.jobs([merged(base.overrides, variation)])
+    try:
+        sweeper.launch(jobs)
+    except ReproError:
+        info = read_info(jobs[0].folder)
+        if info is not None and info["status"] == "failed" and any(w in info.get("reason", "") for w in SHORTAGE):
+            return False
+        raise
+    return True
+
+
+def onecycle(max_lr: float, min_lr: float, momentum: Sequence[float], iterations: int) -> list[str]:
+    """The overrides of a 1cycle run of so many iterations; two values of ``momentum`` cycle, one is constant."""
+    lr = [f"schedule.lr.base_lr={min_lr:.6g}", f"schedule.lr.max_lr={max_lr:.6g}"]
+    lr += [
+        f"schedule.lr.final_lr={min_lr / 1000:.6g}",
+        f"schedule.lr.step_size={max(1, int(CYCLE * iterations / 2))}",
+    ]
+    return [
+        f"iterations={iterations}",
+        f"schedule=onecycle{_cyclical(momentum)}",
+        *lr,
+        *momentum_overrides(momentum),
+    ]
+
+
+def momentum_overrides(momentum: Sequence[float]) -> list[str]:
+    """The overrides of a schedule's momentum: constant, or cyclical from the first value to the second."""
+    if len(momentum) == 1:
+        return [f"schedule.momentum.value={momentum[0]:.6g}"]
+    return [
+        f"schedule.momentum.max_momentum={momentum[0]:.6g}",
+        f"schedule.momentum.min_momentum={momentum[1]:.6g}",
+    ]
+
+
+def momentum_words(momentum: Sequence[float]) -> str:
+    """A momentum as it is told."""
+    return f"constant {momentum[0]:g}" if len(momentum) == 1 else f"cyclical {momentum[0]:g}-{momentum[1]:g}"
+
+
+def often(iterations: int, tests: int) -> str:
+    """The override that tests a run so many times."""
+    return f"test_every={max(1, iterations // tests)}"
+
+
+def _cyclical(momentum: Sequence[float]) -> str:
+    return "_cm" if len(momentum) == 2 else ""
+
+
+def range_test(low: float, high: float, momentum: Sequence[float], iterations: int, shape: str) -> list[str]:
+    """The overrides of an LR range test from ``low`` to ``high``."""
+    return [
+        f"iterations={iterations}",
+        f"schedule=lr_range{_cyclical(momentum)}",
+        f"schedule.lr.shape={shape}",
+        f"schedule.lr.base_lr={low:.6g}",
+        f"schedule.lr.max_lr={high:.6g}",
+        *momentum_overrides(momentum),
+    ]
+
+
+def _sweeper(overrides: Sequence[str]) -> Sweeper:
+    plugin: Any = _compat.instantiate_sweeper("train", task.train, ["hydra.mode=MULTIRUN", *overrides])
+    sweeper = getattr(plugin, "sweeper", None)
+    if not isinstance(sweeper, Sweeper):
+        raise ReproError("hydra/sweeper: a search says itself which runs it trains; leave it out")
+    return sweeper
+
+
+def _record(folder: Path) -> tuple[Info, pd.DataFrame]:
+    info = read_info(folder)
+    if info is None:
+        raise ReproError(f"{folder}: its run left no record; run the same command again")
+    return info, pd.DataFrame(read_history(folder), columns=COLUMNS).astype(float)

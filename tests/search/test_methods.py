@@ -1,0 +1,241 @@
+"""What each method trains and concludes, from made curves in place of trained runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from repro.config.errors import ReproError
+from repro.search import batch_size, lr_range, momentum, recipe, regularizer, runs, weight_decay
+from repro.search.app import refuse, split
+from repro.search.runs import Base, Run, merged
+from repro.search.settings import METHODS, BatchSize, LRRange, Momentum, Recipe, Regularizer
+
+
+@pytest.fixture(scope="module")
+def base(resolved):
+    overrides = ("model=resnet56_hyperparam", "scale=demo", "iterations=4000", "tracking=disabled")
+    return Base(overrides, 4000, resolved(*overrides), 300, "digits-resnet-abcdef")
+
+
+def settings_of(variation):
+    return {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in variation)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def composing(resolved):
+    """Every variation that a method trains must compose, each kind once."""
+    COMPOSING["resolved"] = resolved
+
+
+COMPOSING = {"seen": set()}
+
+
+def made(base, variation, seed, rows, status="finished"):
+    """A run as if trained: ``rows`` are (lr, momentum, test loss, accuracy)."""
+    keys = tuple(override.partition("=")[0] for override in variation)
+    if keys not in COMPOSING["seen"]:
+        COMPOSING["seen"].add(keys)
+        COMPOSING["resolved"](*merged(base.overrides, variation))
+    frame = pd.DataFrame(rows, columns=["lr", "momentum", "test_loss", "test_accuracy"])
+    frame = frame.assign(iteration=np.arange(1.0, len(frame) + 1), train_loss=frame["test_loss"])
+    base.config.seed = 0
+    return Run(tuple(variation), base.config, None, {"status": status, "wall_seconds": 1.0}, frame[runs.COLUMNS])
+
+
+def range_test(best):
+    """What a range test would show of a network whose best LR is ``best``, and which diverges at three times that."""
+
+    def train(base, variations, seeds):
+        results = []
+        for variation in variations:
+            said = settings_of(variation)
+            low, high = float(said["schedule.lr.base_lr"]), float(said["schedule.lr.max_lr"])
+            lr = np.linspace(low, high, 51)[1:]
+            if said["schedule.lr.shape"] == "lr_range_exponential":
+                lr = np.geomspace(low, high, 51)[1:]
+            loss = 0.3 + 2 * np.clip(1 - lr / best, 0, None) ** 2 + 3 * np.clip(lr / best - 1, 0, None) ** 2
+            rows = [(a, 0.9, b, 1 - b / 4) for a, b in zip(lr, loss, strict=True)]
+            last = max(2, int((loss < 4).sum()))
+            results.append([made(base, variation, s, rows[:last]) for s in range(seeds)])
+        return results
+
+    return train
+
+
+@pytest.mark.parametrize("best", [0.004, 0.05, 0.4, 8.0])
+@pytest.mark.parametrize("growth", ["linear", "exponential"])
+def test_the_range_is_found_wherever_the_minimum_lies(monkeypatch, base, best, growth):
+    monkeypatch.setattr(lr_range, "train", range_test(best))
+    found = lr_range.search(base, LRRange(growth=type(LRRange().growth)[growth], rounds=6))
+    assert 0.5 * best <= found.chosen["max LR"] <= 1.05 * best
+    assert found.chosen["min LR"] == pytest.approx(found.chosen["max LR"] / 10, rel=0.05)
+    assert "schedule=onecycle_cm" in found.overrides
+    assert "iterations=4000" in found.overrides
+    assert f"schedule.lr.max_lr={found.chosen['max LR']:.6g}" in found.overrides
+
+
+def test_a_range_that_is_not_found_is_said_to_be_so(monkeypatch, base):
+    monkeypatch.setattr(lr_range, "train", range_test(1e4))
+    found = lr_range.search(base, LRRange(rounds=2))
+    assert "search.rounds=2 are over" in found.notes[-2] + found.notes[-1] + found.notes[0] + found.notes[1]
+    monkeypatch.setattr(lr_range, "train", range_test(1e-7))
+    found = lr_range.search(base, LRRange(rounds=2))
+    assert found.overrides == []
+    assert "no range showed" in found.why
+
+
+def test_of_several_min_lrs_short_runs_choose(monkeypatch, base):
+    ranged = range_test(0.5)
+
+    def train(base, variations, seeds):
+        if "schedule=lr_range_cm" in variations[0]:
+            return ranged(base, variations, seeds)
+        lows = [float(settings_of(v)["schedule.lr.base_lr"]) for v in variations]
+        return [
+            [made(base, v, 0, [(low, 0.9, abs(low - 0.13), 0.5)] * 3)]
+            for v, low in zip(variations, lows, strict=True)
+        ]
+
+    monkeypatch.setattr(lr_range, "train", train)
+    found = lr_range.search(base, LRRange(ratios=[20, 10, 3]))
+    assert found.chosen["min LR"] == pytest.approx(found.chosen["max LR"] / 3, rel=0.05)
+
+
+def test_the_momentum_with_the_lowest_final_loss_is_chosen(monkeypatch, base):
+    asked = []
+
+    def train(base, variations, seeds):
+        asked.extend(variations)
+        results = []
+        for variation in variations:
+            said = settings_of(variation)
+            if said["schedule"] == "constant_cm":
+                rows = [(0.1, m, 1 - m / 2, 0.5) for m in np.linspace(0.7, 1, 20)]
+                results.append([made(base, variation, 0, rows)])
+                continue
+            first = float(said.get("schedule.momentum.value") or said["schedule.momentum.max_momentum"])
+            loss = abs(first - 0.95) + (0.1 if said["schedule"] == "onecycle" else 0)
+            results.append([made(base, variation, s, [(0.1, first, loss, 0.5)] * 3) for s in range(seeds)])
+        return results
+
+    monkeypatch.setattr(momentum, "train", train)
+    found = momentum.search(base, Momentum(max_lr=0.4))
+    assert found.chosen["momentum"] == [0.95, 0.85]
+    assert len(asked) == 4 + 4 + 1
+    assert "falls up to its end. In Figure 7b" in found.notes[-1]
+    assert "schedule.momentum.min_momentum=0.85" in found.overrides
+    assert momentum.limits(base, Momentum()) == (3.0, 0.1)  # those of the composed schedule
+
+
+def test_the_largest_weight_decay_that_trains_at_a_high_lr_is_chosen_and_bisected(monkeypatch, base):
+    best = {0.01: 0.05, 0.0032: 0.3, 0.001: 0.4, 0.0001: 0.4, 1e-05: 0.4}
+
+    def train(base, variations, seeds):
+        results = []
+        for variation in variations:
+            value = float(settings_of(variation)["regularization.weight_decay"])
+            results += range_test(best[value])(base, [variation], seeds)
+        return results
+
+    monkeypatch.setattr(lr_range, "train", train)
+    found = weight_decay.search(base, Regularizer(rounds=3))
+    assert (
+        found.chosen["weight decay"] == 0.0032
+    )  # between 1e-3, which trains, and 1e-2, which does at low LR only
+    assert "regularization.weight_decay=0.0032" in found.overrides
+    assert list(found.tried["good"]) == [True, True, True, True, False]
+    assert "weight decay 0.01 reaches" in found.why
+    assert weight_decay.middle(1e-4, 1e-3) == 0.00032
+    assert weight_decay.middle(0, 1e-5) == 1e-6
+
+
+def test_a_value_that_only_reaches_a_high_loss_is_not_chosen():
+    frame = pd.DataFrame({"test_loss": [0.5, 0.4, 0.4, 0.4]})
+
+    class Ranged:
+        def __init__(self, max_lr, lowest_loss):
+            self.max_lr, self.lowest_loss, self.runs, self.every = max_lr, lowest_loss, [], []
+
+    tried = regularizer.Tried(
+        {1e-3: Ranged(1.0, 0.6), 1e-4: Ranged(0.9, 0.4), 0.0: Ranged(0.9, 0.41), 1e-2: Ranged(np.nan, 9)}
+    )
+    assert tried.good == [0.0, 1e-4]
+    assert frame["test_loss"].min() == 0.4
+
+
+def test_the_batch_is_doubled_until_one_does_not_train(monkeypatch, base):
+    tried = []
+
+    def fits(base, variation):
+        tried.append(settings_of(variation)["batch_size"])
+        return len(tried) < 3
+
+    monkeypatch.setattr(batch_size, "fits", fits)
+    monkeypatch.setattr(batch_size, "too_large", lambda base, size, limit_mb: None)
+    size, why = batch_size.largest_batch(base, BatchSize(largest=10_000))
+    assert (base.config.batch_size, size) == (125, 250)
+    assert tried == ["1000", "2000", "4000"]  # before the scale, an eighth
+    assert why == "batch 250 trains, and batch 500 ran out of memory"
+    monkeypatch.setattr(batch_size, "fits", lambda base, variation: False)
+    with pytest.raises(ReproError, match="batch 125 ran out of memory; begin with a smaller one"):
+        batch_size.largest_batch(base, BatchSize(largest=10_000))
+
+
+def test_an_epoch_keeps_some_iterations(monkeypatch, base):
+    monkeypatch.setattr(batch_size, "fits", lambda base, variation: True)
+    monkeypatch.setattr(batch_size, "too_large", lambda base, size, limit_mb: None)
+    size, why = batch_size.largest_batch(base, BatchSize())
+    assert size == 125
+    assert "batch 250 would leave fewer than 10 iterations an epoch" in why
+
+
+def test_a_budget_is_of_everything_at_most(base):
+    settings = Recipe(share=0.2, budget_epochs=100, tests=10, stages=["lr_range", "momentum", "weight_decay"])
+    iterations = recipe.length(base, settings)
+    of_that_length = Base(base.overrides, iterations, base.config, base.images, base.name)
+    total = sum(s.runs * of_that_length.epochs(s.iterations) for s in recipe._stages(of_that_length, settings))
+    assert 95 <= total <= 101
+    assert recipe.length(base, Recipe()) == 4000
+    with pytest.raises(ReproError, match="leave out one"):
+        recipe.length(base, Recipe(budget_epochs=1, minutes=1))
+    with pytest.raises(ReproError, match=r"search.budget_epochs=0.5: \d+ iterations would be left"):
+        recipe.length(base, Recipe(budget_epochs=0.5))
+    with pytest.raises(ReproError, match="search.stages: no stage lr; there are batch_size, lr_range"):
+        recipe.ordered(["lr"])
+
+
+def test_a_command_line_is_the_searchs_or_the_runs():
+    words = [
+        "method=momentum",
+        "search.seeds=2",
+        "model=cnn3",
+        "--config-dir",
+        "conf",
+        "batch_size=32",
+        "--dry-run",
+    ]
+    own, training = split(words)
+    assert own == ["method=momentum", "search.seeds=2", "--config-dir", "conf", "--dry-run"]
+    assert training == ["model=cnn3", "batch_size=32"]
+    for said in ("sweep=fig5a", "-m", "divergence=3", "test_every=10"):
+        with pytest.raises(ReproError, match="a search"):
+            refuse([said])
+
+
+def test_a_later_override_goes_before_an_earlier_one_and_a_group_before_its_keys():
+    said = merged(["schedule.lr.max_lr=3", "seed=1", "iterations=5"], ["schedule=onecycle", "iterations=9"])
+    assert said == ["seed=1", "schedule=onecycle", "iterations=9"]
+
+
+def test_every_method_has_its_file(resolved):
+    from hydra import compose
+
+    from repro.search.app import settings_of as typed
+
+    for method in METHODS:
+        settings = typed(method, compose("search", [f"method={method}"]).search)
+        assert type(settings) is METHODS[method]
+    with pytest.raises(ReproError, match=r"search.momentum=\[1.0\]: one value below 1"):
+        typed("lr_range", compose("search", ["search.momentum=[1.0]"]).search)
+    with pytest.raises(ReproError, match=r"search.seeds=0 is not positive"):
+        typed("lr_range", compose("search", ["search.seeds=0"]).search)
