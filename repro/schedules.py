@@ -70,6 +70,15 @@ def multistep(i: int, *, lr: float, milestones: Sequence[Iterations], gamma: flo
     return lr * float(gamma ** sum(i >= m for m in milestones))
 
 
+def ramp_multistep(
+    i: int, *, base_lr: float, max_lr: float, step_size: Iterations, milestones: Sequence[Iterations], gamma: float
+) -> float:
+    """``base_lr`` up to ``max_lr`` over ``step_size`` iterations, ``multistep`` from there (Figure 7d)."""
+    _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
+    share = min(i / step_size, 1.0)
+    return multistep(i, lr=base_lr + (max_lr - base_lr) * share, milestones=milestones, gamma=gamma)
+
+
 def inv(i: int, *, lr: float, gamma: PerIteration, power: float) -> float:
     """Caffe's ``inv``: ``lr`` (1 + ``gamma`` i)^-``power``."""
     _check(i)

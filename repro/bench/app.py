@@ -240,10 +240,11 @@ def measure_overheads(results: Results, rounds: int, wandb: bool) -> None:
 def mirror_milliseconds(info: Info, rows: list[Row]) -> float:
     """Processor time of a W&B run of these rows, in this process and in wandb's own."""
     import wandb
-    import wandb.sdk.launch  # as a sweep imports it, before its runs begin
 
+    from repro.tracking import _compat
     from repro.tracking.mirror import Mirror
 
+    importlib.import_module(_compat.PRELOAD)  # as a sweep imports it, before its runs begin
     before = sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as folder:
         mirror = Mirror(info, Path(folder))

@@ -23,17 +23,24 @@ CIRCUMSTANCES = [
     "deterministic",
     "checkpoint_seconds",
     "checkpoint_iterations",
+    "snapshots",
     "force",
     "dataset.root",
     "dataset.cache",
     "engine.compile",
     "engine.cuda_graph",
     "scale.note",
+    "start.folder",
+    "start.command",
     "tracking.mode",
     "tracking.entity",
     "tracking.project",
     "tracking.base_url",
     "tracking.patience",
+    "tracking.tags",
+    "tracking.notes",
+    "tracking.system_metrics",
+    "tracking.code",
 ]
 
 # Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
@@ -44,6 +51,10 @@ LATER: dict[str, Any] = {
     "dataset.min_resolution": None,
     "dataset.mean_image": True,
     "dataset.unit_pixels": False,
+    "start.curve": None,
+    "start.iteration": None,
+    "start.changes": None,
+    "start.fingerprint": None,
     "divergence": None,
     "model.factory": None,
     "dataset.channels": None,
@@ -74,8 +85,13 @@ def flat(config: Config) -> dict[str, Any]:
     return {k: v for k, v in pairs.items() if k not in CIRCUMSTANCES}
 
 
-def fingerprint(config: Config) -> str:
-    """Twelve hexadecimal digits that two runs share exactly when their science is the same."""
+def fingerprint(config: Config, *, images: bool = True) -> str:
+    """Twelve hexadecimal digits that two runs share exactly when their science is the same.
+
+    Without ``images`` also when their image sets differ in their contents.
+    """
     values = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
+    if not images:
+        values["dataset.digest"] = None
     text = json.dumps({"protocol": PROTOCOL, **values}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -47,6 +47,9 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
         config.iterations = _scaled(config.iterations, scale.iterations)
         config.batch_size = _scaled(config.batch_size, scale.batch)
         config.test_every = _scaled(config.test_every, scale.iterations)
+        config.snapshots = sorted({_scaled(i, scale.iterations) for i in config.snapshots})
+        if config.start.iteration is not None:
+            config.start.iteration = _scaled(config.start.iteration, scale.iterations)
         if scale.tests is not None and "test_every" not in typed:
             config.test_every = max(1, round(config.iterations / scale.tests))
         schedule, factor = config.schedule, scale.iterations
@@ -163,6 +166,18 @@ def _check(config: Config) -> None:
         f"does not divide the batch of {config.batch_size} images",
     )
     schedules.check_range(config.schedule.lr, config.schedule.momentum, config.iterations)
+    _check_start(config)
+
+
+def _check_start(config: Config) -> None:
+    start, end = config.start, config.iterations
+    for key in ("iteration", "curve"):
+        if getattr(start, key) is None and (start.curve, start.iteration, start.changes) != (None, None, None):
+            raise ReproError(f"start.{key}: a run that starts from a snapshot names its curve and iteration")
+    if start.iteration is not None:
+        _require(start.iteration < end, "start.iteration", start.iteration, f"is not before the end at {end}")
+    for iteration in config.snapshots:
+        _require(0 < iteration <= end, "snapshots", iteration, f"is not an iteration from 1 to {end}")
 
 
 def check_folders(key: str, names: Iterable[str]) -> None:

@@ -112,6 +112,18 @@ class Regularization:
 
 
 @dataclass
+class Start:
+    """The run that this one starts from, with its weights and velocities, in place of the beginning."""
+
+    curve: str | None = None  # its experiment, at this scale and seed; null: none
+    iteration: int | None = number(None, POSITIVE)  # of its snapshot; the schedule goes on from there
+    changes: list[str] | None = None  # in its experiment; null: what this run changes too (records.starts)
+    fingerprint: str | None = None  # this and the rest are filled in: that of its run, on whatever images
+    folder: str | None = None  # where it is
+    command: str | None = None  # what trains it
+
+
+@dataclass
 class Scale:
     """The same experiment at another size: factors on the paper's numbers."""
 
@@ -131,6 +143,10 @@ class Tracking:
     project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
     base_url: str | None = None  # of your own server; null: WANDB_BASE_URL, or wandb's
     patience: float = number(60.0, POSITIVE)  # seconds that the end of a run waits for W&B
+    tags: list[str] = field(default_factory=list)  # further ones
+    notes: str = ""
+    system_metrics: bool = False  # CPU, GPU and memory over time
+    code: bool = False  # what git has changed, the packages, the script
 
 
 @dataclass
@@ -151,6 +167,7 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     schedule: Schedule = field(default_factory=Schedule)
     regularization: Regularization = field(default_factory=Regularization)
+    start: Start = field(default_factory=Start)
     scale: Scale = field(default_factory=Scale)
     tracking: Tracking = field(default_factory=Tracking)
     engine: Engine = field(default_factory=Engine)
@@ -172,6 +189,7 @@ class Config:
     deterministic: bool = False  # on a GPU too the same bits every time, for some speed; a CPU always is
     checkpoint_seconds: float = number(300.0, POSITIVE)  # between two checkpoints
     checkpoint_iterations: int | None = number(None, POSITIVE)  # the same in iterations; null is by time alone
+    snapshots: list[int] = field(default_factory=list)  # iterations whose state is kept, for others to start from
     force: bool = False  # move a finished run of another configuration aside and train anew
 
 

@@ -206,6 +206,7 @@ def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
     if not homes:
         raise ReproError(f"{what}: conf/experiment has no curves of it")
     found = read(homes, config)
+    unread = bool(found.broken)
     for (curve, seed), problem in runs.outdated(found, scale).items():
         found.broken.append(
             f"{what}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
@@ -215,7 +216,9 @@ def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
     if found.frame.empty:
         where = f"at scale {scale} in {found.place}"
         none = f"no runs {where}; {commands(what, config)[0]} trains them"
-        if found.info:
+        if unread and config.source is Source.wandb:
+            none = f"no run {where} came whole; run the same command again to pull them once more"
+        elif found.info:
             none = f"none of the runs {where} has come to its first test yet"
         raise ReproError("\n".join([*found.broken, f"{what}: {none}"]))
     return found
@@ -304,9 +307,9 @@ def publish(drawn: Drawn, config: App) -> Drawn:
     write_whole(Path(f"{drawn.target}.claims.csv"), drawn.judged.to_csv(index=False))
     write_whole(Path(f"{drawn.target}.md"), captions.caption(drawn))
     if config.wandb.artifact:
-        from repro.tracking import mirror
+        from repro.tracking import artifact
 
-        url = mirror.log_figure(drawn.name, config.scale.name, written(drawn), project_of(config))
+        url = artifact.log_figure(drawn.name, config.scale.name, written(drawn), project_of(config))
         drawn.notes.append(f"note: the files are an artifact of {url}")
     return drawn
 

@@ -134,29 +134,33 @@ def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame"
     from repro.figures.printed import distance, smoothed
     from repro.records.runs import averaged, over_seeds, own_iteration
 
-    accuracy = figure.y.endswith("accuracy")
-    unit, digits = (100.0, 2) if accuracy else (1.0, 3)
-    summary, lr = "final_accuracy" if accuracy else "final_loss", None
-    summary_name = "the end: mean of the last 3 tests"
-    if figure.summary:
-        summary, lr = figure.summary.of, figure.summary.lr
-        summary_name = summary.replace("_", " ") + (f" of the tests from LR {lr[0]:g} to {lr[1]:g}" if lr else "")
-    printed_summary = measured(printed.assign(seed=0, status="finished"), summary, lr)
-    ours = measured(figure_runs.frame, summary, lr)
-    means = over_seeds(averaged(figure_runs), "iteration", figure.y)
     rows = []
-    for curve in dict.fromkeys([*figure.curves, *printed["curve"]]):
-        part = printed[printed["curve"] == curve]
-        if part.empty:
-            continue
-        index = [own_iteration(figure_runs, curve, int(i)) for i in part["iteration"]]
-        mine = means[means["curve"] == curve].set_index("iteration")["mean"]
-        away, tests = distance(smoothed(mine, figure.printed.smoothed), part.set_index([index])[figure.y])
-        along = f"{unit * away:.{digits}f} over {_plural(tests, 'test')}" if tests else "-"
-        value = float(printed_summary[curve, 0])
-        own = ours[ours.index.get_level_values("curve") == curve]
-        cells = [f"{value:.{digits}f}", *_compared(own, value, digits), along]
-        rows.append([curve, summary_name, *cells, figure.printed.tested, "print"])
+    for y in figure.measures:
+        accuracy = y.endswith("accuracy")
+        unit, digits = (100.0, 2) if accuracy else (1.0, 3)
+        summary, lr = "final_accuracy" if accuracy else "final_loss", None
+        summary_name = "the end: mean of the last 3 tests"
+        if figure.summary:
+            summary, lr = figure.summary.of, figure.summary.lr
+            summary_name = summary.replace("_", " ")
+            summary_name += f" of the tests from LR {lr[0]:g} to {lr[1]:g}" if lr else ""
+        if figure.also:
+            summary_name += ", accuracy" if accuracy else ", loss"
+        printed_summary = measured(printed.assign(seed=0, status="finished"), summary, lr)
+        ours = measured(figure_runs.frame, summary, lr)
+        means = over_seeds(averaged(figure_runs), "iteration", y)
+        for curve in dict.fromkeys([*figure.curves, *printed["curve"]]):
+            part = printed[printed["curve"] == curve]
+            if part.empty:
+                continue
+            index = [own_iteration(figure_runs, curve, int(i)) for i in part["iteration"]]
+            mine = means[means["curve"] == curve].set_index("iteration")["mean"]
+            away, tests = distance(smoothed(mine, figure.printed.smoothed), part.set_index([index])[y])
+            along = f"{unit * away:.{digits}f} over {_plural(tests, 'test')}" if tests else "-"
+            value = float(printed_summary[curve, 0])
+            own = ours[ours.index.get_level_values("curve") == curve]
+            cells = [f"{value:.{digits}f}", *_compared(own, value, digits), along]
+            rows.append([curve, summary_name, *cells, figure.printed.tested, "print"])
     return rows
 
 

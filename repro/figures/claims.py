@@ -17,7 +17,7 @@ from repro.records import FINISHED
 from repro.records.runs import final
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
-MEASURES = ("final_accuracy", "final_loss", "minimum_loss", "mean_log_loss")
+MEASURES = ("final_accuracy", "final_loss", "minimum_loss", "final_above_minimum", "mean_log_loss")
 
 
 @dataclass
@@ -123,8 +123,9 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
     """The measure of each finished run, indexed by (curve, seed).
 
     final_accuracy (in points) and final_loss are means over the last three tests, minimum_loss is the minimum of
-    the test loss smoothed over three tests, mean_log_loss the mean of its natural logarithm over the tests between
-    the two LRs ``lr``. Raises ValueError for another measure, and for mean_log_loss without its two LRs.
+    the test loss smoothed over three tests, final_above_minimum how far the final loss lies above it (0 where the
+    loss falls to the end), mean_log_loss the mean of its natural logarithm over the tests between the two LRs
+    ``lr``. Raises ValueError for another measure, and for mean_log_loss without its two LRs.
     """
     done = frame[frame["status"].isin(FINISHED)]
     if of == "mean_log_loss":
@@ -137,10 +138,11 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
         return 100 * final(done, "test_accuracy")
     if of == "final_loss":
         return final(done, "test_loss")
-    if of != "minimum_loss":
+    if of not in MEASURES:
         raise ValueError(f"no measure {of!r}; there are {', '.join(MEASURES)}")
     runs = done.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]
-    return runs.agg(lambda loss: loss.rolling(3).mean().min())
+    least: pd.Series = runs.agg(lambda loss: loss.rolling(3).mean().min())
+    return least if of == "minimum_loss" else final(done, "test_loss") - least
 
 
 def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:

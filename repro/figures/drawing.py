@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 PRINT_WIDTH = 0.8  # of the paper's curves
+DOTS = {"marker": "o", "markersize": 3.5, "markeredgewidth": 0.0}  # of a second measure
+NAMES = {"test_loss": "test loss", "test_accuracy": "test accuracy, as a fraction"}
 DASHES: list[Any] = ["", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1)]
 
 
@@ -46,8 +48,9 @@ class Figure:
 
     title: str = MISSING
     experiments: str = MISSING  # the folder of conf/experiment whose curves are drawn
-    x: str = "iteration"  # or lr, or share: of the run
+    x: str = "iteration"  # or lr, or momentum, or share: of the run
     y: str = "test_accuracy"
+    also: str | None = None  # a second measure on the same axis; an accuracy is a fraction there
     xlabel: str = "Iteration"
     ylabel: str = "Test accuracy (%)"
     yscale: str = "linear"
@@ -58,6 +61,11 @@ class Figure:
     summary: Summary | None = None  # what a curve is held against its print by; null: the final value of ``y``
     logs: dict[str, str] = field(default_factory=dict)  # curve -> the author's log, in a clone of his repository
     claims: dict[str, Claim] = field(default_factory=dict)
+
+    @property
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """What the main axis shows: ``y``, and ``also`` if there is one; each with how its line is marked."""
+        return {self.y: {}} | ({self.also: DOTS} if self.also else {})
 
 
 def draw(
@@ -70,6 +78,8 @@ def draw(
     published: bool = False,
 ) -> "Drawing":
     """Mean over seeds with a band of one standard deviation; LR and momentum in two small panels below.
+
+    A second measure (``figure.also``) has the colour and dashes of its curve, and dots.
 
     ``labels`` are the legend's, in its order, of every curve. ``references`` are the author's logged curves, thin
     over ours. ``printed`` are the paper's printed curves, thin behind ours in their colour and dashes;
@@ -92,29 +102,35 @@ def draw(
         style: dict[str, Any] = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn}
         style |= {"palette": palette, "dashes": dashes}
         lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
-        summary = over_seeds(frame, figure.x, figure.y)
-        sns.lineplot(summary, y="mean", ax=main, **lines)
-        for curve in drawn:
-            part = summary[summary["curve"] == curve]
-            low, high = part["mean"] - part["std"], part["mean"] + part["std"]
-            low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
-            main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
+        heights = []
+        for y, dots in figure.measures.items():
+            summary = over_seeds(frame, figure.x, y)
+            sns.lineplot(summary, y="mean", ax=main, **lines, **dots)
+            for curve in drawn:
+                part = summary[summary["curve"] == curve]
+                low, high = part["mean"] - part["std"], part["mean"] + part["std"]
+                low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
+                main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
+            heights.append(summary["mean"])
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
         sns.lineplot(protocol, y="lr", ax=rate, **lines)
         sns.lineplot(protocol, y="momentum", ax=mass, **lines)
-        heights = [summary["mean"]]
         in_print: set[str] = set()
         for curve in labels:
             part = frame.iloc[:0] if printed is None else printed[printed["curve"] == curve]
             if len(part):
                 in_print.add(curve)
                 x = _x(part["iteration"], figure_runs, curve, figure.x)
-                main.plot(x, part[figure.y], **_thin(palette[curve], dashes[curve]))
-                heights.append(part[figure.y])
+                for y in figure.measures:
+                    main.plot(x, part[y], **_thin(palette[curve], dashes[curve]))
+                    heights.append(part[y])
         handles = [
             _line(palette[curve], fill(label, 48), **_legend(curve in drawn, curve in in_print, dashes[curve]))
             for curve, label in labels.items()
         ]
+        if figure.also:
+            for y, dots in figure.measures.items():
+                handles.append(_line("0.4", f"{'with dots' if dots else 'plain'}: {NAMES[y]}", **dots))
         for curve, reference in references.items():
             tested = reference.dropna(subset=figure.y)
             x = _x(tested["iteration"], figure_runs, curve, figure.x)
@@ -128,7 +144,7 @@ def draw(
         main.legend(handles=handles, fontsize=8, handlelength=3)
         if figure.yscale == "log":
             _logarithmic(main, pd.concat(heights))
-        if figure.y.endswith("accuracy"):
+        if figure.y.endswith("accuracy") and not figure.also:
             main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
         if figure.ylim:
             main.set_ylim(*figure.ylim)
@@ -137,8 +153,8 @@ def draw(
         mass.set(ylabel="Momentum", xlabel=figure.xlabel)
         if figure.x == "iteration":
             mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        elif figure.x == "lr":
-            _iterations_on_top(main, protocol)
+        elif figure.x in ("lr", "momentum"):
+            _iterations_on_top(main, protocol, figure.x)
         drawing.align_ylabels()
         drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
         main.set_title(fill(subtitle, 110), fontsize=7.5)
@@ -212,7 +228,7 @@ def _published(axes: "Axes", figure_runs: Runs, figure: Figure, palette: Mapping
 def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) -> "np.ndarray":
     """Where paper-scale iterations (None: the end) lie on the axis of a curve; NaN for nowhere.
 
-    Over the LR they lie where the schedule of the curve's runs, or without one of another's, has it.
+    Over LR or momentum they lie where the schedule of the curve's runs, or without one of another's, has it.
     """
     own = np.array([own_iteration(figure_runs, curve, iteration) for iteration in iterations])
     if x == "iteration":
@@ -221,7 +237,8 @@ def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) 
         return own / own_iteration(figure_runs, curve, None)
     config = config_of(figure_runs, curve) or next(iter(figure_runs.info.values()))["config"]
     schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
-    return np.array([schedule(round(i))[0] if i <= config["iterations"] else np.nan for i in own])
+    column = ("lr", "momentum").index(x)
+    return np.array([schedule(round(i))[column] if i <= config["iterations"] else np.nan for i in own])
 
 
 def _logarithmic(axes: "Axes", means: pd.Series) -> None:
@@ -235,12 +252,12 @@ def _logarithmic(axes: "Axes", means: pd.Series) -> None:
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
 
 
-def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame) -> None:
-    """A second axis of iterations, where the LR rises with them in a straight line and alike in every curve."""
+def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame, x: str) -> None:
+    """A second axis of iterations, where ``x`` rises with them in a straight line and alike in every curve."""
     axis = protocol.drop_duplicates("iteration").sort_values("iteration")
     if len(axis) < 2:
         return  # no line yet
-    slope, start = np.polyfit(axis["lr"], axis["iteration"], 1)
-    top = axes.secondary_xaxis("top", functions=(lambda lr: slope * lr + start, lambda i: (i - start) / slope))
+    slope, start = np.polyfit(axis[x], axis["iteration"], 1)
+    top = axes.secondary_xaxis("top", functions=(lambda v: slope * v + start, lambda i: (i - start) / slope))
     top.set_xlabel("Iteration")
     top.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -58,6 +58,7 @@ def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
         verdicts=verdict_table({figure.name: figure.judged for figure in drawn}),
         verdict_classes={claims.in_words(verdict, scale): name for verdict, name in VERDICT_CLASSES.items()},
         runs=run_table(drawn),
+        urls=urls(drawn),
         versions=version_table(drawn),
         differences=differences(),
     )
@@ -101,6 +102,17 @@ def run_table(drawn: list[Drawn]) -> Table:
         devices = ", ".join(sorted({str(info["environment"].get("device")) for info in infos}))
         rows.append([figure.name, counts(figure), f"{wall / 60:,.1f} min", speed, devices])
     return Table(["figure", "runs", "wall time, all runs", "images/s, median", "device"], rows)
+
+
+def urls(drawn: list[Drawn]) -> dict[str, str]:
+    """The page on Weights & Biases of every run that has one, by the run's name."""
+    pages = {}
+    for figure in drawn:
+        for (curve, seed), info in sorted(figure.runs.info.items()):
+            url = str(info.get("wandb", {}).get("url", ""))
+            if url.startswith(("https://", "http://")):
+                pages[f"{figure.name} {curve} seed {seed}"] = url
+    return pages
 
 
 def counts(drawn: Drawn) -> str:

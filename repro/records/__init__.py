@@ -19,6 +19,7 @@ from repro.records.record import (
     outdated,
     read_history,
     read_info,
+    record_id,
     variant,
     write_info,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "outdated",
     "read_history",
     "read_info",
+    "record_id",
     "variant",
     "write_info",
 ]

@@ -15,8 +15,10 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, what: str | None = None) -> Iterator[None]:
     """Keep other processes from this run; the lock of a process that died is free at once.
+
+    ``what`` is in words what its holder does, the training of the run otherwise.
 
     Raises ReproError that names host and process of a holder that lives.
     """
@@ -30,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
             file.close()
             if (name := holder(folder)) is None:
                 continue  # it has just let go
-            raise ReproError(f"{folder} is being trained by {name}; wait for it, or end it") from None
+            raise ReproError(f"{what or f'{folder} is being trained'} by {name}; wait for it, or end it") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
             break

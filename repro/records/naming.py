@@ -26,7 +26,8 @@ from repro.records.files import find
 from repro.records.record import differences, read_info
 
 LONGEST = 255  # bytes of a folder's name
-APART = ("experiment", "scale", "seed", "sweep")  # the folders above and below, and what only launches
+# The folders above and below, what only launches, and what a sweep says of the run that another starts from.
+APART = ("experiment", "scale", "seed", "sweep", "start.fingerprint")
 _Leaves = dict[str, tuple[Any, Any]]  # dotted key -> its value as written and resolved
 
 
@@ -42,16 +43,21 @@ def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
     if not typed:
         return []
     chosen = (f"experiment={choices['experiment']}", f"scale={choices['scale']}")
-    own = _leaves_of(*chosen)
+    own = leaves_of(*chosen)
     groups = [f"{key}={choices[key]}" for key in sorted(typed) if key in choices]
-    groups = [group for group in groups if _leaves_of(*chosen, group) != own]
-    base = _leaves_of(*chosen, *groups) if groups else own
+    groups = [group for group in groups if leaves_of(*chosen, group) != own]
+    base = leaves_of(*chosen, *groups) if groups else own
     changed = []
     for key, (written, value) in _leaves(composed).items():
         base_written, base_value = base.get(key, (None, None))
         if key not in base or (written != base_written and value != base_value):
             changed.append(f"{key}={_text(value)}")
     return sorted([*groups, *changed])
+
+
+def as_overrides(changes: Iterable[str]) -> list[str]:
+    """``changes`` for a command line that composes the run, where a key need not be in its experiment yet."""
+    return [f"++{change}" if "." in change.partition("=")[0] else change for change in changes]
 
 
 def folder_name(changes: Iterable[str]) -> str:
@@ -71,7 +77,7 @@ def shortened(name: str, longest: int) -> str:
 def split(variant: str) -> list[str]:
     """The overrides that a folder is named after, in canonical text."""
     parts = re.split(r",(?=[\w./@~+]+=)", variant.replace("%2F", "/")) if variant else []
-    return sorted(map(_canonical, parts))
+    return sorted(map(canonical, parts))
 
 
 def existing(home: Path, name: str, config: Config) -> str:
@@ -111,7 +117,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(path).expanduser()), replace=True)
 
 
-def _leaves_of(*overrides: str) -> _Leaves:
+def leaves_of(*overrides: str) -> _Leaves:
+    """The keys that say what a run is, as these overrides of a command line compose them."""
     return _compose_leaves(GlobalHydra.instance().hydra, overrides)
 
 
@@ -138,7 +145,8 @@ def _leaves(node: DictConfig) -> _Leaves:
     return found
 
 
-def _canonical(override: str) -> str:
+def canonical(override: str) -> str:
+    """An override in the one spelling that names a run."""
     try:
         parsed = OverridesParser.create().parse_override(override)
         return f"{parsed.get_key_element()}={_text(parsed.value())}"

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,6 +81,8 @@ class Record:
             "environment": {},
             "versions": {name: _version(name) for name in VERSIONS},
             "config": to_dict(known),
+            "command": _command(config, changes),
+            "earlier": _earlier(before) if before is not None and not differences(before, config) else [],
         }
         if self._wall:
             self.info["wall_seconds"] = self._wall
@@ -233,6 +236,16 @@ def last_row(folder: Path) -> Row | None:
         return None
 
 
+def record_id(info: Mapping[str, Any]) -> str:
+    """The name of one attempt at a run: fingerprint, attempt, and four digits of where and when it began.
+
+    The same for a record and its copies, whoever holds them; another for a run that was trained again elsewhere.
+    Raises KeyError where ``info`` lacks one of these.
+    """
+    begun = "|".join(str(info[key]) for key in ("curve", "host", "pid", "started"))
+    return f"{info['fingerprint']}-{info['attempt']}-{hashlib.sha256(begun.encode()).hexdigest()[:4]}"
+
+
 def digest(rows: Iterable[Row]) -> str:
     """Twelve hexadecimal digits of a history, the same whichever way it was stored.
 
@@ -322,13 +335,26 @@ def move_aside(folder: Path) -> None:
     numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
     aside = folder / f"earlier-{1 + max((int(n) for n in numbers if n.isdecimal()), default=0)}"
     aside.mkdir()
-    for name in ("history.jsonl", "weights.pt", "wandb", "run.json"):
+    snapshots = [path.name for path in folder.glob("snapshot-*.pt")]
+    for name in ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json"):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
 
 
 def _numbers(row: Row) -> Iterable[tuple[str, float | None]]:
     return cast(dict[str, float | None], row).items()
+
+
+def _command(config: Config, changes: Sequence[str]) -> str:
+    own = (f"experiment={config.curve}", f"scale={config.scale.name}", f"seed={config.seed}")
+    return shlex.join(["python", "-m", "repro.train", *own, *changes])
+
+
+def _earlier(before: Info) -> list[str]:
+    """The attempts up to that of ``before``, an unfinished record."""
+    with contextlib.suppress(KeyError):
+        return [*before.get("earlier", []), record_id(before)]
+    return []
 
 
 @lru_cache(maxsize=1)

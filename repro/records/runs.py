@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from repro import records, schedules
 from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
-from repro.records import naming
+from repro.records import naming, starts
 from repro.records.files import find
 from repro.records.record import broken, read_history, read_info
 from repro.records.types import FINISHED, Info, Row
@@ -55,6 +55,9 @@ class _Run:
     name: str
     info: Info
     rows: Callable[[], list[Row]]
+    whole: bool = True  # whether the source says that it has every row
+    notes: list[str] = field(default_factory=list)  # what rows() found to say
+    copies: list["_Run"] = field(default_factory=list)  # others of the same rows, if these cannot be read
 
 
 def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
@@ -102,10 +105,10 @@ def pulled(
         for name, home in curves.items():
             if home == f.info["curve"] and (variant == suffix or (variants and variant.startswith(suffix))):
                 name = _variant_name(name, "" if variant == suffix else variant, f.info)
-                runs.append(_Run(name, f.info["seed"], f.name, f.info, f.rows))
+                runs.append(_Run(name, f.info["seed"], f.name, f.info, f.rows, f.whole, f.notes))
     chosen, notes = _newest(_one_name(runs))
     assembled = _assembled(chosen)
-    assembled.notes = notes
+    assembled.notes[:0] = notes
     assembled.counts = (
         f"{len(everything)} runs found, {len(ours)} of its curves, {len(scaled)} of them at scale {scale}, "
         f"{len(runs)} of those with its overrides"
@@ -138,6 +141,8 @@ def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
     for (curve, seed), several in sorted(attempts.items()):
         several.sort(key=_recency)
         newest = several[-1]
+        same = (newest.info.get("fingerprint"), newest.info.get("digest"))
+        copies = [r for r in several[:-1] if (r.info.get("fingerprint"), r.info.get("digest")) == same]
         finished = [run for run in several if run.info["status"] in FINISHED]
         if len({(run.info.get("fingerprint"), run.info.get("digest")) for run in finished}) > 1:
             names = ", ".join(run.name for run in finished)
@@ -147,12 +152,13 @@ def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
                 f"note: {curve} seed {seed}: {len(finished)} finished runs differ in {what} ({names}); "
                 f"the newest, {newest.name}, is drawn"
             )
-        chosen.append(newest)
+        chosen.append(replace(newest, copies=copies[::-1] if same[-1] else []))
     return chosen, notes
 
 
 def _recency(run: _Run) -> tuple[bool, str, int]:
-    return run.info["status"] in FINISHED, run.info.get("started", ""), run.info.get("attempt", 0)
+    finished = run.info["status"] in FINISHED and run.whole
+    return finished, run.info.get("started", ""), run.info.get("attempt", 0)
 
 
 def _assembled(runs: list[_Run]) -> Runs:
@@ -163,6 +169,14 @@ def _assembled(runs: list[_Run]) -> Runs:
     """
 
     def read(run: _Run) -> list[Row] | str:
+        problem = ""
+        for copy in (run, *run.copies):
+            if not isinstance(history := read_one(copy), str):
+                return history
+            problem = problem or history
+        return problem
+
+    def read_one(run: _Run) -> list[Row] | str:
         try:
             history = run.rows()
         except ReproError as error:
@@ -187,6 +201,7 @@ def _assembled(runs: list[_Run]) -> Runs:
             if isinstance(history, str):
                 loaded.broken.append(history)
                 continue
+            loaded.notes += run.notes
             info = loaded.info[run.curve, run.seed] = run.info
             if info["status"] == "diverged" and history:
                 history = history + _held(history[-1], info["config"])
@@ -207,8 +222,7 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
         if "fingerprint" not in info:
             continue
         changed = info.get("overrides") or naming.split(info.get("variant") or "")
-        keys = (f"++{change}" if "." in change.partition("=")[0] else change for change in changed)  # or added
-        overrides = (f"experiment={info['curve']}", f"scale={scale}", *keys)
+        overrides = (f"experiment={info['curve']}", f"scale={scale}", *naming.as_overrides(changed))
         if overrides not in expected:
             try:
                 expected[overrides] = catalogue.composed(*overrides)
@@ -221,6 +235,7 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
         base.seed = seed
         try:
             run = resolve(base, overrides)
+            starts.settle(run, changed)
         except ReproError as error:
             problems[curve, seed] = str(error)
             continue

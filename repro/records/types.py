@@ -31,6 +31,8 @@ class _Begun(TypedDict):
     environment: dict[str, Any]  # python, torch, device, threads
     versions: dict[str, str | None]
     config: dict[str, Any]  # repro.config.to_dict
+    command: str  # that trains this run; earlier records lack it
+    earlier: list[str]  # the record_id of each attempt before this one; earlier records lack it
 
 
 class Info(_Begun, total=False):
@@ -46,7 +48,10 @@ class Info(_Begun, total=False):
     best_accuracy: float | None
     diverged: bool
     last_iteration: int
+    wandb: dict[str, Any]  # what became of its mirror (repro.tracking.mirror); W&B itself is not sent it
 
 
 FINISHED = ("finished", "diverged")  # statuses of a run that has nothing left to do
-ENDING = tuple(sorted({"status", *Info.__annotations__} - ({*_Begun.__annotations__} - {"status"})))  # by the end
+ENDING = tuple(  # what is known by the end
+    sorted({"status", *Info.__annotations__} - ({*_Begun.__annotations__, "wandb"} - {"status"}))
+)

@@ -226,9 +226,8 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
     estimates: list[Estimate] = []
     total_images = 0
     for curve, group in curves.items():
-        remaining = [
-            (config, _resume_iteration(folder)) for folder, config in group if (folder, config) in unfinished
-        ]
+        to_do = [run for run in group if run in unfinished]
+        remaining = [(config, _first_iteration(folder, config)) for folder, config in to_do]
         costs = [estimate(config, planned, rows, start) for config, start in remaining]
         images = sum((config.iterations - start) * config.batch_size for config, start in remaining)
         time = _format_time(_total_seconds(costs, planned.workers))
@@ -301,9 +300,9 @@ def _slowdown(planned: Plan) -> float:
     return max(1.0, planned.workers * planned.threads / planned.cores)
 
 
-def _resume_iteration(folder: Path) -> int:
+def _first_iteration(folder: Path, config: Config) -> int:
     saved = checkpoints.find(folder)
-    return int(saved[0].stem.split("-")[1]) if saved else 0
+    return int(saved[0].stem.split("-")[1]) if saved else config.start.iteration or 0
 
 
 def _total_seconds(costs: list[Estimate], workers: int) -> float | None:

@@ -9,11 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro.config import Config, Dataset, resolve
+from repro.config import Config, Dataset, resolve, typed_keys
 from repro.config.errors import ReproError
 from repro.config.folders import settled
 from repro.data import images
-from repro.records import naming
+from repro.records import naming, starts
+from repro.tracking import environment
 
 # In a sweep the terminal belongs to the progress display, so a job logs only to its folder.
 QUIET = "hydra.job_logging.root.handlers=[file]"
@@ -31,10 +32,13 @@ class Job:
 
     @property
     def in_its_folder(self) -> list[str]:
-        """The overrides that make any launcher run the job in ``folder``."""
-        sweep = self.composed.hydra.sweep
-        quoted = {key: str(sweep[key]).replace("'", "\\'") for key in ("dir", "subdir")}
-        return [f"hydra.sweep.{key}='{path}'" for key, path in quoted.items()]
+        """The overrides that make any launcher run the job in ``folder``, from the snapshot the sweep means."""
+        sweep, start = self.composed.hydra.sweep, self.config.start
+        values = {f"hydra.sweep.{key}": sweep[key] for key in ("dir", "subdir")}
+        if start.curve is not None:
+            values |= {f"start.{key}": getattr(start, key) for key in ("fingerprint", "folder", "command")}
+        quoted = {key: str(value).replace("'", "\\'") for key, value in values.items()}
+        return [f"{key}='{value}'" for key, value in quoted.items()]
 
 
 class Composer:
@@ -60,13 +64,19 @@ class Composer:
             del task["hydra"]
         try:
             config = settled(resolve(task, hydra.overrides.task), hydra)
+            environment.obey(config, typed_keys(hydra.overrides.task))
             self._identify(config.dataset)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
         folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
+        changes = naming.changes(composed, hydra)
+        try:
+            starts.settle(config, changes)
+        except ReproError as error:
+            raise ReproError(f"{' '.join(overrides)}: {error}") from None
         with read_write(composed.hydra):  # said, because the process that runs the job need not know our resolvers
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir
-        return Job(overrides, config, folder, naming.changes(composed, hydra), composed)
+        return Job(overrides, config, folder, changes, composed)
 
     def _identify(self, dataset: Dataset) -> None:
         key = (dataset.name, dataset.root, dataset.cache, dataset.digest)

@@ -1,15 +1,20 @@
-"""What is checked once before a sweep trains on this machine: data, device, room on the disk. No torch here."""
+"""What is checked once before a sweep trains on this machine: data, device, W&B's key, room on the disk.
+
+No torch here.
+"""
 
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from repro.config import Config, Dataset
+from repro.config import Config, Dataset, Tracking
 from repro.config.errors import ReproError
 from repro.data import images
 from repro.sweeps import cost
+from repro.tracking import mirror
 from repro.training import checkpoints
 
 TRY_DEVICE = "import sys, torch; torch.zeros(1, device=sys.argv[1]).item()"
@@ -24,14 +29,20 @@ def problems(configs: Sequence[Config]) -> list[str | None]:
     """
     data: dict[tuple[str, str, str | None], str | None] = {}
     devices: dict[str, str | None] = {}
+    places: dict[tuple[Any, ...], str | None] = {}
     for config in configs:
         key = (config.dataset.name, config.dataset.root, config.dataset.cache)
         if key not in data:
             data[key] = _data_problem(config.dataset)
         if config.device not in devices:
             devices[config.device] = _device_problem(config.device)
+        if _place(config) not in places:
+            places[_place(config)] = _tracking_problem(config.tracking)
     keys = [(config.dataset.name, config.dataset.root, config.dataset.cache) for config in configs]
-    return [data[key] or devices[config.device] for key, config in zip(keys, configs, strict=True)]
+    return [
+        data[key] or devices[config.device] or places[_place(config)]
+        for key, config in zip(keys, configs, strict=True)
+    ]
 
 
 def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str | None:
@@ -57,6 +68,18 @@ def _data_problem(dataset: Dataset) -> str | None:
     return None
 
 
+def _place(config: Config) -> tuple[Any, ...]:
+    return config.tracking.mode, config.tracking.base_url
+
+
+def _tracking_problem(tracking: Tracking) -> str | None:
+    try:
+        mirror.require(tracking)
+    except ReproError as error:
+        return str(error)
+    return None
+
+
 def _device_problem(device: str) -> str | None:
     if device in ("auto", "cpu"):
         return None
@@ -76,4 +99,5 @@ def _run_bytes(config: Config) -> tuple[int, int]:
         parameters = 0
     rows = config.iterations // config.test_every + 2
     checkpoint = 2 * 4 * parameters  # weights and velocities, in float32
-    return RUN_BYTES + rows * ROW_BYTES + 4 * parameters, (checkpoints.KEPT + 1) * checkpoint
+    kept = RUN_BYTES + rows * ROW_BYTES + 4 * parameters + len(config.snapshots) * checkpoint
+    return kept, (checkpoints.KEPT + 1) * checkpoint

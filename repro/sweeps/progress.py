@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +22,7 @@ from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
 from repro.records import Info, Row, last_row, read_info
+from repro.tracking.mirror import COMMAND, OFFLINE_SINCE
 
 POLL_SECONDS = 0.3  # between two reads of the records
 NARROW_COLUMNS = 100  # a terminal below this width shows only what changes
@@ -70,6 +72,9 @@ class Progress:
         self.bar.stop()
         for fallback, count in self.fallbacks.items():
             self.console.print(f"note: {count} of {len(self.runs)} runs: {fallback}", markup=False)
+        infos = [info for folder, _ in self.runs if (info := self._read_info(folder)) is not None]
+        if line := describe_mirrors(infos, Path(self.runs[0][1].output) if self.runs else Path()):
+            self.console.print(line, markup=False)
 
     def _watch(self) -> None:
         while not self.stop.wait(POLL_SECONDS):
@@ -119,6 +124,24 @@ class Progress:
             return None if modified_ns(folder) == self.earlier[folder] else read_info(folder)
         except ReproError:
             return None
+
+
+def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
+    """One line on what became of the W&B runs of a sweep; None where there is nothing to say.
+
+    ``output`` is the folder that holds the records.
+    """
+    mirrors = [info["wandb"] for info in infos if "wandb" in info]
+    failed = Counter(mirror.get("reason", "no reason given") for mirror in mirrors if mirror["state"] == "failed")
+    done = sum(mirror["state"] in ("mirrored", "offline") for mirror in mirrors)
+    how = "mirrored" if any(mirror["mode"] == "online" for mirror in mirrors) else "mirrored offline"
+    line = f"W&B: {done} of {len(mirrors)} runs {how}"
+    if failed:
+        causes = [reason for reason, _ in failed.most_common() if reason != OFFLINE_SINCE] or [OFFLINE_SINCE]
+        said = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")
+        return f"{line}; {failed.total()} failed ({said}); upload later with {COMMAND} {output}"
+    urls = [mirror["url"].rpartition("/runs/")[0] for mirror in mirrors if "url" in mirror]
+    return f"{line}: {urls[0]}" if urls else None
 
 
 def modified_ns(folder: Path) -> int | None:

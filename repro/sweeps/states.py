@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
-from repro.records import FINISHED, last_row, outdated, read_info
+from repro.records import FINISHED, last_row, outdated, read_info, starts
 from repro.records.lock import holder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 WATCH_SECONDS = 5.0  # between two updates of --watch
-COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "step", "host", "reason")
+COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "step", "W&B", "host", "reason")
 
 
 def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
@@ -28,17 +28,20 @@ def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
     """
     iterations = config.iterations if config else None
     empty = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "step", "host", "reason"))
+    empty |= {"wandb": None, "url": None}
     missing: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **empty}
     try:
         info = read_info(folder)
+        if info is None:
+            return {**missing, "reason": starts.problem(config) if config else None}
     except ReproError as error:
         return {**missing, "state": "broken", "reason": str(error)}
-    if info is None:
-        return missing
     row = last_row(folder) or {"iteration": 0}
     total = info["config"]["iterations"]
     state = info["status"]
-    reason = info.get("reason") or info.get("fallback")
+    mirror = info.get("wandb", {})
+    unsent = f"W&B: {mirror.get('reason')}" if mirror.get("state") == "failed" else None
+    reason = info.get("reason") or info.get("fallback") or unsent
     if state == "running" and holder(folder) is None:
         state = "stopped"
     if config and (difference := outdated(info, config)):
@@ -56,6 +59,8 @@ def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
         "images_per_second": speed,
         "seconds_left": seconds_left,
         "step": info.get("step"),
+        "wandb": mirror.get("state"),
+        "url": mirror.get("url"),
         "host": info.get("host"),
         "reason": reason,
     }
@@ -110,6 +115,7 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
             "" if speed is None else f"{speed:,.0f}",
             "" if seconds_left is None else f"{seconds_left / 60:,.1f} min",
             row.get("step") or "",
+            row.get("wandb") or "",
             (row.get("host") or "") if row["state"] in ("running", "stopped") else "",
             row.get("reason") or "",
         )

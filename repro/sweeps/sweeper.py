@@ -26,7 +26,7 @@ from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, no_launcher
 from repro.records import already_finished, naming, read_info
-from repro.sweeps import _compat, cost, machine, states
+from repro.sweeps import _compat, cost, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_sweep
 from repro.sweeps.jobs import QUIET, Composer, Job
 from repro.sweeps.launcher import OnThisMachine
@@ -74,9 +74,12 @@ class Sweeper:
         jobs = merge_shared(
             [self.composer.job(overrides, number) for number, overrides in enumerate(combinations)]
         )
+        waves.link(jobs)
         if self.show in (None, "cost"):
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
                 print(note)
+            for line in waves.described(jobs):
+                print(line)
         return jobs
 
     def launch(self, jobs: list[Job]) -> list[JobReturn]:
@@ -84,6 +87,7 @@ class Sweeper:
         local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
         unfinished, failures = sort_out(jobs)
         if self.show == "cost":
+            failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             able = [job for job in jobs if job.folder not in failures]
             cost.print_cost([(job.folder, job.config) for job in able], local=local_launcher is not None)
             raise_failures(failures, len(jobs))
@@ -96,7 +100,7 @@ class Sweeper:
         try:
             if unfinished:
                 launch = local_launcher.launch_jobs if local_launcher else self._launch
-                returns = list(launch(unfinished))
+                returns = waves.launch(unfinished, launch)
         except BaseException:  # a signal, mostly
             failures |= {folder: reason for folder in before if (reason := failed_since(folder, before[folder]))}
             if failures:

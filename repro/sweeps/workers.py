@@ -28,6 +28,7 @@ from repro.records import mark_failed, naming
 from repro.sweeps import _compat, machine
 from repro.sweeps.jobs import Job
 from repro.sweeps.machine import Plan
+from repro.tracking import _compat as wandb_compat
 from repro.tracking import mirror
 from repro.training import devices, lifecycle
 from repro.training.interrupts import Interrupted, interruptible
@@ -166,8 +167,7 @@ def start_server(composed: DictConfig) -> None:
         "repro.data.batches",
         "repro.tracking.mirror",
     ]
-    # wandb.init imports wandb.sdk.launch, and with it all of wandb
-    modules += ["wandb.sdk.launch"] if composed.tracking.mode is not Mode.disabled else []
+    modules += [wandb_compat.PRELOAD] if composed.tracking.mode is not Mode.disabled else []
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     crowded = (composed.workers or 1) * (composed.threads or 1) > machine.cores()
     # A process that forks may run no other thread.

@@ -1,56 +1,75 @@
-"""What Weights & Biases is sent: a run live while it trains, a record from disk, a figure's files.
+"""What Weights & Biases is sent: a run live while it trains, a record from disk.
 
 The record on disk is the truth. A failure of W&B never stops a training and never makes it wait: it is reported
-once, and ``python -m repro.tracking upload`` sends the record later. wandb is imported only where it is used.
+once, stands in ``run.json``, and ``python -m repro.tracking upload`` sends the record later. wandb is imported
+only where it is used.
 """
 
-import hashlib
 import logging
 import queue
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from repro.config import Config, Mode, Tracking, from_dict
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
-from repro.records import ENDING, FINISHED, read_history
+from repro.records import ENDING, FINISHED, Info, read_history, record_id
 from repro.records.naming import shortened
+from repro.tracking import _compat, copies, environment
 from repro.tracking.pull import offline_file
 from repro.tracking.server import Project, find_project, first_line
 
 log = logging.getLogger(__name__)
 FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's own are 15
-LATER = "the record on disk is whole; python -m repro.tracking upload sends it later"
+NAME = 128  # characters that W&B takes of a name or group
+LOCAL_PATIENCE = 120.0  # seconds at least that the end of a run waits for an offline file: no server is to blame
+SETTLE = 10.0  # seconds in which W&B counts what it was sent
+NOTICE = 10.0  # seconds until waiting for W&B is spoken of
+COMMAND = "python -m repro.tracking upload"
+LATER = f"the record on disk is whole; {COMMAND} sends it later"
+OFFLINE_SINCE = "mirrored offline since W&B failed in another run"
 silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not answer; later runs are mirrored offline at once
 
 
-def run_id(info: Mapping[str, Any]) -> str:
-    """The W&B id of one attempt at a run: fingerprint, attempt, and four digits of where and when it began.
-
-    The same for a record and its copies, whoever sends it; another for a run that was trained again elsewhere.
-    """
-    begun = "|".join(str(info[key]) for key in ("curve", "host", "pid", "started"))
-    return f"{info['fingerprint']}-{info['attempt']}-{hashlib.sha256(begun.encode()).hexdigest()[:4]}"
+def require(tracking: Tracking) -> None:
+    """Raise ReproError, before anything is trained, where ``tracking=online`` cannot begin: no wandb, no key."""
+    if tracking.mode is Mode.online:
+        try:
+            find_project(tracking.entity, tracking.project, tracking.base_url).sign_in()
+        except ImportError as error:
+            raise ReproError(f"tracking=online: {error}; tracking=disabled does without") from None
+        except ReproError as error:
+            raise ReproError(f"tracking=online: {error}; tracking=offline needs none of it") from None
+        except Exception as error:
+            raise ReproError(f"tracking=online: {first_line(error)}") from error
 
 
 class Mirror:
-    """Sends one run's rows to W&B from a thread of its own, so that the training never waits for it."""
+    """Sends one run's rows to W&B from a thread of its own, so that the training never waits for it.
+
+    ``outcome`` is what ``run.json`` keeps as ``wandb``: the mode asked for, the run's id and, online, its URL; the
+    state "begun", at the end "mirrored", "offline" or "failed" with the reason. Empty where W&B is disabled.
+    """
 
     def __init__(self, info: Mapping[str, Any], folder: Path):
         tracking = from_dict(info["config"]).tracking
         self.rows: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.end: dict[str, Any] = {}
-        self.patience = tracking.patience
-        self.reported = False
+        self.outcome: dict[str, Any] = {}
         self.thread = None
+        self.online = tracking.mode is Mode.online and not silent.value
+        self.patience = tracking.patience if self.online else max(tracking.patience, LOCAL_PATIENCE)
         if tracking.mode is not Mode.disabled:
+            self.outcome = {"mode": tracking.mode.value, "id": record_id(info), "state": "begun"}
             arguments = (dict(info), folder, tracking)
             self.thread = threading.Thread(target=self._work, args=arguments, name="wandb", daemon=True)
             self.thread.start()
@@ -60,75 +79,96 @@ class Mirror:
         self.rows.put(dict(values))
 
     def finish(self, info: Mapping[str, Any]) -> None:
-        """Send the record's end and wait for W&B, but not for ever."""
+        """Send the record's end and wait for W&B, but not for ever; ``outcome`` then says what came of it."""
         if self.thread is None:
             return
         self.end = dict(info)
         self.rows.put(None)
-        self.thread.join(self.patience)
+        self.thread.join(min(NOTICE, self.patience))
+        if self.thread.is_alive() and self.patience > NOTICE:
+            log.info("waiting for W&B, %.0f s at most (tracking.patience)", self.patience)
+            self.thread.join(self.patience - NOTICE)
         if self.thread.is_alive():
-            silent.value = 1
-            self._report(f"has not answered for {self.patience:.0f} s")
+            if self.online:
+                silent.value = 1
+            self._fail(f"has not answered for {self.patience:.0f} s", "no answer")
+        elif "url" in self.outcome and self.outcome["state"] == "mirrored":
+            log.info("W&B: %s", self.outcome["url"])
 
     def _work(self, info: dict[str, Any], folder: Path, tracking: Tracking) -> None:
-        online = tracking.mode is Mode.online and not silent.value
         project = find_project(tracking.entity, tracking.project, tracking.base_url)
         try:
-            with started(info, folder, project, online) as run:
+            with started(info, folder, project, self.online) as run:
+                if self.online:
+                    project = replace(project, entity=run.entity)
+                    self._add(url=run.url)
+                    with suppress(Exception):  # upload marks them too
+                        copies.mark_earlier(project, info.get("earlier", []), run.id)
                 while (row := self.rows.get()) is not None:
                     run.log(_present(row))
                 run.summary.update(ending(self.end))
-            if not online:
-                _check(Path(run.settings.sync_file), self.end)
+            if not self.online:
+                _check(_compat.offline_file(run), self.end)
+            elif "rows" in self.end and (
+                problem := copies.lacking(project, run.id, cast(Info, self.end), min(SETTLE, self.patience / 3))
+            ):
+                raise ReproError(problem)
+            if self.online or tracking.mode is Mode.offline:
+                self._add(state="mirrored" if self.online else "offline")
+            else:
+                self._add(state="failed", reason=OFFLINE_SINCE)
         except Exception as error:
-            if online:
+            if self.online:
                 silent.value = 1
-            self._report(f"failed ({type(error).__name__}: {first_line(error)})")
+            kind, line = type(error).__name__, first_line(error)
+            said = line if isinstance(error, ReproError) else f"{kind}: {line}" if line else kind
+            self._fail(f"failed ({said})", line or kind)
 
-    def _report(self, what: str) -> None:
-        if not self.reported:
-            self.reported = True
+    def _add(self, **more: Any) -> None:
+        if self.outcome["state"] != "failed":
+            self.outcome = {**self.outcome, **more}  # replaced whole: another thread reads it
+
+    def _fail(self, what: str, reason: str) -> None:
+        if self.outcome["state"] != "failed":
+            self._add(state="failed", reason=reason)
             log.warning("W&B %s; %s", what, LATER)
 
 
 @contextmanager
-def started(info: Mapping[str, Any], folder: Path, project: Project, online: bool) -> Iterator[Any]:
+def started(
+    info: Mapping[str, Any], folder: Path, project: Project, online: bool, name: str | None = None
+) -> Iterator[Any]:
     """A W&B run for a record, finished on leaving (wandb would merge the next run of a process into an open one).
 
-    Raises what wandb raises, ReproError at once where there is no key (it would ask for one on the terminal).
+    Its id is ``name``, for an upload, or the record's. Raises what wandb raises, ReproError at once where there is
+    no key (it would ask for one on the terminal).
     """
     import wandb
 
     config = from_dict(info["config"])
+    tracking, live = config.tracking, name is None
+    described = _described(config, info, live)
     settings = project.settings(
-        x_disable_stats=True,
-        x_save_requirements=False,
-        x_transaction_log_flush_interval=FLUSH,
-        init_timeout=config.tracking.patience,
-        finish_timeout=config.tracking.patience,
+        **_compat.quiet(live and tracking.system_metrics, live and tracking.code),
+        **_compat.flushed_every(FLUSH),
+        **described.pop("settings"),
+        init_timeout=tracking.patience if online else max(tracking.patience, LOCAL_PATIENCE),
+        finish_timeout=tracking.patience if online else max(tracking.patience, LOCAL_PATIENCE),
         finish_timeout_raises=True,
     )
     if online:
         project.sign_in()
-    figure, scale = config.curve.split("/")[0], config.scale
-    begun = {k: v for k, v in info.items() if k not in (*ENDING, "config")}
-    variant = info.get("variant") or ""
     run = wandb.init(
-        id=run_id(info),
+        id=name or record_id(info),
         mode="online" if online else "offline",
         entity=project.entity,
         project=project.name,
         dir=folder,
-        name=_name(config, variant),
-        group=config.curve,
-        job_type="train",
-        tags=[tag[:64] for tag in dict.fromkeys((figure, config.curve, scale.name, config.replicates.value))],
-        notes=" ".join(filter(None, (f"experiment={config.curve}", variant, f"seed={config.seed}", scale.note))),
-        config={"figure": figure, **begun, **info["config"]},
         reinit="create_new",
         settings=settings,
+        **described,
     )
-    x = x_axis(figure)
+    x = x_axis(config.curve.split("/")[0])
     run.define_metric("iteration")
     run.define_metric(x)
     run.define_metric("*", step_metric=x)
@@ -140,10 +180,43 @@ def started(info: Mapping[str, Any], folder: Path, project: Project, online: boo
         run.finish(exit_code=failed)
 
 
+def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str, Any]:
+    """Name, group, tags, job type, notes and configuration of a W&B run, and the settings that describe it.
+
+    A run that a command line changed has another group, job type and tag than the figure's own, so that W&B's
+    means over a group are those of the figure.
+    """
+    figure, scale, variant = config.curve.split("/")[0], config.scale, info.get("variant") or ""
+    tags = [figure, config.curve, scale.name, config.replicates.value, *(["variant"] if variant else [])]
+    said = [f"experiment={config.curve}", variant, f"seed={config.seed}", f"attempt={info['attempt']}"]
+    said += [scale.note, config.tracking.notes]
+    tags, group, notes = environment.described(
+        [*tags, *config.tracking.tags],
+        shortened(f"{config.curve}{f', {variant}' if variant else ''}", NAME),
+        " ".join(filter(None, said)),
+    )
+    begun = {k: v for k, v in info.items() if k not in (*ENDING, "config", "wandb")}
+    commit = (info.get("commit") or "").removesuffix("-dirty")
+    settings: dict[str, Any] = {"git_commit": commit} if commit and not config.tracking.code else {}
+    if not live:  # where and by what it was trained, not where it is uploaded
+        settings["host"] = info["host"]
+    if "command" in info and not config.tracking.code:
+        settings["program"] = info["command"]
+    return {
+        "name": _name(config, variant),
+        "group": shortened(group, NAME),
+        "job_type": "variant" if variant else "train",
+        "tags": tags,
+        "notes": notes,
+        "config": {"figure": figure, **begun, **info["config"]},
+        "settings": settings,
+    }
+
+
 def _name(config: Config, variant: str) -> str:
     """What W&B calls a run; it takes 128 characters."""
     seed = f" seed {config.seed}"
-    return shortened(f"{config.curve}{f', {variant}' if variant else ''}", 128 - len(seed)) + seed
+    return shortened(f"{config.curve}{f', {variant}' if variant else ''}", NAME - len(seed)) + seed
 
 
 def ending(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,54 +230,32 @@ def x_axis(figure: str) -> str:
     return "lr" if path.exists() and OmegaConf.select(OmegaConf.load(path), "x") == "lr" else "iteration"
 
 
-def send(folder: Path, info: Mapping[str, Any], project: Project) -> None:
-    """Make the W&B run of one finished record. Raises what wandb raises."""
-    with (
-        tempfile.TemporaryDirectory(prefix="repro-upload-") as staging,
-        started(info, Path(staging), project, online=True) as run,
-    ):
-        for row in read_history(folder):
-            run.log(_present(row))
-        run.summary.update(ending(info))
+def send(folder: Path, info: Info, project: Project, name: str, staging: Path) -> tuple[str, str]:
+    """Make the W&B run ``name`` of one finished record; the entity that has it, and its URL.
 
-
-def log_figure(name: str, scale: str, files: Sequence[Path], project: Project) -> str:
-    """Log a figure's files (png, csv, ...) as the artifact ``<figure>-<scale>``; the URL of the run that holds it.
-
-    Files that did not change make no new version. Raises ReproError.
+    wandb's files go below ``staging``. Raises what wandb raises.
     """
-    import wandb
-
-    project.sign_in()
-    with tempfile.TemporaryDirectory(prefix="repro-figure-") as staging:
-        try:
-            run = wandb.init(
-                entity=project.entity,
-                project=project.name,
-                dir=staging,
-                name=f"{name} at {scale} scale",
-                group=name,
-                job_type="figure",
-                tags=[name, scale],
-                reinit="create_new",
-                settings=project.settings(x_disable_stats=True, x_save_requirements=False),
-            )
-            artifact = wandb.Artifact(f"{name}-{scale}", type="figure")
-            for path in sorted(files):
-                artifact.add_file(str(path), name=path.name, policy="immutable")
-            run.log(
-                {"figure": wandb.Image(str(png[0]))} if (png := [p for p in files if p.suffix == ".png"]) else {}
-            )
-            run.log_artifact(artifact).wait(60)
-            run.finish()
-        except Exception as error:
-            raise ReproError(f"W&B, {project} on {project.server}: the artifact: {first_line(error)}") from error
-    return str(run.url)
+    rows = read_history(folder)
+    begun, seconds = datetime.fromisoformat(info["started"]).timestamp(), info.get("wall_seconds", 0.0)
+    last = max((row["iteration"] for row in rows), default=0) or 1
+    own = Path(tempfile.mkdtemp(dir=staging))
+    with started(info, own, project, online=True, name=name) as run:
+        for row in rows:  # at the time when the run came to it: its speed is taken as even
+            time = begun + seconds * row["iteration"] / last
+            run.log({**_present(row), "_timestamp": time})
+        run.summary.update(ending(info))
+    return str(run.entity), str(run.url)
 
 
 def _check(file: Path, end: Mapping[str, Any]) -> None:
-    """OSError if an offline file does not hold its run's end: wandb says nothing about a full disk."""
-    written = offline_file(file)
+    """OSError if an offline file does not hold its run's end: wandb says nothing about a full disk.
+
+    A wandb that cannot read its files leaves it unchecked.
+    """
+    try:
+        written = offline_file(file)
+    except ReproError:
+        return
     if written is None or written.info["status"] != end["status"]:
         raise OSError(f"{file} is not whole; is the disk full?")
 

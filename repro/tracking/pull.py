@@ -8,22 +8,25 @@ import math
 import os
 import re
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.records import ENDING, FINISHED, Info, Row, broken, is_record
 from repro.records.files import find, write_whole
-from repro.tracking.server import Project, first_line
+from repro.tracking import _compat
+from repro.tracking.server import Project, asked, listed
 
-Answer = TypeVar("Answer")
-CONFIG = {field.name for field in fields(Config)}
+CONFIG = {key.name for key in fields(Config)}
+BESIDE = ("figure", "_wandb", "superseded_by")  # what W&B's configuration of a run has beside its record
+AGAIN = "run the same command again to pull it once more"
 
 
 @dataclass(frozen=True)
@@ -33,41 +36,73 @@ class SourceRun:
     name: str  # what a message calls it
     info: Info
     rows: Callable[[], list[Row]]  # raises ReproError where it is not whole
+    whole: bool = True  # whether the source says that it has every row
+    notes: list[str] = field(default_factory=list)  # what rows() found to say
 
 
 def server(project: Project, curves: Sequence[str], cache: Path) -> list[SourceRun]:
     """The runs of ``curves`` on a W&B server; their histories come from ``cache`` where that is up to date.
 
-    Raises ReproError: no key, no such project, no answer.
+    What the cache has of them and the server no longer has leaves the cache. Raises ReproError: no key, no such
+    project, no answer.
     """
 
-    def history(run: Any, info: Info) -> list[Row]:
-        file = cache / _host(project) / _safe(run.entity) / _safe(run.project) / f"{_safe(run.id)}.json"
+    def history(run: Any, info: Info, notes: list[str]) -> list[Row]:
+        file = _file(project, run, cache)
         if (kept := _read(file)) and kept["info"] == info:
             rows: list[Row] = kept["rows"]
             return rows
-        rows = _asked(project, f"run {run.id}", partial(_pulled, run))
-        if broken(info, rows):  # once more: W&B may not have had all of it yet
-            rows = _asked(project, f"run {run.id}", partial(_pulled, run))
-        if problem := broken(info, rows):
-            raise ReproError(
-                f"run {run.id} of {project}: {problem}; python -m repro.tracking upload sends it again"
-            )
+        for _ in range(2):  # once more: W&B may not have had all of it yet
+            steps = asked(project, f"run {run.id}", partial(pulled, run))
+            problem = broken(info, [*steps.values()])
+            if problem is None:
+                break
+        else:
+            raise ReproError(f"run {run.id} of {project}: {problem}; {AGAIN}, or upload the record again")
         if info["status"] in FINISHED:
-            _write(file, {"info": info, "rows": rows})
-        return rows
+            _write(file, {"info": info, "rows": [*steps.values()]})
+            return [*steps.values()]
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        return usable(steps, f"run {run.id} of {project}", notes, run.historyLineCount)
 
-    runs_found = []
+    runs_found, entity = [], project.entity
     for run in listed(project, {"config.curve": {"$in": sorted(set(curves))}}):
-        info = _info(run.config, run.summary_metrics, "running" if run.state == "running" else "incomplete")
-        if info is not None:
-            runs_found.append(SourceRun(run.id, info, partial(history, run, info)))
+        if (info := info_of(run)) is None:
+            line = f"note: run {run.id} of {project} has keys of this suite and is no record of it; it is skipped"
+            print(line, file=sys.stderr)
+            continue
+        notes: list[str] = []
+        rows = partial(history, run, info, notes)
+        whole = "digest" in info and info.get("rows", 0) <= run.historyLineCount  # some may be there twice
+        at = cast(Info, {**info, "wandb": {"id": run.id, "url": run.url}})
+        runs_found.append(SourceRun(run.id, at, rows, whole, notes))
+        entity = run.entity
+    if entity:
+        _forget(replace(project, entity=entity), curves, cache, {_safe(run.name) for run in runs_found})
     return runs_found
+
+
+def is_whole(run: Any, info: Info) -> bool:
+    """Whether W&B has a run's end and counts as many rows as that says: one more, and some are there twice."""
+    return "digest" in info and info.get("rows") == run.historyLineCount
+
+
+def _forget(project: Project, curves: Sequence[str], cache: Path, there: set[str]) -> None:
+    """Remove from the cache what it has of these curves and the server has no longer, with a note."""
+    for folder in _folders(project, cache):
+        for path in folder.glob("*.json"):
+            if path.stem in there:
+                continue
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                if json.loads(path.read_bytes())["info"]["curve"] in curves:
+                    print(f"note: run {path.stem} is no longer in {project}; it leaves the cache", file=sys.stderr)
+                    path.unlink()
 
 
 def cached(project: Project, cache: Path) -> list[SourceRun]:
     """What ``server`` left in the cache. No network. Raises ReproError where there is nothing."""
-    folders = sorted(cache.glob(f"{_host(project)}/{_safe(project.entity or '*', '*')}/{_safe(project.name)}"))
+    folders = _folders(project, cache)
     if not folders:
         raise ReproError(f"source=cache: nothing of {project} in {cache}; source=wandb pulls it there")
     if len(folders) > 1:
@@ -89,57 +124,26 @@ def offline(folder: Path) -> list[SourceRun]:
         return [run for run in pool.map(offline_file, files) if run is not None]
 
 
-def listed(project: Project, filters: Mapping[str, Any], missing_ok: bool = False) -> list[Any]:
-    """The runs of a project that match W&B's ``filters``, with configuration and summary.
+def pulled(run: Any) -> dict[int, Row]:
+    """A run's whole history on the server by step, each step once, as our records hold it."""
+    rows = {row["_step"]: row for row in _compat.scan(run)}
+    return {step: _row(rows[step]) for step in sorted(rows)}
 
-    Raises ReproError in one line; a project that does not exist has no runs if ``missing_ok``.
+
+def usable(steps: Mapping[int, Row], name: str, notes: list[str], counted: int = 0) -> list[Row]:
+    """The rows of an unfinished run up to the first step that is missing, which ``notes`` then say.
+
+    Nothing else tells that a row was lost, as the run did not come to count them; ``counted`` are W&B's own.
     """
-
-    def runs() -> list[Any]:
-        api = _api(project)
-        entity = project.entity or api.default_entity
-        try:
-            return list(api.runs(f"{entity}/{project.name}", dict(filters), per_page=200, lazy=False))
-        except ValueError as error:
-            if "Could not find project" not in str(error):
-                raise
-            if missing_ok:
-                return []
-            raise ReproError(
-                f"tracking.project={project.name}: {entity} has no such project on {project.server}, "
-                "or your key may not see it"
-            ) from None
-
-    return _asked(project, "the list of runs", runs)
-
-
-def _api(project: Project) -> Any:
-    import wandb
-
-    project.sign_in(verify=True)
-    wandb.setup(settings=project.settings(x_graphql_retry_max=4))  # about 30 s of patience, within the 60
-    return wandb.Api(overrides={"base_url": project.base_url} if project.base_url else None, timeout=60)
-
-
-def _asked(project: Project, what: str, question: Callable[[], Answer]) -> Answer:
-    """The answer, or what wandb raises as one line. It waits and asks again by itself, but not after a cut one."""
-    for attempt in range(3):
-        try:
-            return question()
-        except ReproError:
-            raise
-        except Exception as error:
-            line = first_line(error) or type(error).__name__
-            if attempt == 2 or not re.search("EOF|reset by peer", line):
-                raise ReproError(f"W&B, {project} on {project.server}: {what}: {line}") from error
-            time.sleep(1 + attempt)
-    raise AssertionError("unreachable")
-
-
-def _pulled(run: Any) -> list[Row]:
-    """A run's whole history by step, each step once, as our records hold it."""
-    rows = {row["_step"]: row for row in run.scan_history(use_cache=False)}
-    return [_row(rows[step]) for step in sorted(rows)]
+    rows = []
+    for step, row in enumerate(steps.values()):
+        if step not in steps:
+            break
+        rows.append(row)
+    lost = max(counted, max(steps, default=-1) + 1)
+    if len(rows) < lost:
+        notes.append(f"note: {name}: of {lost} rows number {len(rows) + 1} is missing; it is drawn up to there")
+    return rows
 
 
 def _row(values: Mapping[str, Any]) -> Row:
@@ -154,24 +158,32 @@ def _finite(value: Any) -> Any:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def info_of(run: Any) -> Info | None:
+    """``run.json`` of a run on the server, or None for a run that is not of this suite."""
+    return _info(run.config, run.summary_metrics, "running" if run.state == "running" else "incomplete")
+
+
 def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) -> Info | None:
-    """``run.json`` again, or None for a run that is not of this suite."""
-    if not {"fingerprint", "protocol", "curve", "seed", "scale", "started"} <= set(config):
+    texts = ("fingerprint", "curve", "started")
+    if not all(isinstance(config.get(key), str) for key in texts) or not isinstance(config.get("seed"), int):
         return None
-    begun = {k: v for k, v in config.items() if k not in CONFIG and k not in ("figure", "_wandb")}
+    begun = {k: v for k, v in config.items() if k not in CONFIG and k not in BESIDE}
     ended = {k: summary[k] for k in ENDING if k in summary}
     own = {k: v for k, v in config.items() if k in CONFIG}
     named = {"curve": config["curve"], "seed": config["seed"], "config": own}
     info = {"status": status, **begun, **named, **ended}
-    return cast(Info, info) if is_record(info) else None
+    is_ours = is_record(info) and isinstance(own["scale"].get("name"), str)
+    return cast(Info, info) if is_ours else None
 
 
 def offline_file(path: Path) -> SourceRun | None:
-    """The run in one W&B file, as far as that goes; None if it is not of this suite."""
-    from wandb.util import get_core_path
+    """The run in one W&B file, as far as that goes; None if it is not of this suite.
 
-    command = [get_core_path(), "leet", "inspect", "--json", "--no-observability", "--run-file", str(path)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=600)
+    Raises ReproError where the installed wandb cannot read such files.
+    """
+    done = subprocess.run(
+        _compat.printing(path), capture_output=True, encoding="utf-8", errors="replace", timeout=600
+    )
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     rows: dict[int, Row] = {}
@@ -190,14 +202,21 @@ def offline_file(path: Path) -> SourceRun | None:
     info = _info(config, summary, "incomplete")
     if info is None:
         return None
-    history = [rows[step] for step in sorted(rows)]
+    steps = {step: rows[step] for step in sorted(rows)}
+    history = [*steps.values()]
+    notes: list[str] = []
 
     def whole() -> list[Row]:
         if problem := broken(info, history):
             raise ReproError(f"{path}: {problem}; the record beside it is the truth: source=local")
-        return history
+        if "digest" in info:
+            return history
+        kept = usable(steps, str(path), notes)
+        if "corrupt" in done.stderr and not notes:  # wandb skips what it cannot read
+            notes.append(f"note: {path}: damaged after row number {len(kept)}; it is drawn up to there")
+        return kept
 
-    return SourceRun(str(path), info, whole)
+    return SourceRun(str(path), info, whole, broken(info, history) is None, notes)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -214,6 +233,19 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         write_whole(path, json.dumps(content))
     except OSError as error:
         print(f"note: {path.parent} cannot keep what was pulled ({error}); it will be pulled again")
+
+
+def _folders(project: Project, cache: Path) -> list[Path]:
+    return sorted(cache.glob(place(project)))
+
+
+def _file(project: Project, run: Any, cache: Path) -> Path:
+    return cache / _host(project) / _safe(run.entity) / _safe(run.project) / f"{_safe(run.id)}.json"
+
+
+def place(project: Project) -> str:
+    """The folder of a project, below one of all projects; a pattern where its entity is not said."""
+    return f"{_host(project)}/{_safe(project.entity or '*', '*')}/{_safe(project.name)}"
 
 
 def _host(project: Project) -> str:

@@ -5,31 +5,94 @@ python -m repro.tracking workspace [FIGURE ...]   make a saved view a figure (ne
 """
 
 import argparse
+import os
+import secrets
+import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from repro.config import Tracking, from_dict
 from repro.config.errors import ReproError
+from repro.config.folders import cache_folder
 from repro.config.terminal import console
-from repro.records import FINISHED, Info, files, read_info
-from repro.tracking.mirror import run_id, send
-from repro.tracking.pull import listed
-from repro.tracking.server import PROJECT, Project, find_project, first_line
+from repro.records import FINISHED, Info, files, read_info, record_id, write_info
+from repro.records.lock import locked
+from repro.tracking import copies
+from repro.tracking.mirror import send
+from repro.tracking.pull import place
+from repro.tracking.server import PROJECT, Project, asked, find_project, first_line, noticed
 
 PLACE = ("entity", "project", "base_url")
 KEYS = [f"tracking.{key}" for key in PLACE]  # as in training
+SETTLE = 30.0  # seconds in which W&B counts what it was sent
+Records = dict[str, tuple[Path, Info]]  # by their id
 
 
 def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: int = 4) -> tuple[int, list[str]]:
     """Send the finished records under ``folders`` that W&B does not have whole: how many, and a line a failure.
 
-    Idempotent: a run that is there already, live or through ``wandb sync``, is known by its id and digest.
+    A record that is there in parts, or twice, is sent whole under a new id: W&B appends what is sent to a run that
+    it has. Each is looked for again right before it is sent, and its rows are compared once they are there. One
+    upload at a time sends to a project. Interrupted, it leaves the threads that wait for W&B behind.
     """
     from rich.progress import Progress
 
-    records: dict[Project, dict[str, tuple[Path, Info]]] = {}  # by the run's id
+    by_project, unfinished, errors = _records(folders, find)
+    count = 0
+    stagings = []
+    at = Path(os.environ.get("WANDB_CACHE_DIR") or cache_folder() / "wandb") / "uploads"
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        with ExitStack() as locks:
+            todo = []
+            for target, records in by_project.items():
+                lock = at / place(replace(target, entity="-"))
+                locks.enter_context(locked(lock, f"{target} is being uploaded to"))
+                stagings.append(staging := lock / "wandb")
+                shutil.rmtree(staging, ignore_errors=True)  # of an upload that was killed
+                staging.mkdir()
+                there = copies.found(target, [info for _, info in records.values()])
+                missing = [run for run in records.values() if not copies.holds(there, run[1])]
+                print(f"{target}: {len(records)} finished runs, {len(records) - len(missing)} there already")
+                for line in _amiss(missing, there):
+                    print(line)
+                todo += [(target, path, info, staging) for path, info in missing]
+            if unfinished:
+                print(f"{unfinished} unfinished runs are left for later")
+            sending = {pool.submit(_send, path, info, target, own): path for target, path, info, own in todo}
+            with Progress(console=console(stderr=True), transient=True) as bar:
+                for done in bar.track(as_completed(sending), total=len(sending), description="uploading"):
+                    count += _is_sent(done, sending[done], errors)
+            for target, records in by_project.items():
+                infos = [info for _, info in records.values()]
+                errors += _tidy(target, infos)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        _clear(stagings, interrupted=True)
+        raise
+    pool.shutdown()
+    _clear(stagings, interrupted=False)
+    return count, errors
+
+
+def _clear(folders: Sequence[Path], interrupted: bool) -> None:
+    """Remove what wandb wrote; for a second after an interruption, threads may still make folders."""
+    for _ in range(10 if interrupted else 1):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1 * interrupted)
+
+
+def _records(
+    folders: Sequence[Path], find: Callable[[Tracking], Project]
+) -> tuple[dict[Project, Records], int, list[str]]:
+    """The finished records by where they go, the number of others, and a line for each that cannot be sent."""
+    records: dict[Project, Records] = {}
     unfinished, errors = 0, []
     for path in sorted({file.parent for folder in folders for file in files.find(folder, "run.json")}):
         try:
@@ -41,37 +104,68 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
             unfinished += 1
             continue
         try:
-            target, name = find(from_dict(info["config"]).tracking), run_id(info)
+            target, name = find(from_dict(info["config"]).tracking), record_id(info)
         except (ReproError, KeyError) as error:
             missing_key = isinstance(error, KeyError)
             errors.append(f"{path}: {f'its run.json has no {error}' if missing_key else error}; it is not sent")
             continue
         records.setdefault(target, {}).setdefault(name, (path, info))
-    todo = []
-    for target, runs in records.items():
-        there = present(target, [*runs])
-        missing = [run for name, run in runs.items() if there.get(name) != run[1].get("digest")]
-        print(f"{target}: {len(runs)} finished runs, {len(runs) - len(missing)} there already")
-        todo += [(target, path, info) for path, info in missing]
-    if unfinished:
-        print(f"{unfinished} unfinished runs are left for later")
-    bar = Progress(console=console(stderr=True), transient=True)
-    with bar, ThreadPoolExecutor(jobs) as pool:
-        sent = {pool.submit(send, path, info, target): path for target, path, info in todo}
-        for done in bar.track(as_completed(sent), total=len(sent), description="uploading"):
-            if failure := done.exception():
-                errors.append(f"{sent[done]}: {type(failure).__name__}: {first_line(failure)}")
-    return sum(done.exception() is None for done in sent), errors
+    return records, unfinished, errors
 
 
-def present(project: Project, ids: Sequence[str]) -> dict[str, str | None]:
-    """The digest of each of the runs ``ids`` that W&B holds with every row (None: not whole)."""
-    digests: dict[str, str | None] = {}
-    for start in range(0, len(ids), 200):
-        for run in listed(project, {"name": {"$in": list(ids[start : start + 200])}}, missing_ok=True):
-            whole = run.state == "finished" and run.summary_metrics.get("rows") == run.historyLineCount
-            digests[run.id] = run.summary_metrics.get("digest") if whole else None
-    return digests
+def _amiss(missing: Sequence[tuple[Path, Info]], there: Sequence[copies.Copy]) -> list[str]:
+    """A line for each record that W&B has otherwise than it should, or that it had once."""
+    lines = []
+    names = {copy.run.id for copy in there}
+    for _, info in missing:
+        name, known = record_id(info), info.get("wandb", {})
+        parts = [c for c in there if c.record == name]
+        if parts:
+            counts = " and ".join(f"{c.run.historyLineCount} (run {c.run.id})" for c in parts)
+            lines.append(f"note: {name}: of {info.get('rows')} rows W&B has {counts}; it is sent under a new id")
+        elif known.get("state") in ("mirrored", "uploaded") and known.get("id") not in names:
+            lines.append(f"note: run {known.get('id')} is no longer there (deleted?); it is sent under a new id")
+    return lines
+
+
+def _send(path: Path, info: Info, target: Project, staging: Path) -> bool:
+    """Send a record under an id of its own; False where W&B has it by now. ReproError where it did not arrive."""
+    if copies.holds(copies.found(target, [info]), info):
+        return False
+    name = f"{record_id(info)}-{secrets.token_hex(2)}"  # never that of a run that is there
+    with noticed(target, f"{path}: upload"):
+        entity, url = send(path, info, target, name, staging)
+    target = replace(target, entity=entity)
+    if problem := copies.lacking(target, name, info, seconds=SETTLE, rows=True):
+        raise ReproError(f"sent as {url}, but {problem}; upload it again")
+    copies.keep_times(target, name, info)
+    if "wandb" in info:  # a record of before that is left as it is
+        with suppress(OSError):
+            state = {"mode": info["wandb"].get("mode"), "id": name, "url": url, "state": "uploaded"}
+            write_info(path, {**info, "wandb": state})
+    return True
+
+
+def _is_sent(done: "Future[bool]", path: Path, errors: list[str]) -> bool:
+    if failure := done.exception():
+        kind = "" if isinstance(failure, ReproError) else f"{type(failure).__name__}: "
+        errors.append(f"{path}: {kind}{first_line(failure)}")
+        return False
+    return done.result()
+
+
+def _tidy(target: Project, infos: Sequence[Info]) -> list[str]:
+    """Mark the copies that others replaced; a line if that fails."""
+    try:
+        there = copies.found(target, infos)
+        count = asked(target, "marking superseded runs", lambda: copies.supersede(there))
+    except ReproError as error:
+        return [str(error)]
+    if count:
+        print(
+            f"{target}: {count} runs have the tag '{copies.SUPERSEDED}' now: a newer or whole one stands for them"
+        )
+    return []
 
 
 def _settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -126,7 +220,12 @@ def _upload(options: argparse.Namespace) -> None:
             options.base_url or tracking.base_url,
         )
 
-    count, errors = upload(folders, find, options.jobs)
+    try:
+        count, errors = upload(folders, find, options.jobs)
+    except KeyboardInterrupt:
+        line = "interrupted; run the same command again: it sends what is missing"
+        print(line, file=sys.stderr, flush=True)
+        os._exit(130)  # wandb would send the rest first
     print(f"uploaded {count} runs")
     for line in errors:
         print(f"error: {line}", file=sys.stderr)

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from repro.config.catalogue import curves
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
+from repro.tracking import copies
 from repro.tracking.mirror import x_axis
 from repro.tracking.server import Project, first_line
 
@@ -40,7 +41,10 @@ def make(names: Sequence[str], project: Project, scale: str) -> None:
 
 
 def described(name: str, entity: str, project: str, scale: str, workspaces: Any) -> Any:
-    """The view of one figure's runs at ``scale``, grouped by curve; each panel has mean and range over seeds."""
+    """The view of one figure's runs at ``scale``, grouped by curve; each panel has mean and range over seeds.
+
+    Runs that a command line changed, attempts that ended early and what others replaced stay out.
+    """
     import wandb_workspaces.reports.v2
 
     reports: Any = wandb_workspaces.reports.v2
@@ -70,6 +74,8 @@ def described(name: str, entity: str, project: str, scale: str, workspaces: Any)
             filters=[
                 workspaces.Config("curve").isin(sorted(homes.values())),
                 workspaces.Config("scale.name") == scale,
+                workspaces.Tags().notin(["variant", copies.SUPERSEDED]),
+                workspaces.Metric("State").isin(["finished", "running"]),
             ],
             groupby=[workspaces.Config("curve")],
         ),

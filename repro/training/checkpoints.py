@@ -23,15 +23,31 @@ KEPT = 2
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write the checkpoint of ``state["iteration"]`` and delete all but the last two. Raises OSError."""
+    write(folder / f"checkpoint-{state['iteration']:09d}.pt", state)
+    for outdated in find(folder)[KEPT:]:
+        outdated.unlink()
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a state whole, with its SHA-256. Raises OSError."""
     payload = packed(state)
 
-    def write(file: BinaryIO) -> None:
+    def write_both(file: BinaryIO) -> None:
         file.write(hashlib.sha256(payload).digest())
         file.write(payload)
 
-    write_whole(folder / f"checkpoint-{state['iteration']:09d}.pt", write, durable=True)
-    for outdated in find(folder)[KEPT:]:
-        outdated.unlink()
+    write_whole(path, write_both, durable=True)
+
+
+def read(path: Path, device: str) -> dict[str, Any] | None:
+    """The state that ``write`` wrote, on ``device``; None where the file is truncated or corrupt."""
+    import torch
+
+    content = path.read_bytes()
+    if content[:32] != hashlib.sha256(content[32:]).digest():
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+    return state
 
 
 def packed(state: dict[str, Any]) -> memoryview:
@@ -88,12 +104,8 @@ def write_in_background(
 
 def load(folder: Path, device: str) -> dict[str, Any] | None:
     """The newest intact checkpoint, on ``device``, or None; broken ones are deleted."""
-    import torch
-
     for path in find(folder):
-        content = path.read_bytes()
-        if content[:32] == hashlib.sha256(content[32:]).digest():
-            state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+        if (state := read(path, device)) is not None:
             return state
         log.warning("%s is truncated or corrupt; falling back to the previous checkpoint, or to the start", path)
         path.unlink()
@@ -107,6 +119,7 @@ def find(folder: Path) -> list[Path]:
 
 def clear(folder: Path) -> None:
     """Delete every checkpoint, and the half-written files of killed processes."""
-    for pattern in ("checkpoint-*.pt", ".checkpoint-*", ".weights.*", ".run.json.*", ".history.jsonl.*"):
+    half_written = (".checkpoint-*", ".snapshot-*", ".weights.*", ".run.json.*", ".history.jsonl.*")
+    for pattern in ("checkpoint-*.pt", *half_written):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

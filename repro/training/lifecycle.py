@@ -12,8 +12,10 @@ from repro import resources
 from repro.config import Config, notes
 from repro.config.errors import ReproError, describe, first_line
 from repro.data import images
-from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info
+from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info, starts
 from repro.records.files import write_whole
+from repro.tracking.mirror import Mirror
+from repro.tracking.mirror import require as require_tracking
 from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
 
@@ -34,6 +36,9 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         try:
             images.identify(config.dataset)
+            starts.settle(config, changes)
+            if not already_finished(folder, config):
+                require_tracking(config.tracking)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))
             raise
@@ -66,6 +71,8 @@ def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
     info = read_info(folder)
     if info is None or differences(info, config):
         checkpoints.clear(folder)
+        for path in starts.find(folder):
+            path.unlink(missing_ok=True)
         (folder / "history.jsonl").unlink(missing_ok=True)
     return Record(folder, config, changes=changes)
 
@@ -115,8 +122,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
 
     from repro import models
     from repro.data import batches
-    from repro.tracking.mirror import Mirror
-    from repro.training import loop, steps
+    from repro.training import loop, snapshots, steps
     from repro.training.precision import emulated
     from repro.training.state import State
 
@@ -150,12 +156,15 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
         state.load_state_dict(checkpoint)
         log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
     else:
+        if config.start.curve is not None:
+            snapshots.load(config, state, device)
+            log.info("%s: starting after iteration %d of %s", folder, state.iteration, config.start.folder)
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
         for note in notes(config):
             log.warning(note)
     record.start(environment, state.iteration if checkpoint else None)
     mirror = Mirror(record.info, folder)
-    at_end.callback(lambda: mirror.finish(record.info))  # once the end is recorded
+    at_end.callback(_finish_mirror, mirror, record)  # once the end is recorded
     for recorded in record.rows:
         mirror.row(recorded)
     saved_iteration, saved_seconds = state.iteration, time.monotonic()
@@ -168,7 +177,11 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             if row is not None:
                 record.append(row)
                 mirror.row(record.rows[-1])
+                if mirror.outcome and mirror.outcome != record.info.get("wandb"):
+                    record.add(wandb=mirror.outcome)
                 log.info(_format_row(row, config.iterations))
+            if state.iteration in config.snapshots:
+                snapshots.save(folder, config, state)
             if state.is_over(config):
                 break
             is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
@@ -195,6 +208,13 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             else f"test loss is over {config.divergence} times its lowest"
         )
         log.warning("diverged: the %s at iteration %s", what, last_row["iteration"])
+
+
+def _finish_mirror(mirror: Mirror, record: Record) -> None:
+    mirror.finish(record.info)
+    if mirror.outcome:
+        with contextlib.suppress(OSError):
+            record.add(wandb=mirror.outcome)
 
 
 def _load_checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
             "images_per_second": images_per_second,
         }
 
-    if config.test_at_start and state.iteration == 0:
+    if config.test_at_start and state.iteration == (config.start.iteration or 0):
         yield measure(None, None)
     if state.is_over(config):
         return

@@ -62,15 +62,20 @@ class State:
             "loss_sum": self.loss_sum,
         }
 
-    @torch.no_grad()
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Restore the state that ``state_dict`` returned."""
-        self.network.load_state_dict(saved["network"])
-        for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
-            for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
-                velocity.copy_(saved_velocity)
-        self.iteration, self.tested, self.diverged = saved["iteration"], saved["tested"], saved["diverged"]
+        self.start_from(saved)
+        self.tested, self.diverged = saved["tested"], saved["diverged"]
         self.first_loss = saved.get("first_loss")  # checkpoints from before divergence lack these
         self.lowest_loss = saved.get("lowest_loss", math.inf)
         self.high_tests = saved.get("high_tests", 0)
         self.loss_sum.copy_(saved["loss_sum"])
+
+    @torch.no_grad()
+    def start_from(self, saved: dict[str, Any]) -> None:
+        """Take weights, velocities and iteration of another run, not what it counted since its last test."""
+        self.network.load_state_dict(saved["network"])
+        for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
+            for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
+                velocity.copy_(saved_velocity)
+        self.iteration = self.tested = saved["iteration"]

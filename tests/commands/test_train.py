@@ -53,15 +53,17 @@ def test_a_sweep_of_any_figure_is_one_rule(tmp_path, monkeypatch, arguments, exp
 
 @pytest.mark.parametrize("name", ["fig99", "figure", ""])
 def test_a_sweep_that_there_is_not_is_named(name):
-    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; there are all, fig15a, fig15b, fig5a"):
+    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; there are all, fig10a, fig10b, fig12a"):
         expand_sweep([f"sweep={name}"])
 
 
 def test_every_kind_of_experiment_trains(resolved, tmp_path):
-    """One of each network, data set and schedule together."""
+    """One of each network, data set and schedule together; test_snapshots.py has what starts from another run."""
     kinds = {}
     for experiment in EXPERIMENTS:
         config = resolved(f"experiment={experiment}", *SMOKE)
+        if config.start.curve:
+            continue
         shapes = [part["shape"] for part in (config.schedule.lr, config.schedule.momentum)]
         kinds.setdefault((config.model.name, config.dataset.name, config.dataset.mirror, *shapes), config)
     for config in kinds.values():

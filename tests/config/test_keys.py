@@ -122,6 +122,8 @@ def changed(composed):
     def run(key, value):
         cfg = copy.deepcopy(defaults)
         OmegaConf.update(cfg, key, value)
+        if key == "start.iteration":
+            cfg.start.curve = "fig12a/wd_1e-3"  # one goes with the other
         return config.resolve(cfg)
 
     return run

@@ -64,7 +64,7 @@ PROTOCOL = {
     "fig15b/tbs1024": ("resnet56_hyperparam", "cifar100", 7080, 3417, 1024, 256, 0.0001, 100,
         [(0, 0.1, 0.95), (1200, 0.486304, 0.914881), (3417, 1.2, 0.85), (6000, 0.292888, 0.925593), (7080, 0.0001, 0.95)]),
 }
-# Tables 1 and 2:
+# Tables 1 and 2, and the figures of their 3-layer network and LeNet:
 # experiment: (network, data, mirrored, iterations, step size, batch, weight decay, Nesterov, points as above)
 TABLES = {
     "table1-cnn3/1cycle_cm_0.95-0.85": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
@@ -152,6 +152,35 @@ TABLES = {
         [(0, 0.1, 0.95), (2246, 0.5, 0.85), (4492, 0.0001, 0.95), (4882, 0.0001, 0.95)]),
     "table2-cifar100/1cycle_100ep": ("resnet56_hyperparam", "cifar100", True, 9765, 4394, 512, 0.0001, True,
         [(0, 0.09, 0.95), (4394, 0.9, 0.85), (8788, 9e-05, 0.95), (9765, 9e-05, 0.95)]),
+    **{f"fig4a/wd_{wd}": ("cnn3", "cifar10", False, 20000, None, 536, float(wd), True,
+        [(0, 0.0, 0.9), (200, 0.0001, 0.9), (20000, 0.01, 0.9)]) for wd in ("1e-4", "4e-3", "1e-2")},
+    **{f"fig7a/momentum_{m}": ("cnn3", "cifar10", False, 10000, None, 548, 0.004, True,
+        [(0, 0.002, m), (200, 0.00236, m), (10000, 0.02, m)]) for m in (0.7, 0.9, 0.99)},
+    "fig7b/increasing_0.7-1": ("cnn3", "cifar10", False, 10000, 10000, 548, 0.004, True,
+        [(0, 0.01, 0.7), (200, 0.01, 0.706), (5000, 0.01, 0.85), (10000, 0.01, 1.0)]),
+    "fig7c/constant_0.9": ("cnn3", "cifar10", False, 10000, None, 548, 0.004, True, [(200, 0.00236, 0.9)]),
+    **{f"fig7c/{name}": ("cnn3", "cifar10", False, 10000, 10000, 548, 0.004, True,
+        [(0, 0.002, begin), (5000, 0.011, (begin + end) / 2), (10000, 0.02, end)]) for name, begin, end in
+        (("increasing_0.8-1", 0.8, 1.0), ("decreasing_0.95-0.8", 0.95, 0.8), ("decreasing_0.97-0.7", 0.97, 0.7))},
+    "fig7d/constant_0.9": ("cnn3", "cifar10", False, 20000, None, 536, 0.004, True,
+        [(0, 0.007, 0.9), (9999, 0.007, 0.9), (10000, 0.002212, 0.9), (15000, 0.000698992, 0.9),
+         (17500, 0.000220881, 0.9), (18999, 0.000220881, 0.9), (19000, 6.97985e-05, 0.9), (20000, 6.97985e-05, 0.9)]),
+    "fig7d/decreasing_0.97-0.7": ("cnn3", "cifar10", False, 20000, 10000, 536, 0.004, True,
+        [(0, 0.001, 0.97), (5000, 0.004, 0.835), (9999, 0.0069994, 0.700027), (10000, 0.002212, 0.7),
+         (15000, 0.000698992, 0.835), (17500, 0.000220881, 0.9025), (19000, 6.97985e-05, 0.943), (20000, 6.97985e-05, 0.97)]),
+    **{f"fig9a/wd_{wd}": ("cnn3", "cifar10", False, 16000, None, 536, float(wd), True,
+        [(0, 0.005, 0.95), (7999, 0.005, 0.95), (8000, 0.00158, 0.95), (12000, 0.00049928, 0.95), (14000, 0.000157772, 0.95),
+         (16000, 0.000157772, 0.95)]) for wd in ("1e-3", "1.8e-3", "3.2e-3", "1e-2")},
+    **{f"fig10a/wd_{wd}": ("cnn3", "cifar10", False, 8000, 8000, 536, float(wd), True,
+        [(0, 0.001, 0.98), (200, 0.001225, 0.9755), (8000, 0.01, 0.8)]) for wd in ("1e-3", "1.8e-3", "3.2e-3", "1e-2")},
+    **{f"fig12a/wd_{wd}": ("cnn3", "cifar10", False, 4000, None, 536, float(wd), True,
+        [(0, 0.001, 0.95), (1000, 0.00325, 0.95), (4000, 0.01, 0.95)]) for wd in ("1e-3", "3e-3", "1e-2")},
+    "fig14a/constant_0.9": ("lenet", "mnist", False, 5859, None, 512, 0.0005, False,
+        [(0, 0.001, 0.9), (2900, 0.0104043, 0.9), (5859, 0.02, 0.9)]),
+    "fig14a/decreasing_0.95-0.8": ("lenet", "mnist", False, 5859, 5859, 512, 0.0005, False,
+        [(0, 0.001, 0.95), (2900, 0.0104043, 0.875755), (5859, 0.02, 0.8)]),
+    **{f"fig14b/wd_{wd}": ("lenet", "mnist", False, 5859, 5859, 512, float(wd), False,
+        [(0, 0.01, 0.95), (2900, 0.203036, 0.875755), (5859, 0.4, 0.8)]) for wd in ("1e-4", "5e-4", "1e-3", "3e-3")},
 }
 # fmt: on
 EXPERIMENTS = sorted(
@@ -183,7 +212,7 @@ def test_the_protocol_of_the_tables(resolved, experiment):
     network, data, mirrored, iterations, step, batch, decay, nesterov, points = TABLES[experiment]
     assert (run.model.name, run.dataset.name, run.iterations, run.batch_size) == (network, data, iterations, batch)
     assert (run.regularization.weight_decay, run.model.nesterov) == (decay, nesterov)
-    assert run.test_every == (100 if run.curve == "fig15b/tbs512" else 200)
+    assert run.test_every == (100 if run.curve.startswith(("fig15b/", "fig14")) else 200)
     normalised = network not in ("cnn3", "lenet")
     assert (run.model.gpus, run.model.bn_groups, run.model.bn_fraction) == (
         (4, 4, 0.9) if normalised else (1, 1, 0.9)
@@ -196,10 +225,20 @@ def test_the_protocol_of_the_tables(resolved, experiment):
 def test_a_row_that_a_figure_shows_is_trained_once(resolved):
     for row, curve in (("table1-resnet56/1cycle_cm_0.95-0.85", "fig8b/tbs512"),
                        ("table1-resnet56/1cycle_0.95", "fig6a/tbs512"),
-                       ("table2-cifar100/1cycle_100ep", "fig15b/tbs512")):  # fmt: skip
+                       ("table2-cifar100/1cycle_100ep", "fig15b/tbs512"),
+                       ("fig7c/constant_0.9", "fig7a/momentum_0.9")):  # fmt: skip
         assert resolved(f"experiment={row}") == resolved(f"experiment={curve}")
     others = {name: resolved(f"experiment={name}").curve for name in TABLES}
-    assert sum(name != curve for name, curve in others.items()) == 3
+    assert sum(name != curve for name, curve in others.items()) == 4
+
+
+def test_the_other_weight_decays_of_figure_12a_go_on_from_one_run(resolved):
+    starts = {wd: resolved(f"experiment=fig12a/wd_{wd}") for wd in ("1e-3", "3e-3", "1e-2")}
+    assert starts["1e-3"].snapshots == [1000]
+    assert not starts["1e-3"].test_at_start
+    for run in (starts["3e-3"], starts["1e-2"]):
+        assert (run.start.curve, run.start.iteration, run.test_at_start) == ("fig12a/wd_1e-3", 1000, True)
+        assert run.snapshots == []
 
 
 def check_schedule(run, step, points):

@@ -1,6 +1,7 @@
 """Claims are judged by intervals over seeds, in the paper's words only at paper scale, by rules fixed here too."""
 
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -323,7 +324,7 @@ def test_a_rule_has_one_measure_and_one_limit(name):
             assert (rule.lr is not None) == (rule.of == "mean_log_loss")
 
 
-ACCURACY, LOSS, _, LOG_LOSS = claims.MEASURES
+ACCURACY, LOSS, *_, LOG_LOSS = claims.MEASURES
 RULES = {  # claim: (curve, minus, of, above, below, within, around, or_pooled_sd), fixed before any run
     "5a-1": [("clr_3.0", "piecewise_0.1", ACCURACY, 0, None, None, 0, False)],
     "5a-2": [("clr_3.0", "piecewise_0.35", ACCURACY, 0, None, None, 0, False)],
@@ -389,7 +390,8 @@ HELD = {
 
 
 def test_the_measures_are_the_fixed_ones():
-    assert claims.MEASURES == ("final_accuracy", "final_loss", "minimum_loss", "mean_log_loss")
+    fixed = ("final_accuracy", "final_loss", "minimum_loss", "final_above_minimum", "mean_log_loss")
+    assert fixed == claims.MEASURES
 
 
 @pytest.mark.parametrize("name", HELD)
@@ -402,3 +404,23 @@ def test_the_rules_are_those_fixed_before_any_run(name, claim):
     rules = FIGURES[name].claims[claim].rules
     assert [astuple(rule)[:3] + astuple(rule)[4:9] for rule in rules] == RULES[claim]
     assert {tuple(rule.lr) for rule in rules if rule.lr} <= {(0.5, 0.85)}
+
+
+WORDS = pd.read_csv(Path(__file__).parent / "rules.csv")  # of the other figures, a row a rule
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - set(HELD)))
+def test_the_rules_of_the_other_figures_are_those_fixed_before_any_run(name):
+    rules = [
+        (claim, finding.rule)
+        for claim, what in FIGURES[name].claims.items()
+        for finding in claims.judge(what, frame(), 4)[1]
+    ]
+    assert rules == list(WORDS[WORDS["figure"] == name][["claim", "rule"]].itertuples(index=False, name=None))
+    assert rules
+
+
+def test_how_far_a_run_ends_above_its_minimum():
+    made = frame("test_loss", rises=[[3.0, 2.0, 1.0, 1.0, 1.0, 4.0, 4.0, 4.0]], falls=[[5.0, 4.0, 3.0, 2.0]])
+    values = claims.measured(made, "final_above_minimum")
+    assert (values["rises", 0], values["falls", 0]) == (3.0, 0.0)

@@ -380,3 +380,42 @@ def test_the_example_of_a_frame_runs(tmp_path, resolved):
     assert done.returncode == 0, done.stderr
     assert "wd_1e-3 1 finished 0.001" in done.stdout
     assert re.search(r"wd_1e-3 +0\.55 +0\.0707 +2", done.stdout)
+
+
+def test_a_second_measure_lies_on_the_same_axis_with_its_print(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"seed{seed}", [(2, 0.1 + 0.2 * seed), (4, 0.5)])
+    found = runs.local({"a": tmp_path})  # at half the paper's iterations
+    theirs = pd.DataFrame({"curve": ["a"], "iteration": [4], "test_loss": [1.7], "test_accuracy": [0.2]})
+    figure = Figure("Figure", "a", x="lr", y="test_loss", also="test_accuracy", yscale="log")
+    main = drawing.draw(found, {"a": "label"}, figure, "", {}, theirs).axes[0]
+    ours = [line for line in main.lines if line.get_linewidth() != drawing.PRINT_WIDTH]
+    thin = [line for line in main.lines if line.get_linewidth() == drawing.PRINT_WIDTH]
+    assert [list(line.get_ydata()) for line in ours] == [pytest.approx([1.8, 1.5]), pytest.approx([0.2, 0.5])]
+    assert [line.get_marker() for line in ours] == ["None", "o"]
+    assert [line.get_ydata() for line in thin] == [[1.7], [0.2]]
+    low, high = main.get_ylim()
+    assert low < 0.2 < 1.8 < high
+    legend = [text.get_text() for text in main.get_legend().get_texts()]
+    assert legend[:3] == ["label", "plain: test loss", "with dots: test accuracy, as a fraction"]
+    rows = captions.beside(found, figure, "demo", theirs).rows
+    assert [(row[1].split(", ")[-1], row[2], row[4], row[5]) for row in rows] == [
+        ("loss", "1.700", "-0.050", "0.100 over 1 test"),
+        ("accuracy", "20.00", "+15.00", "0.00 over 1 test"),
+    ]
+
+
+def test_a_figure_over_the_momentum_has_the_print_where_the_schedule_has_it(tmp_path):
+    write_run(tmp_path / "seed0", [(2, 0.1), (4, 0.5)])
+    info = json.loads((tmp_path / "seed0/run.json").read_text())
+    rise = {"shape": "cyclical_momentum", "max_momentum": 0.7, "min_momentum": 1.0, "step_size": 4}
+    info["config"]["schedule"]["momentum"] = rise
+    (tmp_path / "seed0/run.json").write_text(json.dumps(info))
+    found = runs.local({"a": tmp_path})
+    assert list(drawing._x([0, 4, 8], found, "a", "momentum")) == pytest.approx([0.7, 0.85, 1.0])
+    found.frame["momentum"] = [0.85, 1.0]
+    main = drawing.draw(found, {"a": "a"}, Figure("Figure", "a", x="momentum"), "", {}).axes[0]
+    [line] = main.lines
+    assert list(line.get_xdata()) == [0.85, 1.0]
+    top = main.child_axes[0]
+    assert top.get_xlabel() == "Iteration"

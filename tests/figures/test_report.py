@@ -98,6 +98,16 @@ def a_figure(folder, held, scale, name="fig", text="plain"):
     )
 
 
+def test_a_page_has_the_runs_on_wandb(tmp_path):
+    figure = a_figure(tmp_path, {"c": Claim("text", above(50))}, "demo")
+    assert "Weights" not in pages.page([figure], "demo", [])
+    figure.runs.info["plain", 0]["wandb"] = {"url": "https://wandb.ai/me/mine/runs/x"}
+    figure.runs.info["plain", 1] = {**figure.runs.info["plain", 0], "wandb": {"url": "javascript:alert(1)"}}
+    html = pages.page([figure], "demo", [])
+    assert '<li><a href="https://wandb.ai/me/mine/runs/x">fig plain seed 0</a></li>' in html
+    assert "javascript" not in html
+
+
 LIMITS = {verdict: limit for limit, verdict, _ in VERDICTS}
 
 
@@ -207,7 +217,8 @@ def test_the_readme_shows_every_claim_at_quick_scale_those_that_fail_first():
     root = CONF.parent
     files = {path.stem: path for path in (root / "paper_figures/quick").glob("*.claims.csv")}
     order = [f"{name}.claims" for name in OmegaConf.load(CONF / "figure/all.yaml").defaults]
-    assert set(files) == set(order)
+    assert set(files) <= set(order)
+    order = [name for name in order if name in files]  # what has been trained at that scale
     tables = {name.removesuffix(".claims"): pd.read_csv(files[name], dtype={"seeds": str}) for name in order}
     rows = pages.verdict_table(tables).rows
     lines = [f"| {' | '.join(cell.replace(chr(10), '<br>') for cell in row)} |" for row in rows]

@@ -8,7 +8,7 @@ import pytest
 from repro import schedules
 from repro.config import PROTOCOL
 from repro.config.folders import CONF
-from repro.records import FINISHED, read_history, read_info
+from repro.records import FINISHED, read_history, read_info, starts
 from repro.records.record import broken, outdated
 
 ROOT = CONF.parent
@@ -26,13 +26,15 @@ def test_a_record_is_whole_and_of_this_protocol(resolved, folder):
     _, scale, figure, curve, *changes, seed = folder.parts
     info, rows = read_info(ROOT / folder), read_history(ROOT / folder)
     config = resolved(f"experiment={figure}/{curve}", f"scale={scale}", f"seed={seed[4:]}", *info["overrides"])
+    starts.settle(config, info["overrides"])
     assert ",".join(info["overrides"]) == "/".join(changes)
     assert (info["status"] in FINISHED, info["protocol"]) == (True, PROTOCOL)
     assert broken(info, rows) is None
     assert outdated(info, config) is None
     assert not info["commit"].endswith("dirty")
     assert not Path(info["config"]["dataset"]["root"]).is_absolute()
-    grid = [i for i in range(config.iterations + 1) if i % config.test_every == 0 or i == config.iterations]
+    begin = config.start.iteration or 0
+    grid = [i for i in range(begin, config.iterations + 1) if i % config.test_every == 0 or i == config.iterations]
     tested = [row["iteration"] for row in rows]
     if info["status"] == "finished":
         assert tested == grid[not config.test_at_start :]

@@ -40,6 +40,14 @@ def test_a_run_that_fell_back_says_so(tmp_path):
     assert [list(column.cells) for column in table.columns if column.header == "step"] == [["plain"]]
 
 
+def test_what_became_of_the_mirror_is_shown(tmp_path):
+    mirror = {"mode": "online", "id": "x", "state": "failed", "reason": "no answer", "url": "https://wandb/runs/x"}
+    write_run(tmp_path / "run", [(0, 0.1)], status="finished", wandb=mirror)
+    row = states.describe_run(tmp_path / "run")
+    assert (row["wandb"], row["url"], row["reason"]) == ("failed", "https://wandb/runs/x", "W&B: no answer")
+    assert [list(c.cells) for c in states.build_table([row]).columns if c.header == "W&B"] == [["failed"]]
+
+
 def test_a_record_of_other_values_is_named_as_such(tmp_path, resolved):
     then = resolved("experiment=fig8b/tbs256", "scale=demo", "schedule.lr.base_lr=0.04")
     now = resolved("experiment=fig8b/tbs256", "scale=demo")

@@ -348,6 +348,26 @@ def test_the_end_of_a_sweep_says_which_runs_fell_back(tmp_path, resolved, capsys
     assert capsys.readouterr().err.splitlines()[-1] == f"note: 2 of 3 runs: {reason}; their step was 'compiled'"
 
 
+def test_the_end_of_a_sweep_says_what_became_of_wandb(tmp_path, resolved, capsys):
+    run = resolved("experiment=fig5a/clr_3.0", *SMOKE)
+
+    def said(**states):
+        with progress.Progress([(tmp_path / name, run) for name in states]):
+            for name, mirror in states.items():
+                write_run(tmp_path / name, [(0, 0.1)], status="finished", **({"wandb": mirror} if mirror else {}))
+        return capsys.readouterr().err.splitlines()[-1]
+
+    done = {"mode": "online", "state": "mirrored", "url": "https://wandb.ai/me/mine/runs/x"}
+    failed = {"mode": "online", "state": "failed", "reason": "no API key"}
+    offline = {"mode": "offline", "state": "offline"}
+    assert said(a=done, b=done) == "W&B: 2 of 2 runs mirrored: https://wandb.ai/me/mine"
+    assert said(c=done, d=failed, e=failed) == (
+        "W&B: 1 of 3 runs mirrored; 2 failed (no API key); upload later with python -m repro.tracking upload "
+        "multirun_outputs"
+    )
+    assert "W&B" not in said(f=offline, g=None)
+
+
 @pytest.mark.parametrize("width", [60, 120])
 def test_every_run_in_progress_is_shown(tmp_path, resolved, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -62,6 +62,10 @@ class Run:
         }
 
 
+class Refused(Exception):
+    """An answer that is an error: status, message."""
+
+
 class Server(ThreadingHTTPServer):
     """The server; ``faults`` are functions (handler, operation, variables, answer) -> answer, or True if they
     answered themselves. ``asked`` counts the operations, ``unknown`` names those that it does not speak.
@@ -73,6 +77,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.projects = {}  # (entity, project) -> {name: Run}
+        self.deleted = set()  # (entity, project, name) of runs that were deleted: their names are spent
         self.files = {}  # (run, name) -> bytes, and artifacts
         self.artifacts, self.views = [], []
         self.faults = []
@@ -91,6 +96,10 @@ class Server(ThreadingHTTPServer):
         runs = self.runs(run.project, run.entity)
         run.number = len(runs)
         runs[run.name] = run
+
+    def delete(self, run):
+        del self.runs(run.project, run.entity)[run.name]
+        self.deleted.add((run.entity, run.project, run.name))
 
     def answer(self, operation, v):
         """The data of a GraphQL operation."""
@@ -111,29 +120,50 @@ class Server(ThreadingHTTPServer):
 
     _GetViewer = _GetDefaultEntity = _Viewer
 
+    def _OrganizationCoreWeaveOrganizationID(self, v):
+        return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
+
+    def _RunStoppedStatus(self, v):
+        return {"project": {"run": {"stopped": False}}}
+
+    def _ProbeProjectInput(self, v):  # which fields there are, as wandb 0.22 asks
+        types = {"ProjectType": ["internalId"], "RunType": ["projectId"], "QueryType": [], "MutationType": []}
+        fields = {
+            name: {"fields": [{"name": field, "args": []} for field in known]} for name, known in types.items()
+        }
+        return {**fields, "ServerInfoType": {"fields": []}}
+
+    _ProbeRunInput = _ProbeServerCapabilities = _ProbeProjectInput
+
     def _ServerFeaturesQuery(self, v):
         return {"serverInfo": {"features": []}}
 
     def _UpsertBucket(self, v):
+        """Make a run, or change one: what it has logged stays, and what is logged next is appended to it."""
+        if v.get("name") is None:  # the public API changes a run by its storage's id
+            run = next(r for runs in self.projects.values() for r in runs.values() if f"id-{r.name}" == v["id"])
+            return self._changed(run, v, inserted=False)
         entity = v["entity"] or ENTITY
-        runs = self.runs(v["project"], entity)
-        new = v["name"] not in runs
-        if new or v["displayName"] is not None:  # a client that starts anew replaces what was there
-            number = runs[v["name"]].number if not new else len(runs)
-            runs[v["name"]] = Run(entity, v["project"], v["name"])
-            runs[v["name"]].number = number
-        run = runs[v["name"]]
-        if v["config"]:
+        if (entity, v["project"], v["name"]) in self.deleted:
+            path = f"{entity}/{v['project']}/{v['name']}"
+            raise Refused(409, f"run {path} was previously created and deleted; try a new run name")
+        new = v["name"] not in self.runs(v["project"], entity)
+        if new:
+            self.add(Run(entity, v["project"], v["name"]))
+        run = self.runs(v["project"], entity)[v["name"]]
+        run.state = "running"
+        return self._changed(run, v, inserted=new)
+
+    def _changed(self, run, v, inserted):
+        if v.get("config"):
             run.config = json.loads(v["config"])
-        if v["summaryMetrics"]:
+        if v.get("summaryMetrics"):
             run.summary = json.loads(v["summaryMetrics"])
-        keys = ("displayName", "groupName", "jobType", "tags", "notes", "host", "program")
+        keys = ("displayName", "groupName", "jobType", "tags", "notes", "host", "program", "commit", "repo")
         run.attributes |= {k: v[k] for k in keys if v.get(k) is not None}
-        project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": entity}}
-        bucket = {"id": f"id-{run.name}", "name": run.name, "displayName": v["displayName"], "description": None,
-                  "config": v["config"], "sweepName": None, "project": project,
-                  "historyLineCount": len(run.history)}  # fmt: skip
-        return {"upsertBucket": {"bucket": bucket, "inserted": new}}
+        project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": run.entity}}
+        bucket = {**run.node(), "config": v.get("config"), "project": project}
+        return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
     def _CreateRunFiles(self, v):
         files = [{"name": f, "uploadUrl": f"{self.url}/storage/{v['run']}/{f}"} for f in v["files"]]
@@ -226,8 +256,10 @@ class Server(ThreadingHTTPServer):
 
     def stream(self, entity, project, name, body):
         """The file stream: lines of the history at their offset, the summary, the end."""
-        run = self.runs(project, entity)[name]
         with self.lock:
+            run = self.runs(project, entity).get(name)
+            if run is None:
+                raise Refused(404, f"run {entity}/{project}/{name} not found")
             for file, chunk in (body.get("files") or {}).items():
                 if file == "wandb-history.jsonl":
                     run.history |= {chunk["offset"] + i: line for i, line in enumerate(chunk["content"])}
@@ -285,16 +317,21 @@ class Handler(BaseHTTPRequestHandler):
             operation, variables = "file_stream", json.loads(body)
         else:
             request = json.loads(body)
-            operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])[1]
+            named = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
+            operation = named[1] if named else "Viewer"  # wandb 0.22 asks for the viewer without a name
             variables = request.get("variables") or {}
         with server.lock:
             server.asked[operation] += 1
             faults = list(server.faults)
-        answer = (
-            server.stream(*map(unquote, stream.groups()), variables)
-            if stream
-            else {"data": server.answer(operation, variables)}
-        )
+        try:
+            answer = (
+                server.stream(*map(unquote, stream.groups()), variables)
+                if stream
+                else {"data": server.answer(operation, variables)}
+            )
+        except Refused as refusal:
+            status, message = refusal.args
+            return self.respond({"data": None, "errors": [{"message": message}]}, status)
         for fault in faults:
             answer = fault(self, operation, variables, answer)
             if answer is True:

@@ -1,0 +1,47 @@
+"""What wandb's environment variables say of a run: obeyed, or refused in one line. No wandb here.
+
+WANDB_ENTITY, WANDB_PROJECT and WANDB_BASE_URL are ``server.find_project``'s; WANDB_TAGS, WANDB_NOTES and
+WANDB_RUN_GROUP are obeyed where a run is described (``described``).
+"""
+
+import os
+from collections.abc import Iterable
+
+from repro.config import Config, Mode
+from repro.config.errors import ReproError
+
+MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+TRUE = ("1", "true", "t", "yes", "y", "on")
+REFUSED = {
+    "WANDB_RESUME": "every attempt at a run is a W&B run of its own, and its checkpoint resumes it",
+    "WANDB_SWEEP_ID": "a W&B sweep would set values that the record does not know; sweep= and -m sweep here",
+}
+
+
+def obey(config: Config, typed: Iterable[str] = ()) -> Config:
+    """``config`` with the mode that WANDB_DISABLED or WANDB_MODE says, unless the command line says one.
+
+    ``typed`` are the keys of the command line. Raises ReproError for a mode that there is not, and for what a run
+    that is mirrored cannot obey.
+    """
+    if not {"tracking", "tracking.mode"} & set(typed):
+        if os.environ.get("WANDB_DISABLED", "").lower() in TRUE:
+            config.tracking.mode = Mode.disabled
+        elif mode := os.environ.get("WANDB_MODE"):
+            if mode.lower() not in MODES:
+                raise ReproError(f"WANDB_MODE={mode}: it is online, offline or disabled; or tracking= says it")
+            config.tracking.mode = Mode[MODES[mode.lower()]]
+    if config.tracking.mode is not Mode.disabled:
+        for name, reason in REFUSED.items():
+            value = os.environ.get(name, "")
+            if value and (name, value) != ("WANDB_RESUME", "never"):
+                raise ReproError(f"{name}={value}: {reason}; unset it, or use tracking=disabled")
+    return config
+
+
+def described(tags: Iterable[str], group: str, notes: str) -> tuple[list[str], str, str]:
+    """A run's tags, group and notes with what WANDB_TAGS and WANDB_NOTES add and WANDB_RUN_GROUP replaces."""
+    more = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
+    all_tags = [tag[:64] for tag in dict.fromkeys([*tags, *more]) if tag]  # W&B takes no more characters
+    said = os.environ.get("WANDB_NOTES", "")
+    return all_tags, os.environ.get("WANDB_RUN_GROUP") or group, " ".join(filter(None, (notes, said)))
