@@ -1,20 +1,122 @@
-"""``search.mode=snapshot``: values compared by restarts of one run from its plateau (Figure 12)."""
+"""``search.mode=snapshot``: values compared by restarts of one run from its plateau (Figure 12).
 
+One range test at a middle value keeps its state at several iterations. Where its test loss has plateaued, the
+other values go on from it, along the same schedule: their curves part at one point, and what differs behind it is
+theirs.
+"""
+
+import contextlib
 from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
+
 from repro.config.errors import ReproError
+from repro.records import starts
 from repro.search.dry import Stage
-from repro.search.found import Found
-from repro.search.regularizer import Kind
-from repro.search.runs import Base
+from repro.search.found import Found, curves_of
+from repro.search.lr_range import round_to
+from repro.search.regularizer import NEAR, Kind, label
+from repro.search.runs import Base, Run, often, onecycle, range_test, train
 from repro.search.settings import Regularizer
+from repro.search.suggestion import smooth, suggest
+
+KEPT = 10  # states of the first run, evenly apart
+STILL = 0.02  # so much of the loss over a tenth of the run, and it has plateaued
+LOW = 10.0  # the range test's max LR over its min LR, as in Figure 12
 
 
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
-    """Not there yet."""
-    raise ReproError("search.mode=snapshot: not there yet; search.mode=range_test is")
+    """The largest value whose restart reaches the lowest test loss, or one within a twentieth of it.
+
+    The range test rises to the composed schedule's max LR, or to ``high`` where it has none. Raises ReproError
+    where the first run diverges before it plateaus.
+    """
+    ordered = sorted(values)
+    middle = ordered[len(ordered) // 2]
+    max_lr = float(base.config.schedule.lr.get("max_lr") or settings.high)
+    low = round_to(max_lr / LOW)
+    iterations = base.length(settings.epochs, settings.share)
+    kept = sorted({max(1, round(iterations * part / KEPT)) for part in range(1, KEPT)})
+    options = [
+        *range_test(low, max_lr, settings.momentum, iterations, "lr_range"),
+        often(iterations, settings.tests),
+    ]
+    if settings.divergence is not None:
+        options.append(f"divergence={settings.divergence:.6g}")
+    first = [f"{kind.key}={middle:.6g}", *options, f"snapshots=[{','.join(map(str, kept))}]"]
+    [[source]] = train(base, [first], 1)
+    at = plateau(source, kept, base.config.scale.iterations)
+    others = [value for value in ordered if value != middle]
+    changes = ",".join("'" + change.replace("'", "\\'") + "'" for change in source.overrides)
+    start = [f"start.curve={source.config.curve}", f"start.iteration={at}", f"start.changes=[{changes}]"]
+    restarts = [[f"{kind.key}={value:.6g}", *options, *start, "test_at_start=true"] for value in others]
+    results = dict(zip(others, (runs[0] for runs in train(base, restarts, 1)), strict=True))
+    results[middle] = source
+    _forget(source, round(at * base.config.scale.iterations))
+    lowest = {value: _lowest(run, at * base.config.scale.iterations) for value, run in results.items()}
+    best = max(value for value, loss in lowest.items() if loss <= NEAR * min(lowest.values()))
+    notes = ["one seed: the same command with seed=1 says whether the differences are more than chance"]
+    if best == ordered[-1]:
+        notes.append(
+            f"it is the largest that was tried; search.values=[{best:g},{10 * best or 0.1:g}] goes further"
+        )
+    found = suggest(results[best].rows["lr"].to_numpy(), results[best].rows["test_loss"].to_numpy())
+    rate = max_lr if np.isnan(found.max_lr) or found.is_first else round_to(found.max_lr)
+    why = (
+        f"restarted at iteration {at}, where the loss of {label(kind, middle)} had plateaued, {label(kind, best)} "
+    )
+    why += (
+        f"reaches a test loss of {lowest[best]:.3g}, the lowest or within a twentieth of it, at the largest value"
+    )
+    every = [*results.values()]
+    curves = curves_of([(label(kind, value), results[value]) for value in ordered])
+    chosen = {kind.name: best, "max LR": rate, "min LR": round_to(rate / settings.ratios[0])}
+    overrides = [
+        f"{kind.key}={best:.6g}",
+        *onecycle(rate, round_to(rate / settings.ratios[0]), settings.momentum, base.iterations),
+    ]
+    tried = pd.DataFrame(
+        [{"value": v, "lowest_loss": lowest[v], "status": results[v].info["status"]} for v in ordered]
+    )
+    marks = {"restart": float(source.rows["lr"].iloc[int(np.abs(source.rows["iteration"] - at).argmin())])}
+    return Found(kind.method, overrides, chosen, why, notes, tried, curves, every, "lr", marks)
 
 
 def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[Stage]:
-    """Not there yet."""
-    raise ReproError("search.mode=snapshot: not there yet; search.mode=range_test is")
+    """What it trains at most."""
+    return [Stage("one run, and restarts from it", len(values), base.length(settings.epochs, settings.share))]
+
+
+def plateau(run: Run, kept: Sequence[int], factor: float) -> int:
+    """The first kept iteration (before the scale, whose factor on iterations is given) at which the loss is still.
+
+    Still is a test loss that has fallen, smoothed, by less than a fiftieth over the last tenth of the run, after
+    it has fallen at all. Raises ReproError where there is none before the run diverged.
+    """
+    level = smooth(np.log(run.rows["test_loss"].to_numpy()))
+    iteration = run.rows["iteration"].to_numpy()
+    window = max(2, round(0.1 * run.config.iterations / max(1, run.config.test_every)))
+    for index in range(window, len(level)):
+        has_fallen = level[: index + 1].max() - level[index] > STILL * 5
+        if has_fallen and level[index - window] - level[index] < STILL:
+            after = [i for i in kept if round(i * factor) >= iteration[index]]
+            if after and round(after[0] * factor) <= iteration[-1]:
+                return after[0]
+    raise ReproError(
+        "search.mode=snapshot: the loss of the first run does not plateau; search.epochs makes it longer, a "
+        "smaller search.high keeps it from diverging"
+    )
+
+
+def _lowest(run: Run, after: float) -> float:
+    rows = run.rows[run.rows["iteration"] >= after]
+    return float(rows["test_loss"].rolling(3, min_periods=1).mean().min())
+
+
+def _forget(source: Run, iteration: int) -> None:
+    """Delete the states that nothing started from."""
+    for path in starts.find(source.folder):
+        if path != starts.snapshot(source.folder, iteration):
+            with contextlib.suppress(OSError):
+                path.unlink()
