@@ -20,7 +20,8 @@ from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
 from repro.config.errors import ReproError
-from repro.sweeps import _compat
+from repro.sweeps import _compat, task
+from repro.sweeps.sweeper import Sweeper
 
 
 def test_hydra_runs_a_job_with_its_callbacks_alone():
@@ -113,3 +114,10 @@ def test_a_process_whose_server_died_has_its_exit_code():
     process.returncode, process.sentinel = None, read
     assert process.poll(flag=0) == _compat.ORPHANED
     os.close(read)
+
+
+def test_another_apps_sweeper_is_made_inside_an_app(composed):
+    plugin = _compat.instantiate_sweeper("train", task.train, ["hydra.mode=MULTIRUN", "scale=smoke", "seed=3"])
+    assert isinstance(plugin.sweeper, Sweeper)
+    job = plugin.sweeper.composer.job(["scale=smoke", "seed=3"])
+    assert (job.config.seed, job.config.scale.name) == (3, "smoke")
