@@ -35,7 +35,7 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
         raise ReproError(one_line(error)) from None
     config.model.options = config.model.options or None  # as records without options have it
     if config.model.name == "custom" and config.model.factory is None:
-        raise ReproError("model=custom: name your function, model.factory=package.module:function")
+        raise ReproError("model.factory=null: name your function, model.factory=package.module:function")
     if config.model.factory is not None:
         config.model.name, config.model.factory = config.model.factory, None  # one run, one spelling
     scale = config.scale

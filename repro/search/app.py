@@ -30,10 +30,10 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
 
     method = str(composed.search.method)
     settings = settings_of(method, composed.search)
-    refuse(training)
-    base = base_of(training)
     search: Any = importlib.import_module(f"repro.search.{method}").search
     try:
+        refuse(training)
+        base = base_of(training)
         if dry_run:
             dry.show(method, base, settings)
             return

@@ -12,7 +12,7 @@ from repro.config import Config, fingerprint
 from repro.config.errors import ReproError
 from repro.data import images, registry
 from repro.records import Info, last_row, read_history, read_info
-from repro.sweeps import _compat, machine, task
+from repro.sweeps import _compat, cost, machine, task
 from repro.sweeps.sweeper import Sweeper
 
 COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
@@ -82,6 +82,7 @@ def base_of(overrides: Sequence[str]) -> Base:
     config = job.config
     if config.dataset.digest is None:  # every picture is looked at before anything trains
         config.dataset.digest = images.load(config.dataset)[1]
+    cost.parameters(config)  # and the network is built and tried
     count = config.dataset.train_images or registry.get(config.dataset).train
     parts = (config.dataset.name, config.model.name.rpartition(":")[2], fingerprint(replace(config, seed=0))[:6])
     name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)

@@ -63,6 +63,6 @@ def test_the_factory_is_the_name_of_the_run(resolved):
     assert (run.model.name, run.model.factory) == ("mine:network", None)
     assert fingerprint(run) == fingerprint(resolved("model=custom", "model.name=mine:network"))
     with pytest.raises(
-        ReproError, match="model=custom: name your function, model.factory=package.module:function"
+        ReproError, match="model.factory=null: name your function, model.factory=package.module:function"
     ):
         resolved("model=custom")
