@@ -20,7 +20,7 @@ from repro.config.errors import ReproError
 from repro.training.interrupts import Interrupted
 
 PACKAGE = Path(command.__file__).parent
-COMMANDS = ["train", "figures", "report", "status", "evaluate", "tracking", "bench"]
+COMMANDS = ["train", "figures", "report", "search", "status", "evaluate", "tracking", "bench"]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_during_the_imports_is_one_line(run_app, tmp_path):
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', PACKAGE.parent)}"
     for name in COMMANDS:
         done = run_app(name, PYTHONPATH=path)
-        line = f"interrupted; run the same command again{' to resume' * (name == 'train')}\n"
+        line = f"interrupted; run the same command again{' to resume' * (name in ('train', 'search'))}\n"
         assert (done.returncode, done.stderr) == (130, line), name
 
 
