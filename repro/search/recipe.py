@@ -16,14 +16,13 @@ from repro.search.dry import Stage
 from repro.search.found import Found, curves_of, told_value
 from repro.search.runs import Base, Run, base_of, merged, often, onecycle, train
 from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer
-from repro.sweeps import machine
+from repro.sweeps import cost, machine
 
 STAGES = ["batch_size", "lr_range", "momentum", "weight_decay", "dropout"]
 WIDE = 3.0  # times the max LR that was found: where the range tests of the regularizers end
 SHARE = 0.6  # of the minutes: later than that no further search begins, so that the last training has its time
 STAGE_SECONDS = 8.0  # that a stage takes beside training
 TRIAL = 30  # iterations that are timed
-TEST_SPEEDUP = 3.0  # of a test over training: forward is a third of forward and backward
 
 
 @dataclass
@@ -240,7 +239,7 @@ def _iterations_in(base: Base, settings: Recipe, parts: list[Stage], minutes: fl
     speed = run.speed or 1.0
     planned = machine.plan(base.config, sum(stage.runs for stage in parts))
     tested = base.config.dataset.test_images or registry.get(base.config.dataset).test
-    tests = sum(stage.runs for stage in parts) * settings.tests * tested / TEST_SPEEDUP
+    tests = sum(stage.runs for stage in parts) * settings.tests * tested / cost.TEST_SPEEDUP
     seconds = 60 * minutes - STAGE_SECONDS * len(parts)
     images = seconds * speed * planned.workers - tests
     return max(0.0, images / base.config.batch_size / base.config.scale.iterations)
