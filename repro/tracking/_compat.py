@@ -1,6 +1,6 @@
 """The only file that uses what wandb does not document, or what only some of its versions have.
 
-``tests/tracking/test_compat.py`` fails first when that changes. wandb is imported only where it is used.
+``tests/tracking/test_wandb_compat.py`` fails first when that changes. wandb is imported only where it is used.
 """
 
 import inspect

@@ -275,7 +275,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig15a/wd_1e-4"),
+        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig10a/wd_1.8e-3"),
         (
             ["dataset=imagenet"],
             "Could not find 'dataset/imagenet' Available options in 'dataset': cifar10, cifar100",

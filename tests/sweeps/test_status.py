@@ -1,6 +1,7 @@
 """Where every run stands, read from the records."""
 
 import json
+from pathlib import Path
 
 import pytest
 from test_figures import write_run
@@ -65,8 +66,9 @@ BRACKETS = "[/red] no room in [bold]/tmp[/bold] :smile:"
 @pytest.mark.parametrize("mode", ["table", "json", "watch"])
 def test_what_a_record_says_is_printed_as_it_is(tmp_path, capsys, monkeypatch, mode):
     monkeypatch.setenv("COLUMNS", "250")
-    write_run(tmp_path / "[a]/seed0", [(0, 0.1)], status="finished", reason=BRACKETS)
-    states.print_states([(tmp_path / "[a]/seed0", None)], mode)
+    monkeypatch.chdir(tmp_path)  # a short path is not wrapped
+    write_run(Path("x/[a]/seed0"), [(0, 0.1)], status="finished", reason=BRACKETS)
+    states.print_states([(Path("x/[a]/seed0"), None)], mode)
     printed = "".join(part.strip("│┃ ") for part in capsys.readouterr().out.split())
     assert BRACKETS.replace(" ", "") in printed
     assert "/[a]/seed0" in printed

@@ -7,6 +7,7 @@ import wandb_server
 from hosting import CURVE
 
 from repro.records import Record
+from repro.tracking import mirror
 from repro.tracking.server import find_project
 
 
@@ -31,8 +32,9 @@ def stand_in(tmp_path_factory):
 
 @pytest.fixture
 def server(stand_in):
-    """The server without faults."""
+    """The server without faults, and a process in which W&B has not failed."""
     stand_in.faults = []
+    mirror.silent.value = 0
     yield stand_in
     stand_in.faults = []
 

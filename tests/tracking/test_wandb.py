@@ -526,7 +526,7 @@ def test_a_saved_view_a_figure(run_app, server, where):
 
 def test_a_saved_view_says_what_it_needs(run_app, server, tmp_path):
     unknown = run_app("tracking", "workspace", "fig99")
-    assert "error: no figure fig99; there are fig15a," in unknown.stderr
+    assert "error: no figure fig99; there are fig10a," in unknown.stderr
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError('there is no wandb_workspaces here')")
     missing = run_app("tracking", "workspace")
     assert "need the package wandb-workspaces (pip install" in missing.stderr
