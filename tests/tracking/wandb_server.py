@@ -135,6 +135,12 @@ class Server(ThreadingHTTPServer):
 
     _ProbeRunInput = _ProbeServerCapabilities = _ProbeProjectInput
 
+    def _ProbeServerSettings(self, v):
+        return {"ServerSettingsType": {"fields": []}}
+
+    def _RunUploadUrls(self, v):  # `wandb sync` of 0.22; its files are not kept here
+        return {"model": {"bucket": {"id": v["run"], "files": {"uploadHeaders": [], "edges": []}}}}
+
     def _ServerFeaturesQuery(self, v):
         return {"serverInfo": {"features": []}}
 
