@@ -52,6 +52,21 @@ def curves_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[CURVE_COLUMNS] if frames else pd.DataFrame(columns=CURVE_COLUMNS)
 
 
+def finals_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
+    """A row a run, with the name of its setting: how it ended."""
+    rows = [
+        {
+            "setting": name,
+            "seed": run.config.seed,
+            "status": run.info["status"],
+            "final_loss": run.final("test_loss"),
+            "final_accuracy": run.final("test_accuracy"),
+        }
+        for name, run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
 def told_value(value: Any) -> str:
     """A chosen value in words: a list is a momentum."""
     if isinstance(value, list):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
-from repro.search.runs import Base, Run, often, onecycle, range_test, train
+from repro.search.runs import Base, Run, often, onecycle, range_test, train, watched
 from repro.search.settings import Growth, LRRange
 from repro.search.suggestion import Suggestion, suggest
 
@@ -147,8 +147,8 @@ def round_to(value: float, digits: int = 2) -> float:
 
 def _options(limit: tuple[float, float], iterations: int, settings: LRRange) -> list[str]:
     shape = "lr_range_exponential" if settings.growth is Growth.exponential else "lr_range"
-    options = [*range_test(*limit, settings.momentum, iterations, shape), often(iterations, settings.tests)]
-    return options if settings.divergence is None else [*options, f"divergence={settings.divergence:.6g}"]
+    options = range_test(*limit, settings.momentum, iterations, shape)
+    return [*options, *watched(iterations, settings.tests, settings.divergence)]
 
 
 def _next(

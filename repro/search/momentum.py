@@ -1,12 +1,11 @@
 """``method=momentum``: short 1cycle runs at constant and at cyclical momentum, and the momentum range test."""
 
 import numpy as np
-import pandas as pd
 
 from repro.config.errors import ReproError
 from repro.search.dry import Stage
-from repro.search.found import Found, curves_of
-from repro.search.runs import Base, Run, momentum_words, often, onecycle, train
+from repro.search.found import Found, curves_of, finals_of
+from repro.search.runs import Base, Run, momentum_words, often, onecycle, train, watched
 from repro.search.settings import Momentum
 
 LOWEST, HIGHEST = 0.7, 1.0  # of the range test, Figure 7b
@@ -25,12 +24,11 @@ def search(base: Base, settings: Momentum) -> Found:
     best = choices[int(order[0])]
     every = [run for runs in results for run in runs]
     notes = list[str]()
-    curves = curves_of(
-        [(momentum_words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]
-    )
+    pairs = [(momentum_words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]
+    tried, curves = finals_of(pairs).sort_values("final_loss", ignore_index=True), curves_of(pairs)
     if not np.isfinite(losses[int(order[0])]):
         why = f"every run diverged at max LR {max_lr:.3g}: search for that first, method=lr_range"
-        return Found("momentum", [], {}, why, notes, table(choices, results), curves, every)
+        return Found("momentum", [], {}, why, notes, tried, curves, every)
     second = int(order[1]) if len(order) > 1 else int(order[0])
     why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}, "
     why += f"{momentum_words(choices[second])} at {losses[second]:.4g}"
@@ -44,7 +42,7 @@ def search(base: Base, settings: Momentum) -> Found:
         notes.append(note)
     overrides = onecycle(max_lr, min_lr, best, base.iterations)
     chosen = {"momentum": best, "max LR": max_lr, "min LR": min_lr}
-    return Found("momentum", overrides, chosen, why, notes, table(choices, results), curves, every)
+    return Found("momentum", overrides, chosen, why, notes, tried, curves, every)
 
 
 def stages(base: Base, settings: Momentum) -> list[Stage]:
@@ -66,22 +64,6 @@ def limits(base: Base, settings: Momentum) -> tuple[float, float]:
     )
 
 
-def table(choices: list[list[float]], results: list[list[Run]]) -> pd.DataFrame:
-    """A row a setting and seed."""
-    rows = [
-        {
-            "setting": momentum_words(momentum),
-            "seed": run.config.seed,
-            "status": run.info["status"],
-            "final_loss": run.final("test_loss"),
-            "final_accuracy": run.final("test_accuracy"),
-        }
-        for momentum, runs in zip(choices, results, strict=True)
-        for run in runs
-    ]
-    return pd.DataFrame(rows).sort_values("final_loss", ignore_index=True)
-
-
 def _spread(runs: list[Run]) -> float | None:
     losses = [run.final("test_loss") for run in runs]
     return float(np.std(losses, ddof=1)) if len(losses) > 1 else None
@@ -96,10 +78,8 @@ def _range_test(base: Base, settings: Momentum, lr: float, iterations: int) -> t
         f"schedule.momentum.max_momentum={LOWEST}",  # where the cycle begins
         f"schedule.momentum.min_momentum={HIGHEST}",
         f"schedule.momentum.step_size={iterations}",
-        often(iterations, settings.tests),
+        *watched(iterations, settings.tests, settings.divergence),
     ]
-    if settings.divergence is not None:
-        options.append(f"divergence={settings.divergence:.6g}")
     [runs] = train(base, [options], settings.seeds)
     lowest = [float(run.rows["momentum"].iloc[int(run.rows["test_loss"].argmin())]) for run in runs]
     at = float(np.median(lowest))

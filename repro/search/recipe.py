@@ -13,7 +13,7 @@ from repro.config.errors import ReproError
 from repro.data import registry
 from repro.search import batch_size, dropout, lr_range, momentum, network, weight_decay
 from repro.search.dry import Stage
-from repro.search.found import Found, curves_of, told_value
+from repro.search.found import Found, curves_of, finals_of, told_value
 from repro.search.runs import Base, Run, base_of, merged, often, onecycle, train
 from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer
 from repro.sweeps import cost, machine
@@ -208,7 +208,7 @@ def _trained(state: State, settings: Recipe) -> Found:
     pairs = [("found", run) for run in ours] + [(name, run) for run in theirs]
     why = f"{_result('found', ours)}; {_result(name, theirs)}"
     result = Found(
-        "recipe", found, state.chosen, why, [*state.skipped, *_doubts(ours, theirs)], _table(pairs),
+        "recipe", found, state.chosen, why, [*state.skipped, *_doubts(ours, theirs)], finals_of(pairs),
         curves_of(pairs), [*every, *ours, *theirs], parts=state.parts,
     )  # fmt: skip
     result.base = base
@@ -284,17 +284,3 @@ def _doubts(ours: list[Run], theirs: list[Run]) -> list[str]:
         within = f"two standard deviations of the seeds ({2 * spread:.2f})"
         return [f"the difference of {difference:+.2f} points is within {within}"]
     return []
-
-
-def _table(pairs: list[tuple[str, Run]]) -> pd.DataFrame:
-    rows = [
-        {
-            "setting": name,
-            "seed": run.config.seed,
-            "status": run.info["status"],
-            "final_loss": run.final("test_loss"),
-            "final_accuracy": run.final("test_accuracy"),
-        }
-        for name, run in pairs
-    ]
-    return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ import pandas as pd
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
 from repro.search.lr_range import Ranged, ranges, round_to
-from repro.search.runs import Base, Run, onecycle
+from repro.search.runs import Base, onecycle
 from repro.search.settings import Regularizer
 
 HIGH = 0.5  # of the largest max LR of all values: what is still a high LR
@@ -107,11 +107,6 @@ def table(tried: Tried) -> pd.DataFrame:
         for value, ranged in sorted(tried.by_value.items())
     ]
     return pd.DataFrame(rows)
-
-
-def runs_of(tried: Tried) -> list[Run]:
-    """Every run."""
-    return [run for ranged in tried.by_value.values() for run in ranged.every]
 
 
 def _add(base: Base, settings: Regularizer, kind: Kind, tried: Tried, values: Sequence[float]) -> None:

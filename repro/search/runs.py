@@ -60,8 +60,8 @@ class Run:
     @property
     def epochs(self) -> float:
         """What it cost."""
-        count = self.config.dataset.train_images or registry.get(self.config.dataset).train
-        return float(self.rows["iteration"].max() * self.config.batch_size / count) if len(self.rows) else 0.0
+        count = self.rows["iteration"].max() * self.config.batch_size
+        return float(count / _images(self.config)) if len(self.rows) else 0.0
 
     @property
     def speed(self) -> float | None:
@@ -83,10 +83,13 @@ def base_of(overrides: Sequence[str]) -> Base:
     if config.dataset.digest is None:  # every picture is looked at before anything trains
         config.dataset.digest = images.load(config.dataset)[1]
     cost.parameters(config)  # and the network is built and tried
-    count = config.dataset.train_images or registry.get(config.dataset).train
     parts = (config.dataset.name, config.model.name.rpartition(":")[2], fingerprint(replace(config, seed=0))[:6])
     name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-    return Base(tuple(overrides), job.composed.iterations, config, count, name)
+    return Base(tuple(overrides), job.composed.iterations, config, _images(config), name)
+
+
+def _images(config: Config) -> int:
+    return config.dataset.train_images or registry.get(config.dataset).train
 
 
 def merged(*parts: Iterable[str]) -> list[str]:
@@ -169,6 +172,11 @@ def momentum_words(momentum: Sequence[float]) -> str:
 def often(iterations: int, tests: int) -> str:
     """The override that tests a run so many times."""
     return f"test_every={max(1, iterations // tests)}"
+
+
+def watched(iterations: int, tests: int, divergence: float | None) -> list[str]:
+    """The overrides that test a run so many times, and end it early by ``divergence`` (``Config``)."""
+    return [often(iterations, tests), *([] if divergence is None else [f"divergence={divergence:.6g}"])]
 
 
 def _cyclical(momentum: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
 from repro.search.lr_range import round_to
 from repro.search.regularizer import NEAR, Kind, label
-from repro.search.runs import Base, Run, often, onecycle, range_test, train
+from repro.search.runs import Base, Run, onecycle, range_test, train, watched
 from repro.search.settings import Regularizer
 from repro.search.suggestion import smooth, suggest
 
@@ -40,10 +40,8 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     kept = sorted({max(1, round(iterations * part / KEPT)) for part in range(1, KEPT)})
     options = [
         *range_test(low, max_lr, settings.momentum, iterations, "lr_range"),
-        often(iterations, settings.tests),
+        *watched(iterations, settings.tests, settings.divergence),
     ]
-    if settings.divergence is not None:
-        options.append(f"divergence={settings.divergence:.6g}")
     first = [f"{kind.key}={middle:.6g}", *options, f"snapshots=[{','.join(map(str, kept))}]"]
     [[source]] = train(base, [first], 1)
     at = plateau(source, kept, base.config.scale.iterations)

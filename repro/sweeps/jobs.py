@@ -66,14 +66,11 @@ class Composer:
             config = settled(resolve(task, hydra.overrides.task), hydra)
             environment.obey(config, typed_keys(hydra.overrides.task))
             self._identify(config.dataset)
-        except ReproError as error:
-            raise ReproError(f"{' '.join(overrides)}: {error}") from None
-        folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
-        changes = naming.changes(composed, hydra)
-        try:
+            changes = naming.changes(composed, hydra)
             starts.settle(config, changes)
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
+        folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
         with read_write(composed.hydra):  # said, because the process that runs the job need not know our resolvers
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir
         return Job(overrides, config, folder, changes, composed)
