@@ -50,6 +50,7 @@ LATER: dict[str, Any] = {
     "model.min_resolution": None,
     "dataset.min_resolution": None,
     "dataset.mean_image": True,
+    "dataset.reshuffle": True,
     "dataset.unit_pixels": False,
     "start.curve": None,
     "start.iteration": None,

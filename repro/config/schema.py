@@ -84,6 +84,7 @@ class Dataset:
     root: str = "data"  # torchvision's files, or train/<class>/*.png and test/<class>/*.png
     cache: str | None = None  # decoded images; null is the user's cache folder
     mirror: bool = True  # random horizontal mirror in training
+    reshuffle: bool = True  # the images anew for every epoch; false: one order for all, as in a Caffe database
     resolution: int | None = number(None, POSITIVE)  # pixels a side, by area averaging
     min_resolution: int | None = number(None, POSITIVE)  # images that would be smaller are enlarged to it
     mean_image: bool = True  # subtract that of the training images

@@ -59,12 +59,13 @@ def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
 class Batches:
     """Training batches as a function of seed and iteration alone.
 
-    Each epoch is a new permutation of the training set with new random mirroring. Epochs are concatenated without
-    partial batches: a batch may span the end of an epoch.
+    Each epoch is a new permutation of the training set, or without ``reshuffle`` the first epoch's again, with new
+    random mirroring. Epochs are concatenated without partial batches: a batch may span the end of an epoch.
     """
 
-    def __init__(self, data: Data, batch_size: int, *, mirror: bool, seed: int):
-        self.data, self.batch_size, self.mirror, self.seed = data, batch_size, mirror, seed
+    def __init__(self, data: Data, batch_size: int, *, mirror: bool, reshuffle: bool = True, seed: int):
+        self.data, self.batch_size, self.mirror, self.reshuffle = data, batch_size, mirror, reshuffle
+        self.seed = seed
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +88,10 @@ class Batches:
     def _draw_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """The order of an epoch's images, and whether each is mirrored."""
         rng, n = np.random.default_rng((self.seed, epoch)), len(self.data.train_labels)
-        order, flip = torch.from_numpy(rng.permutation(n)), torch.from_numpy(rng.random(n) < 0.5)
+        drawn = rng.permutation(n)
+        if not self.reshuffle and epoch:
+            drawn = np.random.default_rng((self.seed, 0)).permutation(n)
+        order, flip = torch.from_numpy(drawn), torch.from_numpy(rng.random(n) < 0.5)
         device = self.data.train_labels.device
         return order.to(device, non_blocking=True), flip.to(device, non_blocking=True)
 

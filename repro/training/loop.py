@@ -35,7 +35,10 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     training. Raises ReproError where the configuration requires an engine that does not work here.
     """
     schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
-    batches = Batches(data, config.batch_size, mirror=config.dataset.mirror, seed=config.seed)
+    dataset = config.dataset
+    batches = Batches(
+        data, config.batch_size, mirror=dataset.mirror, reshuffle=dataset.reshuffle, seed=config.seed
+    )
     network = state.network
     precision = config.engine.precision
 
