@@ -70,6 +70,11 @@ class SlurmLauncher(Launcher):
         """Train the jobs by these overrides, and collect every one."""
         return self.launcher.collect(jobs, overrides)
 
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for."""
+        return self.launcher.gpus_per_run
+
     def describe(self, runs: int) -> str:
         """What so many runs would be on the cluster."""
         return self.launcher.describe(runs)
@@ -98,6 +103,11 @@ class RayLauncher(Launcher):
     def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
         """Train the jobs by these overrides, and collect every one."""
         return self.launcher.collect(jobs, overrides)
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for."""
+        return self.launcher.gpus_per_run
 
     def describe(self, runs: int) -> str:
         """What so many runs would be on the cluster."""

@@ -69,6 +69,11 @@ class Launcher:
         """Keep what the tasks need."""
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for, a part where several share one."""
+        return float(self.remote.get("num_gpus") or 0)
+
     def describe(self, runs: int) -> str:
         """What so many runs would be on the cluster, in words."""
         asked = ", ".join(f"{key}={value}" for key, value in self.remote.items())

@@ -96,6 +96,12 @@ class Launcher:
         returns: Sequence[JobReturn] = self.plugin.launch(job_overrides, initial_job_idx)
         return returns
 
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for, a part where several share one."""
+        gpus = self.params["gpus_per_node"] or ("gpu" in (self.params["gres"] or ""))
+        return float(gpus) / int(self.params["runs_per_job"])
+
     def describe(self, runs: int) -> str:
         """What so many runs would be on the cluster, in words."""
         together = self.params["runs_per_job"]

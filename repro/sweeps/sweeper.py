@@ -95,7 +95,8 @@ class Sweeper:
         if self.show == "cost":
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             able = [job for job in jobs if job.folder not in failures]
-            cost.print_cost([(job.folder, job.config) for job in able], local=local_launcher is not None)
+            cluster = self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
+            cost.print_cost([(job.folder, job.config) for job in able], local_launcher is not None, cluster)
             raise_failures(failures, len(jobs))
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):

@@ -168,6 +168,17 @@ def test_another_sweeper_launches_by_overrides_in_processes_of_their_own(run_app
     assert len(wrong.stderr.splitlines()) == 1, wrong.stderr
 
 
+def test_a_dry_run_says_what_a_sweep_would_be_on_a_cluster(slurm, tmp_path):
+    _, environment = slurm
+    command = [*sweep(tmp_path, "scale=smoke", "seed=range(6)", "hydra.launcher.runs_per_job=4"), "--dry-run"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "an array of 2 jobs of 4 runs, 2 at once at most, each with nodes=1, tasks_per_node=1," in said
+    assert "gpus_per_node=1" in said
+    assert "GPU-hours" in said
+
+
 def test_only_our_launcher_is_known_to_train_on_this_machine():
     known = {c.__name__ for c in Plugins.instance().discover(Launcher) if issubclass(c, OnThisMachine)}
     assert known == {"LocalLauncher"}
