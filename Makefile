@@ -1,14 +1,15 @@
 # make demo: every figure at demo scale, from nothing, and the report.   make test: the tests.   make lint: lint and types.
+# make test-clusters: the tests on a real Slurm and a real Ray, which it starts. Linux, root, Debian's packages.
 # make paper-cpu: what a CPU trains at paper scale, Table 1's 3-layer network and Table 2's LeNet: 64 runs, hours.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: demo paper-cpu test lint check install constraints
+.PHONY: demo paper-cpu test test-clusters lint check install constraints
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# *//p;2q' Makefile
+	@sed -n 's/^# *//p;3q' Makefile
 
 install: $(VENV)/installed
 
@@ -28,6 +29,9 @@ paper-cpu: install
 
 test: install
 	$(RUN) pytest
+
+test-clusters: install
+	VENV=$(VENV) tests/clusters/run
 
 lint: install
 	$(RUN) ruff check
