@@ -6,7 +6,7 @@ if [ "${1:-}" != --inside ]; then
   exec unshare --net --pid --fork --mount-proc --kill-child -- "$0" --inside "$@"
 fi
 shift
-folder=$(realpath "$1") host=$(hostname -s)
+folder=$(realpath "$1") host=$(hostname -s) from=$PWD
 shift
 cd "$folder"
 mkdir -p run state spool mysql log
@@ -76,4 +76,5 @@ slurmctld -D >/dev/null 2>&1 &
 await scontrol ping
 slurmd -D >/dev/null 2>&1 &
 await bash -c '[ "$(sinfo -h -p main -o %t)" = idle ]'
+cd "$from"
 exec "$@"
