@@ -6,18 +6,15 @@ Public: what is named below; ``runs`` (records -> one tidy frame), ``lock`` (one
 written whole).
 """
 
+from repro.records.history import broken, digest, last_row, read_history
 from repro.records.record import (
     Record,
     already_finished,
-    broken,
     differences,
-    digest,
     is_record,
-    last_row,
     mark_failed,
     move_aside,
     outdated,
-    read_history,
     read_info,
     record_id,
     variant,

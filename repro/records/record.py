@@ -20,7 +20,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from typing import Any, cast
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
 from repro.config.errors import ReproError
 from repro.records.files import write_whole
+from repro.records.history import digest, numbers, read_history
 from repro.records.types import FINISHED, Info, Row
 
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
@@ -110,7 +111,7 @@ class Record:
     def append(self, row: Row) -> None:
         """Add one test's row, whole. Raises OSError, and leaves the rows as they were."""
         assert self._history is not None, "start comes first"
-        finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in _numbers(row)})
+        finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in numbers(row)})
         line = json.dumps(finite).encode() + b"\n"
         end = os.fstat(self._history.fileno()).st_size
         try:
@@ -200,42 +201,6 @@ def _has(value: Any, **types: Any) -> bool:
     )
 
 
-def read_history(folder: Path) -> list[Row]:
-    """The complete rows of a run's folder. Raises ReproError that names file and line for what is no row."""
-    path = folder / "history.jsonl"
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ReproError(f"{path}: cannot be read: {error.strerror}") from None
-    rows: list[Row] = []
-    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
-        if (row := _parse_row(line)) is None:
-            raise ReproError(f"{path}:{number}: not a row of JSON; the run must be trained again")
-        rows.append(row)
-    return rows
-
-
-def _parse_row(line: bytes) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    numbers = isinstance(row, dict) and all(v is None or isinstance(v, int | float) for v in row.values())
-    return cast(Row, row) if numbers and isinstance(row.get("iteration"), int) else None
-
-
-def last_row(folder: Path) -> Row | None:
-    """The last complete row of a run that may be running, without reading all of its history."""
-    try:
-        with open(folder / "history.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            return _parse_row(file.read().split(b"\n")[-2])
-    except (OSError, IndexError):
-        return None
-
-
 def record_id(info: Mapping[str, Any]) -> str:
     """The name of one attempt at a run: fingerprint, attempt, and four digits of where and when it began.
 
@@ -244,29 +209,6 @@ def record_id(info: Mapping[str, Any]) -> str:
     """
     begun = "|".join(str(info[key]) for key in ("curve", "host", "pid", "started"))
     return f"{info['fingerprint']}-{info['attempt']}-{hashlib.sha256(begun.encode()).hexdigest()[:4]}"
-
-
-def digest(rows: Iterable[Row]) -> str:
-    """Twelve hexadecimal digits of a history, the same whichever way it was stored.
-
-    The speed stays out: two runs with the same digest learnt the same.
-    """
-    hashed = hashlib.sha256()
-    for row in rows:
-        values = {k: float(v) for k, v in _numbers(row) if v is not None and k != "images_per_second"}
-        hashed.update(json.dumps(values, sort_keys=True).encode())
-    return hashed.hexdigest()[:12]
-
-
-def broken(info: Info, rows: list[Row]) -> str | None:
-    """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
-    if "digest" not in info:
-        return None
-    if len(rows) != info.get("rows"):
-        return f"{len(rows)} rows came, and the run counted {info.get('rows', 'none')}"
-    if digest(rows) != info["digest"]:
-        return f"{len(rows)} rows came, as the run counted, but with other values than it recorded"
-    return None
 
 
 def variant(folder: Path, config: Config) -> str:
@@ -339,10 +281,6 @@ def move_aside(folder: Path) -> None:
     for name in ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json"):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
-
-
-def _numbers(row: Row) -> Iterable[tuple[str, float | None]]:
-    return cast(dict[str, float | None], row).items()
 
 
 def _command(config: Config, changes: Sequence[str]) -> str:

@@ -17,7 +17,8 @@ from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
 from repro.records import naming, starts
 from repro.records.files import find
-from repro.records.record import broken, read_history, read_info
+from repro.records.history import broken, read_history
+from repro.records.record import read_info
 from repro.records.types import FINISHED, Info, Row
 
 if TYPE_CHECKING:
