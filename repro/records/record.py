@@ -31,7 +31,7 @@ from typing import Any, cast
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
 from repro.config.errors import ReproError
 from repro.records.files import write_whole
-from repro.records.history import digest, numbers, read_history
+from repro.records.history import as_text, digest, numbers
 from repro.records.types import FINISHED, Info, Row
 
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
@@ -45,7 +45,6 @@ class Record:
         folder: Path,
         config: Config,
         environment: Mapping[str, Any] | None = None,
-        iteration: int | None = None,
         changes: Sequence[str] = (),
     ):
         """Say in ``run.json`` that a run begins, in place of an unfinished one.
@@ -90,19 +89,18 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self._write()
         if environment is not None:
-            self.start(environment, iteration)
+            self.start(environment)
 
-    def start(self, environment: Mapping[str, Any], iteration: int | None = None) -> None:
-        """Open the record for rows: none yet, or those of before up to the state after ``iteration``.
+    def start(self, environment: Mapping[str, Any], rows: Sequence[Row] | None = None) -> None:
+        """Open the record for rows: after ``rows``, those of before that a checkpoint counts on, or after none.
 
         ``environment`` goes into ``run.json``.
         """
-        if iteration is None:
+        if rows is None:
             self._wall = 0.0
-        else:
-            self.rows = [row for row in read_history(self.folder) if row["iteration"] <= iteration]
+        self.rows = [*(rows or [])]
         path = self.folder / "history.jsonl"
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_whole(path, as_text(self.rows), durable=bool(self.rows))  # the checkpoint counts on them
         self._history = open(path, "ab", buffering=0)  # noqa: SIM115
         self.info["environment"] = dict(environment)
         self.info["fingerprint"], self.info["config"] = fingerprint(self._config), to_dict(self._config)
