@@ -11,6 +11,7 @@ from repro.config.errors import ReproError
 from repro.records.types import Info, Row
 
 FILE = "history.jsonl"
+AGAIN = "force=true trains the run again"  # what to do about a finished run whose files are broken
 
 
 def read_history(folder: Path) -> list[Row]:
@@ -18,7 +19,7 @@ def read_history(folder: Path) -> list[Row]:
     rows: list[Row] = []
     for number, line in enumerate(_lines(folder), start=1):
         if (row := _parse_row(line)) is None:
-            raise ReproError(f"{folder / FILE}:{number}: not a row of JSON; force=true trains the run again")
+            raise ReproError(f"{folder / FILE}:{number}: not a row of JSON; {AGAIN}")
         rows.append(row)
     return rows
 

@@ -3,7 +3,7 @@
     run.json        configuration, fingerprint, status, versions, device, commit, wall time; at the end the number
                     of rows and their digest
     history.jsonl   a row a test, as ``repro.training.loop`` yields them; a value that is not finite is null
-    weights.pt      the final weights
+    weights.pt      the final weights, whose SHA-256 is in run.json
 
 ``run.json`` is replaced whole, a row of ``history.jsonl`` is one write: a reader never sees half of either (it
 leaves out a last line that does not end yet).
@@ -31,7 +31,7 @@ from typing import Any, cast
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
 from repro.config.errors import ReproError
 from repro.records.files import write_whole
-from repro.records.history import as_text, digest, numbers
+from repro.records.history import AGAIN, as_text, broken, digest, numbers, read_history
 from repro.records.types import FINISHED, Info, Row
 
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
@@ -138,9 +138,11 @@ class Record:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
         self.info["status"], self.info["wall_seconds"] = status, self._seconds()
         if self._history is not None:  # otherwise the rows are those of before
+            os.fsync(self._history.fileno())  # the checkpoints go once this is written
             self._history.close()
             self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
-        self.add(**more)
+        self.info |= cast(Info, more)
+        write_info(self.folder, self.info, durable=True)
 
     def _seconds(self) -> float:
         return round(float(self._wall) + time.monotonic() - self._clock, 3)
@@ -149,9 +151,9 @@ class Record:
         write_info(self.folder, self.info)
 
 
-def write_info(folder: Path, info: Info) -> None:
-    """Write ``run.json``. Raises OSError."""
-    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n")
+def write_info(folder: Path, info: Info, *, durable: bool = False) -> None:
+    """Write ``run.json``, to the disk where it is ``durable``. Raises OSError."""
+    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n", durable=durable)
 
 
 def read_info(folder: Path) -> Info | None:
@@ -178,6 +180,8 @@ def is_record(value: Any) -> bool:
     """Whether a value of JSON is ``run.json`` of this suite: another tool's holds other things."""
     return _has(
         value,
+        curve=str,
+        seed=int,
         status=str,
         environment=dict,
         versions=dict,
@@ -226,16 +230,38 @@ def mark_failed(folder: Path, reason: str) -> None:
         return
 
 
+def read_weights(folder: Path, info: Info) -> bytes:
+    """``weights.pt`` of a run. Raises ReproError where it cannot be read or is not what its record says."""
+    path = folder / "weights.pt"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReproError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from None
+    if info.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        raise ReproError(f"{path}: not the weights that the run recorded (another SHA-256); {AGAIN}")
+    return content
+
+
+def require_intact(folder: Path, info: Info) -> None:
+    """Raises ReproError where a finished run's files are not what it recorded of them; weights may be missing."""
+    if problem := broken(info, read_history(folder)):
+        raise ReproError(f"{folder / 'history.jsonl'}: {problem}; {AGAIN}")
+    if "weights_sha256" in info and (folder / "weights.pt").exists():
+        read_weights(folder, info)
+
+
 def already_finished(folder: Path, config: Config) -> bool:
     """Whether this very run is finished in ``folder``; ``config.force`` wants it trained again in any case.
 
-    Raises ReproError that names what differs where a finished run of another configuration is in the way.
+    Raises ReproError that names what differs where a finished run of another configuration is in the way, or one
+    whose files are not what it recorded of them.
     """
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED or config.force:
         return False
     differ = differences(info, config)
     if not differ:
+        require_intact(folder, info)
         return True
     raise ReproError(
         f"{folder} holds a finished run of another configuration ({'; '.join(differ)}); "

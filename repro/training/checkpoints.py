@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from repro.config.errors import system_error
 from repro.records import Row, history
 from repro.records.files import write_whole
 
@@ -81,9 +82,8 @@ def write_in_background(
                     copied.wait()
                 save(folder, state)
         except OSError as error:
-            log.warning(
-                "no checkpoint at iteration %d: %s; make room, the run continues", state["iteration"], error
-            )
+            reason = system_error(error, "the run continues")
+            log.warning("no checkpoint at iteration %d: %s", state["iteration"], reason)
 
     pending: Future[None] | None = None
 

@@ -1,6 +1,7 @@
 """One run from start to end, in its folder: resume, train, checkpoint, record, mirror."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -48,12 +49,13 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
         try:
             images.identify(config.dataset)
             starts.settle(config, changes)
-            if not already_finished(folder, config):
+            finished = already_finished(folder, config)
+            if not finished:
                 require_tracking(config.tracking)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))
             raise
-        if already_finished(folder, config):
+        if finished:
             log.info("%s is already finished; force=true trains it again", folder)
         else:
             if config.force:
@@ -205,13 +207,15 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             if signals:
                 raise Interrupted(signals[0])
     last_row = record.rows[-1]
-    write_whole(folder / "weights.pt", lambda file: file.write(checkpoints.packed(network.state_dict())))
+    content = checkpoints.packed(network.state_dict())
+    write_whole(folder / "weights.pt", lambda file: file.write(content), durable=True)
     record.finish(
         "diverged" if state.diverged else "finished",
         final_accuracy=last_row["test_accuracy"],
         best_accuracy=max(row["test_accuracy"] or 0.0 for row in record.rows),
         diverged=state.diverged,
         last_iteration=last_row["iteration"],
+        weights_sha256=hashlib.sha256(content).hexdigest(),
     )
     checkpoints.clear(folder)
     if state.diverged:
