@@ -47,7 +47,7 @@ def describe(error: BaseException) -> str | None:
 
 
 def system_error(error: OSError, then: str) -> str:
-    """The line for an error of the system: the file, what is wrong; and where something helps, that and ``then``."""
+    """The line for an error of the system: the file, what is wrong, and what helps, if known, with ``then``."""
     what = error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:
         what = FULL[error.errno] if error.filename else FULL[error.errno].replace(" with this folder", "")
