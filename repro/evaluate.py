@@ -6,12 +6,13 @@ if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is 
     run("repro.evaluate")
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
 from repro.config import Precision, from_dict
 from repro.config.errors import ReproError
-from repro.records import FINISHED, Info, Row, broken, read_history, read_info
+from repro.records import FINISHED, Info, Row, broken, read_history, read_info, read_weights
 
 # The largest difference in loss (relative, above 1) and accuracy that rounding explains. One CPU repeats a test to
 # 1e-15; float32 in place of the bf16 that a demo run was tested in changed its loss by 1.1 %.
@@ -22,12 +23,14 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
     """Mean loss and accuracy (a fraction) of a run's ``weights.pt`` on its full test set.
 
     ``root`` is the data set's folder, by default the run's own. Raises ReproError if record or weights are missing
-    or broken, if the images are not those of the run, and for a device that cannot be used.
+    or broken or not what the run recorded, if the images are not those of the run, and for a device that cannot be
+    used.
     """
     info = _read_info(folder)
     weights = folder / "weights.pt"
     if not weights.exists():
         raise ReproError(f"{folder}: no weights.pt; the run's status is {info['status']}")
+    content = read_weights(folder, info)
     try:
         config = from_dict(info["config"])
     except ReproError as error:
@@ -45,7 +48,7 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
     models.require_size(network, config.model.name, dataset.mean.shape, dataset.classes)
     try:
-        network.load_state_dict(torch.load(weights, map_location=device, weights_only=True))
+        network.load_state_dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
     except Exception as error:  # whatever unpacking a broken file raises
         problem = " ".join(str(error).split())[:200] or type(error).__name__
         raise ReproError(f"{weights}: not the weights of this run's network ({problem})") from None

@@ -14,8 +14,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from repro.config import schema
 from repro.config.folders import CONF
 
+FULL = {
+    errno.ENOSPC: "the disk with this folder is full",
+    errno.EDQUOT: "your quota on the disk with this folder is used up",
+}
 ADVICE = {  # by the number of a system's error
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((*FULL, errno.EFBIG), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it readable and writable"),
 }
 EXTRAS = ["ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
@@ -33,16 +37,22 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return one_line(error)
     if isinstance(error, OSError):
-        what = error.strerror or str(error) or type(error).__name__
-        where = "" if error.filename is None else f"{error.filename}: "
-        advice = f"; {ADVICE[error.errno]}, then run the same command again" if error.errno in ADVICE else ""
-        return f"{where}{what}{advice}"
+        return system_error(error, "then run the same command again")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
         return f"{nulls}: a group is never null; choose one of its options (--help lists them)"
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!a} is not in this locale's encoding; set LC_ALL=C.UTF-8"
     return None if error.__cause__ is None else describe(error.__cause__)
+
+
+def system_error(error: OSError, then: str) -> str:
+    """The line for an error of the system: the file, what is wrong, and what helps, if known, with ``then``."""
+    what = error.strerror or str(error) or type(error).__name__
+    if error.errno in FULL:
+        what = FULL[error.errno] if error.filename else FULL[error.errno].replace(" with this folder", "")
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{what}" + (f"; {ADVICE[error.errno]}, {then}" if error.errno in ADVICE else "")
 
 
 def one_line(error: BaseException) -> str:

@@ -6,19 +6,17 @@ Public: what is named below; ``runs`` (records -> one tidy frame), ``lock`` (one
 written whole).
 """
 
+from repro.records.history import broken, digest, last_row, read_history
 from repro.records.record import (
     Record,
     already_finished,
-    broken,
     differences,
-    digest,
     is_record,
-    last_row,
     mark_failed,
     move_aside,
     outdated,
-    read_history,
     read_info,
+    read_weights,
     record_id,
     variant,
     write_info,
@@ -42,6 +40,7 @@ __all__ = [
     "outdated",
     "read_history",
     "read_info",
+    "read_weights",
     "record_id",
     "variant",
     "write_info",

@@ -3,7 +3,7 @@
     run.json        configuration, fingerprint, status, versions, device, commit, wall time; at the end the number
                     of rows and their digest
     history.jsonl   a row a test, as ``repro.training.loop`` yields them; a value that is not finite is null
-    weights.pt      the final weights
+    weights.pt      the final weights, whose SHA-256 is in run.json
 
 ``run.json`` is replaced whole, a row of ``history.jsonl`` is one write: a reader never sees half of either (it
 leaves out a last line that does not end yet).
@@ -20,7 +20,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from typing import Any, cast
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
 from repro.config.errors import ReproError
 from repro.records.files import write_whole
+from repro.records.history import AGAIN, as_text, broken, digest, numbers, read_history
 from repro.records.types import FINISHED, Info, Row
 
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
@@ -44,7 +45,6 @@ class Record:
         folder: Path,
         config: Config,
         environment: Mapping[str, Any] | None = None,
-        iteration: int | None = None,
         changes: Sequence[str] = (),
     ):
         """Say in ``run.json`` that a run begins, in place of an unfinished one.
@@ -89,19 +89,18 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self._write()
         if environment is not None:
-            self.start(environment, iteration)
+            self.start(environment)
 
-    def start(self, environment: Mapping[str, Any], iteration: int | None = None) -> None:
-        """Open the record for rows: none yet, or those of before up to the state after ``iteration``.
+    def start(self, environment: Mapping[str, Any], rows: Sequence[Row] | None = None) -> None:
+        """Open the record for rows: after ``rows``, those of before that a checkpoint counts on, or after none.
 
         ``environment`` goes into ``run.json``.
         """
-        if iteration is None:
+        if rows is None:
             self._wall = 0.0
-        else:
-            self.rows = [row for row in read_history(self.folder) if row["iteration"] <= iteration]
+        self.rows = [*(rows or [])]
         path = self.folder / "history.jsonl"
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_whole(path, as_text(self.rows), durable=bool(self.rows))  # the checkpoint counts on them
         self._history = open(path, "ab", buffering=0)  # noqa: SIM115
         self.info["environment"] = dict(environment)
         self.info["fingerprint"], self.info["config"] = fingerprint(self._config), to_dict(self._config)
@@ -110,7 +109,7 @@ class Record:
     def append(self, row: Row) -> None:
         """Add one test's row, whole. Raises OSError, and leaves the rows as they were."""
         assert self._history is not None, "start comes first"
-        finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in _numbers(row)})
+        finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in numbers(row)})
         line = json.dumps(finite).encode() + b"\n"
         end = os.fstat(self._history.fileno()).st_size
         try:
@@ -139,9 +138,11 @@ class Record:
         """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
         self.info["status"], self.info["wall_seconds"] = status, self._seconds()
         if self._history is not None:  # otherwise the rows are those of before
+            os.fsync(self._history.fileno())  # the checkpoints go once this is written
             self._history.close()
             self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
-        self.add(**more)
+        self.info |= cast(Info, more)
+        write_info(self.folder, self.info, durable=True)
 
     def _seconds(self) -> float:
         return round(float(self._wall) + time.monotonic() - self._clock, 3)
@@ -150,9 +151,9 @@ class Record:
         write_info(self.folder, self.info)
 
 
-def write_info(folder: Path, info: Info) -> None:
-    """Write ``run.json``. Raises OSError."""
-    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n")
+def write_info(folder: Path, info: Info, *, durable: bool = False) -> None:
+    """Write ``run.json``, to the disk where it is ``durable``. Raises OSError."""
+    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n", durable=durable)
 
 
 def read_info(folder: Path) -> Info | None:
@@ -179,6 +180,8 @@ def is_record(value: Any) -> bool:
     """Whether a value of JSON is ``run.json`` of this suite: another tool's holds other things."""
     return _has(
         value,
+        curve=str,
+        seed=int,
         status=str,
         environment=dict,
         versions=dict,
@@ -200,42 +203,6 @@ def _has(value: Any, **types: Any) -> bool:
     )
 
 
-def read_history(folder: Path) -> list[Row]:
-    """The complete rows of a run's folder. Raises ReproError that names file and line for what is no row."""
-    path = folder / "history.jsonl"
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ReproError(f"{path}: cannot be read: {error.strerror}") from None
-    rows: list[Row] = []
-    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
-        if (row := _parse_row(line)) is None:
-            raise ReproError(f"{path}:{number}: not a row of JSON; the run must be trained again")
-        rows.append(row)
-    return rows
-
-
-def _parse_row(line: bytes) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    numbers = isinstance(row, dict) and all(v is None or isinstance(v, int | float) for v in row.values())
-    return cast(Row, row) if numbers and isinstance(row.get("iteration"), int) else None
-
-
-def last_row(folder: Path) -> Row | None:
-    """The last complete row of a run that may be running, without reading all of its history."""
-    try:
-        with open(folder / "history.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            return _parse_row(file.read().split(b"\n")[-2])
-    except (OSError, IndexError):
-        return None
-
-
 def record_id(info: Mapping[str, Any]) -> str:
     """The name of one attempt at a run: fingerprint, attempt, and four digits of where and when it began.
 
@@ -244,29 +211,6 @@ def record_id(info: Mapping[str, Any]) -> str:
     """
     begun = "|".join(str(info[key]) for key in ("curve", "host", "pid", "started"))
     return f"{info['fingerprint']}-{info['attempt']}-{hashlib.sha256(begun.encode()).hexdigest()[:4]}"
-
-
-def digest(rows: Iterable[Row]) -> str:
-    """Twelve hexadecimal digits of a history, the same whichever way it was stored.
-
-    The speed stays out: two runs with the same digest learnt the same.
-    """
-    hashed = hashlib.sha256()
-    for row in rows:
-        values = {k: float(v) for k, v in _numbers(row) if v is not None and k != "images_per_second"}
-        hashed.update(json.dumps(values, sort_keys=True).encode())
-    return hashed.hexdigest()[:12]
-
-
-def broken(info: Info, rows: list[Row]) -> str | None:
-    """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
-    if "digest" not in info:
-        return None
-    if len(rows) != info.get("rows"):
-        return f"{len(rows)} rows came, and the run counted {info.get('rows', 'none')}"
-    if digest(rows) != info["digest"]:
-        return f"{len(rows)} rows came, as the run counted, but with other values than it recorded"
-    return None
 
 
 def variant(folder: Path, config: Config) -> str:
@@ -286,16 +230,38 @@ def mark_failed(folder: Path, reason: str) -> None:
         return
 
 
+def read_weights(folder: Path, info: Info) -> bytes:
+    """``weights.pt`` of a run. Raises ReproError where it cannot be read or is not what its record says."""
+    path = folder / "weights.pt"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReproError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from None
+    if info.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        raise ReproError(f"{path}: not the weights that the run recorded (another SHA-256); {AGAIN}")
+    return content
+
+
+def require_intact(folder: Path, info: Info) -> None:
+    """Raises ReproError where a finished run's files are not what it recorded of them; weights may be missing."""
+    if problem := broken(info, read_history(folder)):
+        raise ReproError(f"{folder / 'history.jsonl'}: {problem}; {AGAIN}")
+    if "weights_sha256" in info and (folder / "weights.pt").exists():
+        read_weights(folder, info)
+
+
 def already_finished(folder: Path, config: Config) -> bool:
     """Whether this very run is finished in ``folder``; ``config.force`` wants it trained again in any case.
 
-    Raises ReproError that names what differs where a finished run of another configuration is in the way.
+    Raises ReproError that names what differs where a finished run of another configuration is in the way, or one
+    whose files are not what it recorded of them.
     """
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED or config.force:
         return False
     differ = differences(info, config)
     if not differ:
+        require_intact(folder, info)
         return True
     raise ReproError(
         f"{folder} holds a finished run of another configuration ({'; '.join(differ)}); "
@@ -339,10 +305,6 @@ def move_aside(folder: Path) -> None:
     for name in ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json"):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
-
-
-def _numbers(row: Row) -> Iterable[tuple[str, float | None]]:
-    return cast(dict[str, float | None], row).items()
 
 
 def _command(config: Config, changes: Sequence[str]) -> str:

@@ -17,7 +17,8 @@ from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
 from repro.records import naming, starts
 from repro.records.files import find
-from repro.records.record import broken, read_history, read_info
+from repro.records.history import AGAIN, broken, read_history
+from repro.records.record import read_info
 from repro.records.types import FINISHED, Info, Row
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _assembled(runs: list[_Run]) -> Runs:
         except ReproError as error:
             return str(error)
         if problem := broken(run.info, history):
-            return f"{run.name}: {problem}; force=true trains it again"
+            return f"{run.name}: {problem}; {AGAIN}"
         return history
 
     loaded = Runs(pd.DataFrame())

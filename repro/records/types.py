@@ -43,6 +43,7 @@ class Info(_Begun, total=False):
     wall_seconds: float  # over all attempts
     rows: int  # of history.jsonl, at the end
     digest: str  # of those rows
+    weights_sha256: str  # of weights.pt, in hexadecimal digits; earlier records lack it
     reason: str  # of a failure
     final_accuracy: float | None  # fractions
     best_accuracy: float | None

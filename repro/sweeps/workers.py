@@ -1,7 +1,8 @@
 """The processes that a sweep trains in: several runs at once, each in its own.
 
 A server imports torch once and every run is a fork of it, so a run starts in tens of milliseconds and a killed
-worker fails only its own run. How many run at once changes no result, because ``threads`` does not depend on it.
+worker fails only its own run; a killed server fails those that run, and the others are forked from a new one. How
+many run at once changes no result, because ``threads`` does not depend on it.
 """
 
 import contextlib
@@ -37,6 +38,10 @@ POLL_SECONDS = 0.1  # between two checks for a signal
 GRACE_SECONDS = 3.0  # after a second Ctrl-C, for runs to record that they were interrupted
 RUN_SIGNALS = [signal.SIGTERM, signal.SIGUSR2]  # a run obeys these from anyone
 ABORT = signal.SIGUSR1  # ends a run without a checkpoint
+SERVER_DIED = (
+    "the process that the sweep's runs are forked from was killed, as the system does when memory runs out; run "
+    "the same command again to resume, with fewer workers= if memory ran out"
+)
 
 
 def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[JobReturn]:
@@ -50,7 +55,6 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
     slots = list(range(planned.workers))
     running: dict[int, _Run] = {}  # by sentinel
     context = multiprocessing.get_context("forkserver")
-    start_server(jobs[0].composed)
     silent = _Flag(*context.Pipe(duplex=False))  # repro.tracking.mirror.silent, shared by the runs
     with interruptible() as stop:
         try:
@@ -61,7 +65,14 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
                     job = jobs[index]
                     with read_write(job.composed), read_write(job.composed.hydra), open_dict(job.composed.hydra):
                         job.composed.hydra.job.id = job.composed.hydra.job.num = initial_job_idx + index
-                    run = _Run(context, index, slot, job, planned, silent)
+                    start_server(job.composed)  # it may have been killed
+                    try:
+                        run = _Run(context, index, slot, job, planned, silent)
+                    except (EOFError, ConnectionError):  # it was killed just now
+                        lifecycle.refuse(job.config, job.folder, job.changes, SERVER_DIED)
+                        returns[index] = _compat.failed_return(job.overrides, ReproError(SERVER_DIED))
+                        slots.append(slot)
+                        continue
                     running[run.process.sentinel] = run
                 if stop and not stopping:
                     stopping = True
@@ -144,6 +155,8 @@ class _Run:
 
 
 def _describe_exit(code: int) -> str:
+    if code == _compat.ORPHANED:
+        return SERVER_DIED
     if code == -signal.SIGKILL:
         return (
             "its process was killed by signal 9, as the system does when memory runs out; run the same command "

@@ -2,7 +2,7 @@
 
 A checkpoint is one file: the SHA-256 of the rest, then the output of ``torch.save``. It is written beside its
 place and renamed, and the last two are kept: a kill, a full disk or a truncated file costs only the work since the
-previous checkpoint.
+previous checkpoint. It holds the digest of the run's rows so far, without which it cannot be resumed from.
 """
 
 import copy
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from repro.config.errors import system_error
+from repro.records import Row, history
 from repro.records.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -80,9 +82,8 @@ def write_in_background(
                     copied.wait()
                 save(folder, state)
         except OSError as error:
-            log.warning(
-                "no checkpoint at iteration %d: %s; make room, the run continues", state["iteration"], error
-            )
+            reason = system_error(error, "the run continues")
+            log.warning("no checkpoint at iteration %d: %s", state["iteration"], reason)
 
     pending: Future[None] | None = None
 
@@ -102,12 +103,19 @@ def write_in_background(
                 pending.result()
 
 
-def load(folder: Path, device: str) -> dict[str, Any] | None:
-    """The newest intact checkpoint, on ``device``, or None; broken ones are deleted."""
+def load(folder: Path, device: str) -> tuple[dict[str, Any], list[Row]] | None:
+    """The newest intact checkpoint, on ``device``, and the rows that it counts on; None where there is none.
+
+    Broken ones, and those whose rows are not in the history any more, are named and deleted. Raises ReproError
+    where the history cannot be read.
+    """
     for path in find(folder):
+        problem = "is truncated or corrupt"
         if (state := read(path, device)) is not None:
-            return state
-        log.warning("%s is truncated or corrupt; falling back to the previous checkpoint, or to the start", path)
+            if (rows := history.counted(folder, state)) is not None:
+                return state, rows
+            problem = f"counts on rows that {folder / history.FILE} does not hold as they were recorded"
+        log.warning("%s %s; falling back to the previous checkpoint, or to the start", path, problem)
         path.unlink()
     return None
 

@@ -1,6 +1,7 @@
 """One run from start to end, in its folder: resume, train, checkpoint, record, mirror."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -12,7 +13,18 @@ from repro import resources
 from repro.config import Config, notes
 from repro.config.errors import ReproError, describe, first_line
 from repro.data import images
-from repro.records import FINISHED, Record, Row, already_finished, differences, lock, move_aside, read_info, starts
+from repro.records import (
+    FINISHED,
+    Record,
+    Row,
+    already_finished,
+    differences,
+    history,
+    lock,
+    move_aside,
+    read_info,
+    starts,
+)
 from repro.records.files import write_whole
 from repro.tracking.mirror import Mirror
 from repro.tracking.mirror import require as require_tracking
@@ -37,12 +49,13 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
         try:
             images.identify(config.dataset)
             starts.settle(config, changes)
-            if not already_finished(folder, config):
+            finished = already_finished(folder, config)
+            if not finished:
                 require_tracking(config.tracking)
         except ReproError as error:
             _record_failure(config, folder, changes, str(error))
             raise
-        if already_finished(folder, config):
+        if finished:
             log.info("%s is already finished; force=true trains it again", folder)
         else:
             if config.force:
@@ -69,7 +82,10 @@ def _record_failure(config: Config, folder: Path, changes: Sequence[str], reason
 def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
     """The record of a run that begins; what another configuration left, which it must not resume from, goes."""
     info = read_info(folder)
-    if info is None or differences(info, config):
+    differ = [] if info is None else differences(info, config)
+    if differ and checkpoints.find(folder):
+        log.warning("%s: its checkpoints are of another configuration (%s) and go", folder, "; ".join(differ))
+    if info is None or differ:
         checkpoints.clear(folder)
         for path in starts.find(folder):
             path.unlink(missing_ok=True)
@@ -151,9 +167,9 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
     models.require_size(network, config.model.name, dataset.mean.shape, dataset.classes)
     state = State(config, network, device)
-    checkpoint = _load_checkpoint(folder, config, device)
-    if checkpoint is not None:
-        state.load_state_dict(checkpoint)
+    loaded = _load_checkpoint(folder, config, device)
+    if loaded is not None:
+        state.load_state_dict(loaded[0])
         log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
     else:
         if config.start.curve is not None:
@@ -162,7 +178,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
         log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
         for note in notes(config):
             log.warning(note)
-    record.start(environment, state.iteration if checkpoint else None)
+    record.start(environment, loaded[1] if loaded else None)
     mirror = Mirror(record.info, folder)
     at_end.callback(_finish_mirror, mirror, record)  # once the end is recorded
     for recorded in record.rows:
@@ -186,18 +202,20 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
                 break
             is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
             if signals or is_due or state.iteration - saved_iteration >= interval:
-                save(state.state_dict())
+                save({**state.state_dict(), "history": history.count(record.rows)})
                 saved_iteration, saved_seconds = state.iteration, time.monotonic()
             if signals:
                 raise Interrupted(signals[0])
     last_row = record.rows[-1]
-    write_whole(folder / "weights.pt", lambda file: file.write(checkpoints.packed(network.state_dict())))
+    content = checkpoints.packed(network.state_dict())
+    write_whole(folder / "weights.pt", lambda file: file.write(content), durable=True)
     record.finish(
         "diverged" if state.diverged else "finished",
         final_accuracy=last_row["test_accuracy"],
         best_accuracy=max(row["test_accuracy"] or 0.0 for row in record.rows),
         diverged=state.diverged,
         last_iteration=last_row["iteration"],
+        weights_sha256=hashlib.sha256(content).hexdigest(),
     )
     checkpoints.clear(folder)
     if state.diverged:
@@ -217,8 +235,8 @@ def _finish_mirror(mirror: Mirror, record: Record) -> None:
             record.add(wandb=mirror.outcome)
 
 
-def _load_checkpoint(folder: Path, config: Config, device: str) -> dict[str, Any] | None:
-    """The newest intact checkpoint of this configuration, or None; those of another configuration are deleted."""
+def _load_checkpoint(folder: Path, config: Config, device: str) -> tuple[dict[str, Any], list[Row]] | None:
+    """The newest intact checkpoint of this configuration and its rows; those of another one are deleted."""
     info = read_info(folder)
     if info is None or differences(info, config):
         checkpoints.clear(folder)

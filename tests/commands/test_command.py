@@ -57,7 +57,7 @@ def full():
     [
         (ReproError("lr=x: wrong"), None, "lr=x: wrong"),
         (ConfigCompositionException("Could not find\n'x'"), None, "Could not find 'x'"),
-        (full(), None, "No space left on device; make room, then run the same command again"),
+        (full(), None, "the disk is full; make room, then run the same command again"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/run.json"), None,
          "runs/run.json: Permission denied; make it readable and writable, then run the same command again"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.yaml"), None,
@@ -146,7 +146,7 @@ def test_output_that_finds_no_room_is_one_line(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
-    line = "error: No space left on device; make room, then run the same command again\n"
+    line = "error: the disk is full; make room, then run the same command again\n"
     assert (done.returncode, done.stderr) == (1, line)
 
 

@@ -57,13 +57,35 @@ def change(run, **keys):
     (run / "run.json").write_text(json.dumps(info))
 
 
+def forget_digest(run):
+    """Make the record one from before records had the digest of their weights."""
+    info = json.loads((run / "run.json").read_text())
+    del info["weights_sha256"]
+    (run / "run.json").write_text(json.dumps(info))
+
+
 def test_it_says_what_it_found_what_was_recorded_and_that_they_agree(run, evaluated):
     last = read_history(run)[-1]
     values = f"test loss {last['test_loss']:.6f}  accuracy {last['test_accuracy']:.4%}"
     assert evaluated() == (None, [f"found     {values}", f"recorded  {values}", "they agree"])
 
 
-def test_other_weights_are_noticed(run, evaluated, trained):
+def test_other_weights_than_the_run_recorded_are_one_line(run, evaluated, trained):
+    weights = run / "weights.pt"
+    flipped = bytearray(weights.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    for content in (bytes(flipped), (trained / "seed1/weights.pt").read_bytes()):
+        weights.write_bytes(content)
+        line = "not the weights that the run recorded (another SHA-256); force=true trains the run again"
+        assert evaluated() == (f"error: {weights}: {line}", [])
+    weights.unlink()
+    assert evaluated() == (f"error: {run}: no weights.pt; the run's status is finished", [])
+    weights.mkdir()
+    assert evaluated()[0].startswith(f"error: {weights}: cannot be read: Is a directory")
+
+
+def test_other_weights_are_noticed_without_a_digest_too(run, evaluated, trained):
+    forget_digest(run)
     shutil.copy(trained / "seed1/weights.pt", run)
     code, lines = evaluated()
     assert code.startswith(f"error: {run}: what was found differs from what was recorded: test loss by ")
@@ -118,10 +140,10 @@ def test_a_record_that_is_not_whole_is_not_held_against_it(run, evaluated, spoil
         lambda path: torch.save([1, 2], path),
         lambda path: torch.save({"stem.weight": torch.zeros(3)}, path),
         lambda path: torch.save(models.build("resnet56_superconv", 10, blocks=2, channels=1).state_dict(), path),
-        lambda path: (path.unlink(), path.mkdir()),
     ],
 )
 def test_weights_that_are_not_the_runs_are_one_line(run, evaluated, spoil):
+    forget_digest(run)
     spoil(run / "weights.pt")
     code, lines = evaluated()
     assert code.startswith(f"error: {run}/weights.pt: not the weights of this run's network (")

@@ -42,6 +42,8 @@ def write_run(folder, rows, status="finished", iterations=4, test_every=2, **inf
         },
     }
     made = {
+        "curve": "fig5b/wd_1e-3",
+        "seed": 0,
         "versions": {"torch": "2"},
         "commit": "abc",
         "wall_seconds": 60.0,

@@ -9,7 +9,7 @@ from repro import schedules
 from repro.config import PROTOCOL
 from repro.config.folders import CONF
 from repro.records import FINISHED, read_history, read_info, starts
-from repro.records.record import broken, outdated
+from repro.records import broken, outdated
 
 ROOT = CONF.parent
 RUNS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("evidence/*/*/**/run.json"))

@@ -11,6 +11,7 @@ import sys
 import time
 from io import StringIO
 from multiprocessing import heap
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,9 +40,11 @@ HOME = "smoke/fig8b/tbs1024/iterations=500000000,scale.tests=100000"
 
 
 @pytest.fixture
-def endless(tmp_path):
-    """A sweep of two runs that never end, both under way: its process, their folders."""
-    command = [sys.executable, "-m", "repro.train", "-m", *ENDLESS, "seed=0,1", "workers=2", "output=out"]
+def endless(tmp_path, request):
+    """A sweep of two runs that never end, both under way, or of more that wait: its process, their folders."""
+    seeds = range(getattr(request, "param", 2))
+    said = f"seed={','.join(map(str, seeds))}"
+    command = [sys.executable, "-m", "repro.train", "-m", *ENDLESS, said, "workers=2", "threads=1", "output=out"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -50,8 +53,8 @@ def endless(tmp_path):
         text=True,
         start_new_session=True,
     )
-    folders = [tmp_path / "out" / HOME / f"seed{k}" for k in (0, 1)]
-    until(lambda: all(len(read_history(folder)) >= 2 for folder in folders))
+    folders = [tmp_path / "out" / HOME / f"seed{k}" for k in seeds]
+    until(lambda: all(len(read_history(folder)) >= 2 for folder in folders[:2]))
     yield process, folders
     if process.poll() is None:
         process.kill()
@@ -97,6 +100,49 @@ def test_a_process_that_is_killed_is_one_failed_run(endless, run_app, tmp_path):
     assert f"{HOME}/seed0: its process was killed by signal 9, as the system does when memory runs out" in errors
     assert f"{HOME}/seed1: interrupted by signal 15; run the same command again to resume" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find the server in")
+@pytest.mark.parametrize("endless", [3], indirect=True)
+def test_a_server_that_is_killed_fails_the_runs_in_progress_in_a_line_each(endless):
+    """The run that waits is forked from a new server."""
+    process, (*killed, last) = endless
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (server,) = [int(pid) for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(server, signal.SIGKILL)
+    until(lambda: [read_info(folder)["status"] for folder in killed] == ["failed", "failed"])
+    until(lambda: len(read_history(last)) >= 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert [read_info(folder)["reason"] for folder in killed] == [workers.SERVER_DIED] * 2
+    assert f"2 of 3 runs failed:\n  out/{HOME}/seed0: {workers.SERVER_DIED}\n" in errors
+    assert read_info(last)["status"] == "interrupted"  # by its checkpoint: the new server blocks the signal too
+    assert len(checkpoints.find(last)) == 1
+
+
+@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), BrokenPipeError()])
+def test_a_server_that_dies_as_it_is_asked_for_a_run_fails_that_one(
+    composed, resolved, tmp_path, monkeypatch, error
+):
+    start, asked = multiprocessing.get_context("forkserver").Process.start, []
+
+    def dies_once(process):
+        asked.append(process)
+        if len(asked) == 1:
+            raise error
+        start(process)
+
+    common = ("experiment=fig5a/clr_3.0", *SMOKE, f"output={tmp_path}", QUIET)
+    folders = [tmp_path / f"smoke/fig5a/clr_3.0/seed{k}" for k in range(2)]
+    runs = [(resolved(*common, f"seed={k}"), composed(*common, f"seed={k}")) for k in range(2)]
+    jobs = [Job([], run, folder, [], made) for (run, made), folder in zip(runs, folders, strict=True)]
+    monkeypatch.setattr(multiprocessing.get_context("forkserver").Process, "start", dies_once)
+    returns = workers.launch(jobs, Plan(1, 1, []))
+    assert [r.status for r in returns] == [JobStatus.FAILED, JobStatus.COMPLETED]
+    assert read_info(folders[0])["reason"] == workers.SERVER_DIED
+    assert read_info(folders[1])["status"] == "finished"
 
 
 @pytest.mark.parametrize(
