@@ -4,17 +4,33 @@ Hydra imports this module in every app of the environment and accepts only class
 suite when they are instantiated, so other apps pay nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from repro.sweeps.jobs import Job
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """While entered, a missing package is one of the extra ``name``: a ReproError that says so."""
+    from repro.config.errors import ReproError, no_launcher
+
+    try:
+        yield
+    except ImportError:
+        raise ReproError(no_launcher(name)) from None
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    return {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in params.items()}
 
 
 class ReproSweeper(Sweeper):
@@ -32,6 +48,70 @@ class ReproSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every unfinished job of the sweep."""
         return self.sweeper.sweep(arguments)
+
+
+class SlurmLauncher(Launcher):
+    """``hydra/launcher=slurm`` and ``slurm-cpu``: ``repro.sweeps.slurm.Launcher``, which ``Collects``."""
+
+    def __init__(self, **params: Any) -> None:
+        with _extra("slurm"):
+            from repro.sweeps import slurm
+        self.launcher = slurm.Launcher(_plain(params))
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook before ``launch``."""
+        self.launcher.setup(hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Hydra's interface, for sweepers other than ours."""
+        return self.launcher.launch(job_overrides, initial_job_idx)
+
+    def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
+        """Train the jobs by these overrides, and collect every one."""
+        return self.launcher.collect(jobs, overrides)
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for."""
+        return self.launcher.gpus_per_run
+
+    def describe(self, runs: int) -> str:
+        """What so many runs would be on the cluster."""
+        return self.launcher.describe(runs)
+
+
+class RayLauncher(Launcher):
+    """``hydra/launcher=ray``: ``repro.sweeps.on_ray.Launcher``, which ``Collects``."""
+
+    def __init__(self, ray: DictConfig) -> None:
+        with _extra("ray"):
+            import ray as _  # noqa: F401
+
+            from repro.sweeps import on_ray
+        self.launcher = on_ray.Launcher(_plain(dict(ray)))
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook before ``launch``."""
+        self.launcher.setup(hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Hydra's interface, for sweepers other than ours: not there."""
+        from repro.config.errors import ReproError
+
+        raise ReproError("hydra/launcher=ray: only with hydra/sweeper=repro, the default")
+
+    def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
+        """Train the jobs by these overrides, and collect every one."""
+        return self.launcher.collect(jobs, overrides)
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for."""
+        return self.launcher.gpus_per_run
+
+    def describe(self, runs: int) -> str:
+        """What so many runs would be on the cluster."""
+        return self.launcher.describe(runs)
 
 
 class LocalLauncher(Launcher):

@@ -135,7 +135,7 @@ def dotted(node: Any) -> list[str]:
 
 def no_launcher(name: str, lacking: str | None = None) -> str:
     """What to say where ``hydra/launcher=<name>`` misses its plug-in, or the configuration that one brings."""
-    if name in EXTRAS:
-        return f"hydra/launcher={name}: its plug-in is not installed; pip install -e '.[{name}]'"
+    if (extra := name.removesuffix("-cpu")) in EXTRAS:
+        return f"hydra/launcher={name}: its plug-in is not installed; pip install -e '.[{extra}]'"
     what = f"{lacking} is not there" if lacking else "its plug-in is not installed"
     return f"hydra/launcher={name}: {what}; install the launcher plug-in of Hydra that brings it"

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ from repro.config.errors import ReproError
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
+POLL_SECONDS = 2.0  # between two tries of a lock that is waited for
+patience = 0.0  # seconds that this process waits for a lock: a job that is queued again, for a dead node's
 
 
 @contextmanager
@@ -20,10 +23,10 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
 
     ``what`` is in words what its holder does, the training of the run otherwise.
 
-    Raises ReproError that names host and process of a holder that lives.
+    Raises ReproError that names host and process of a holder that lives, once ``patience`` is over.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path, until = folder / LOCK, time.monotonic() + patience
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
@@ -32,9 +35,12 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
             file.close()
             if (name := holder(folder)) is None:
                 continue  # it has just let go
+            if time.monotonic() < until:
+                time.sleep(POLL_SECONDS)
+                continue
             raise ReproError(f"{what or f'{folder} is being trained'} by {name}; wait for it, or end it") from None
         except OSError as error:
-            log.warning("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
+            log.info("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
             break
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break

@@ -16,11 +16,11 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.table import Table
 
@@ -200,7 +200,18 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     return Estimate(seconds, memory_mb, ", ".join([f"{basis}, on {device}", *notes]))
 
 
-def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
+class Cluster(Protocol):
+    """What a launcher says of the cluster that it sends runs to."""
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for, a part where several share one; 0 on CPUs."""
+
+    def describe(self, runs: int) -> str:
+        """What so many runs would be there, in words."""
+
+
+def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluster | None = None) -> None:
     """Print what a sweep's runs cost, one line a curve; ``local`` says whether they train on this machine."""
     curves: dict[str, list[tuple[Path, Config]]] = {}
     for folder, config in runs:
@@ -220,6 +231,8 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
         return
     configs = [config for _, config in unfinished]
     planned = plan_within_memory(configs, rows) if local else plan(configs[0], 1)
+    if cluster is not None:
+        planned = Plan(1, configs[0].threads or 1, [""] if cluster.gpus_per_run else [])
     table = Table()
     for column in ("curve", "runs to do", "finished", "images", "time", "memory a run"):
         table.add_column(column, justify="left" if column == "curve" else "right", overflow="fold")
@@ -244,6 +257,8 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool) -> None:
         f"memory: about {_format_memory(largest_mb)} a run"
         + (f", {together} together" if planned.workers > 1 else "")
     )
+    if cluster is not None:
+        console.print(_describe_cluster(cluster, estimates, (benchmark or {}).get("machine", {})))
     if benchmark is None:
         console.print(NO_BENCHMARK)
     else:
@@ -313,6 +328,18 @@ def _total_seconds(costs: list[Estimate], workers: int) -> float | None:
             return None
         heapq.heapreplace(ends, ends[0] + cost.seconds)
     return max(ends)
+
+
+def _describe_cluster(cluster: Cluster, costs: list[Estimate], machine: Mapping[str, Any]) -> str:
+    """What the runs are on a cluster, and their GPU-hours or core-hours by the benchmark that there is."""
+    text, gpus = cluster.describe(len(costs)), cluster.gpus_per_run
+    unit, device = ("GPU-hours", machine.get("gpu")) if gpus else ("core-hours", machine.get("cpu"))
+    seconds = _total_seconds(costs, 1)
+    if seconds is None:
+        return f"{text}; {unit} unknown: no benchmark of such a machine is in the cache folder"
+    longest = _format_time(max(cost.seconds or 0.0 for cost in costs))
+    hours = seconds / 3600 * (gpus or 1.0)
+    return f"{text}; about {hours:.2g} {unit} together, {longest} the longest run, by the benchmark of {device}"
 
 
 def _format_plan(planned: Plan, local: bool) -> str:

@@ -34,9 +34,10 @@ class Job:
     def in_its_folder(self) -> list[str]:
         """The overrides that make any launcher run the job in ``folder``, from the snapshot the sweep means."""
         sweep, start = self.composed.hydra.sweep, self.config.start
-        values = {f"hydra.sweep.{key}": sweep[key] for key in ("dir", "subdir")}
+        values = {"hydra.sweep.dir": Path(sweep.dir).absolute(), "hydra.sweep.subdir": sweep.subdir}
         if start.curve is not None:
-            values |= {f"start.{key}": getattr(start, key) for key in ("fingerprint", "folder", "command")}
+            values |= {f"start.{key}": getattr(start, key) for key in ("fingerprint", "command")}
+            values["start.folder"] = Path(start.folder or "").absolute()
         quoted = {key: str(value).replace("'", "\\'") for key, value in values.items()}
         return [f"{key}='{value}'" for key, value in quoted.items()]
 

@@ -27,22 +27,27 @@ def problems(configs: Sequence[Config]) -> list[str | None]:
 
     Image sets that are not in the cache yet are downloaded and decoded, once, before several runs at once would.
     """
-    data: dict[tuple[str, str, str | None], str | None] = {}
     devices: dict[str, str | None] = {}
     places: dict[tuple[Any, ...], str | None] = {}
     for config in configs:
-        key = (config.dataset.name, config.dataset.root, config.dataset.cache)
-        if key not in data:
-            data[key] = _data_problem(config.dataset)
         if config.device not in devices:
             devices[config.device] = _device_problem(config.device)
         if _place(config) not in places:
             places[_place(config)] = _tracking_problem(config.tracking)
-    keys = [(config.dataset.name, config.dataset.root, config.dataset.cache) for config in configs]
     return [
-        data[key] or devices[config.device] or places[_place(config)]
-        for key, config in zip(keys, configs, strict=True)
+        problem or devices[config.device] or places[_place(config)]
+        for problem, config in zip(data_problems(configs), configs, strict=True)
     ]
+
+
+def data_problems(configs: Sequence[Config]) -> list[str | None]:
+    """For each run, why its images cannot be had; they are downloaded and decoded here, once for all."""
+    data: dict[tuple[str, str, str | None], str | None] = {}
+    keys = [(config.dataset.name, config.dataset.root, config.dataset.cache) for config in configs]
+    for key, config in zip(keys, configs, strict=True):
+        if key not in data:
+            data[key] = _data_problem(config.dataset)
+    return [data[key] for key in keys]
 
 
 def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str | None:

@@ -34,8 +34,9 @@ class Progress:
     A live display on a terminal; elsewhere (a log file) one line for each run that ends.
     """
 
-    def __init__(self, runs: list[tuple[Path, Config]]):
+    def __init__(self, runs: list[tuple[Path, Config]], *, queued: bool = False):
         self.runs = runs
+        self.queued = queued  # by a cluster, which queues an interrupted run again: it is not done then
         self.unfinished = dict(runs)
         self.runs_done = 0
         self.fallbacks: Counter[str] = Counter()  # of the runs that are done: why their step is a slower one
@@ -97,6 +98,10 @@ class Progress:
                 text += "" if self.narrow else "iteration "
                 text += f"{iteration}/{config.iterations}"
                 self.bar.update(task, description=text + _format_accuracy(row, self.narrow), completed=iteration)
+            elif self.queued and info["status"] == "interrupted":
+                iterations_running += row["iteration"] if row else 0
+                if folder in self.tasks:
+                    self.bar.update(self.tasks[folder], description=f"  {config.curve} seed {config.seed}  waits")
             else:
                 self._end_run(folder, config, info, row)
         self.bar.update(

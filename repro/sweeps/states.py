@@ -3,32 +3,59 @@
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
-from repro.records import FINISHED, last_row, outdated, read_info, starts
+from repro.records import FINISHED, last_row, outdated, queued, read_info, starts
 from repro.records.lock import holder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 WATCH_SECONDS = 5.0  # between two updates of --watch
-COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "step", "W&B", "host", "reason")
+COLUMNS = (
+    "run",
+    "state",
+    "iteration",
+    "accuracy",
+    "images/s",
+    "left",
+    "step",
+    "W&B",
+    "host",
+    "job",
+    "reason",
+)
 
 
-def describe_run(folder: Path, config: Config | None = None) -> dict[str, Any]:
-    """One run: its state, progress, step, host and reason; accuracy is a fraction.
+def describe_run(
+    folder: Path, config: Config | None = None, alive: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """One run: its state, progress, step, host, job and reason; accuracy is a fraction.
 
     Its state is the status that its record has, or "missing", "broken" (unreadable), "stopped" (its process died
-    without recording an end) or "outdated" (recorded with other values than ``config``; the reason names them).
+    without recording an end), "queued" (its job waits in Slurm's queue; ``alive`` has the states of jobs there) or
+    "outdated" (recorded with other values than ``config``; the reason names them). ``engine``, ``job`` and
+    ``log`` are those of the cluster's job that was submitted for it last.
     """
+    row = _describe_record(folder, config)
+    job = queued.read(folder)
+    if job is None:
+        return row
+    state = (alive or {}).get(job["id"])
+    if state in queued.WAITING and row["state"] not in FINISHED:
+        row["state"], row["reason"] = "queued", f"{job['engine']}: {state}"
+    return {**row, "engine": job["engine"], "job": job["id"], "log": job["log"]}
+
+
+def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
     iterations = config.iterations if config else None
     empty = dict.fromkeys(("iteration", "accuracy", "images_per_second", "seconds_left", "step", "host", "reason"))
-    empty |= {"wandb": None, "url": None}
+    empty |= {"wandb": None, "url": None, "engine": None, "job": None, "log": None}
     missing: dict[str, Any] = {"run": str(folder), "state": "missing", "iterations": iterations, **empty}
     try:
         info = read_info(folder)
@@ -79,8 +106,10 @@ def print_states(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:
 
 
 def describe_runs(runs: Iterable[tuple[Path, Config | None]]) -> list[dict[str, Any]]:
-    """``describe_run`` for each run."""
-    return [describe_run(folder, config) for folder, config in runs]
+    """``describe_run`` for each run; Slurm's queue is asked once."""
+    runs = list(runs)
+    alive = queued.alive(queued.read(folder) for folder, _ in runs)
+    return [describe_run(folder, config, alive) for folder, config in runs]
 
 
 def _watch(runs: list[tuple[Path, Config | None]]) -> None:
@@ -117,6 +146,7 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
             row.get("step") or "",
             row.get("wandb") or "",
             (row.get("host") or "") if row["state"] in ("running", "stopped") else "",
+            f"{row['engine']} {row['job']}" if row.get("job") else "",
             row.get("reason") or "",
         )
     return table

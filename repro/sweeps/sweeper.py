@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import InstantiationException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,11 +27,12 @@ from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, no_launcher
 from repro.records import already_finished, naming, read_info
-from repro.sweeps import _compat, cost, machine, states, waves
+from repro.sweeps import _compat, cost, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_sweep
-from repro.sweeps.jobs import QUIET, Composer, Job
+from repro.sweeps.jobs import Composer, Job
 from repro.sweeps.launcher import OnThisMachine
 from repro.sweeps.progress import Progress, modified_ns
+from repro.training import lifecycle
 
 
 class Sweeper:
@@ -49,6 +51,10 @@ class Sweeper:
             self.launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ReproError):
+                raise error.__cause__ from None
+            raise
         except RuntimeError as error:
             if not str(error).startswith("Unknown plugin class"):
                 raise
@@ -89,7 +95,8 @@ class Sweeper:
         if self.show == "cost":
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             able = [job for job in jobs if job.folder not in failures]
-            cost.print_cost([(job.folder, job.config) for job in able], local=local_launcher is not None)
+            cluster = self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
+            cost.print_cost([(job.folder, job.config) for job in able], local_launcher is not None, cluster)
             raise_failures(failures, len(jobs))
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):
@@ -114,17 +121,34 @@ class Sweeper:
         return returns
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
-        """Launch through Hydra's own interface, by overrides."""
+        """Launch by overrides, for another process or machine: every run is judged by its record."""
+        returns: dict[Path, JobReturn] = {}
+        for job, problem in zip(jobs, elsewhere.unable(jobs), strict=True):
+            if problem is not None:
+                lifecycle.refuse(job.config, job.folder, job.changes, problem)
+                returns[job.folder] = _compat.failed_return(job.overrides, ReproError(problem))
+        able = [job for job in jobs if job.folder not in returns]
+        before = {job.folder: modified_ns(job.folder) for job in able}
+        overrides = [elsewhere.overrides(job) for job in able]
+        launch = self.launcher.collect if isinstance(self.launcher, elsewhere.Collects) else self._launch_by_hydra
+        if able:
+            with Progress([(job.folder, job.config) for job in able], queued=True):
+                launched = launch(able, overrides)
+            for job, job_return in zip(able, launched, strict=True):
+                if _compat.error_of(job_return) is None:
+                    job_return = elsewhere.found(job, before[job.folder], "the launcher calls its job completed")
+                returns[job.folder] = job_return
+        return [returns[job.folder] for job in jobs]
+
+    def _launch_by_hydra(self, jobs: list[Job], overrides: list[list[str]]) -> Sequence[JobReturn]:
+        """Through Hydra's own interface: a launcher raises where one of its jobs died, and forgets the others."""
+        before = {job.folder: modified_ns(job.folder) for job in jobs}
         try:
-            with Progress([(job.folder, job.config) for job in jobs]):
-                overrides = [[*job.overrides, QUIET, *job.in_its_folder] for job in jobs]
-                return list(self.launcher.launch(overrides, initial_job_idx=0))
+            return self.launcher.launch(overrides, initial_job_idx=0)
         except Exception as error:
             reason = (str(error).strip() or "no reason given").splitlines()[0]
-            raise ReproError(
-                f"the launcher gave up ({type(error).__name__}: {reason}); what it started may still run. "
-                "Run the same command again once they have ended: finished runs are kept, unfinished ones resume"
-            ) from error
+            how = f"the launcher gave up: {type(error).__name__}: {reason}; {elsewhere.AGAIN}"
+            return [elsewhere.found(job, before[job.folder], how) for job in jobs]
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
         """The overrides of every job; arguments replace the sweep's ``params`` of the same key."""

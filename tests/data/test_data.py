@@ -112,7 +112,8 @@ def test_every_epoch_is_a_new_permutation_and_batches_span_its_end(digits):
 def test_without_reshuffling_every_epoch_has_the_order_of_the_first(digits):
     fixed, anew = (Batches(digits, 100, mirror=True, reshuffle=value, seed=3) for value in (False, True))
     labels = torch.cat([fixed(i)[1] for i in range(9)]).split(300)  # three epochs
-    assert torch.equal(labels[1], labels[0]) and torch.equal(labels[2], labels[0])
+    assert torch.equal(labels[1], labels[0])
+    assert torch.equal(labels[2], labels[0])
     assert torch.equal(labels[0], torch.cat([anew(i)[1] for i in range(3)]))
     assert not torch.equal(fixed(0)[0], fixed(3)[0])  # mirrored anew
 

@@ -33,12 +33,12 @@ while [[ "$(basename "$1")" != python* ]]; do shift; done
 exec "$@"
 """,
     "scontrol": """
+[ "$1" = requeue ] || exit 0
 echo "$@" >> $SLURM_STAND_IN/requeued
 setsid bash -c "sleep 1; start ${2#*_}" </dev/null >/dev/null 2>&1 &
 """,
-    "sacct": """
-echo 'JobID|State|NodeList'
-for k in 0 1; do [ -e $SLURM_STAND_IN/done$k ] && echo "7_$k|COMPLETED|here" || echo "7_$k|RUNNING|here"; done
+    "squeue": """
+for k in 0 1; do [ -e $SLURM_STAND_IN/done$k ] || echo "7_$k RUNNING"; done
 """,
 }
 
@@ -68,7 +68,7 @@ def sweep(tmp_path, *arguments):
 @pytest.mark.skipif(sys.platform != "linux", reason="the stand-in for Slurm is made of bash and setsid")
 def test_a_job_of_slurm_that_is_preempted_is_queued_again_and_goes_on(slurm, tmp_path):
     folder, environment = slurm
-    command = sweep(tmp_path, "scale=demo", "iterations=60_000", "hydra.launcher.partition=short")
+    command = sweep(tmp_path, "scale=demo", "iterations=20_000", "hydra.launcher.partition=short")
     launched = subprocess.Popen(
         command, env=environment, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -106,8 +106,7 @@ def test_a_launcher_that_gives_up_is_one_line(slurm, tmp_path):
         sweep(tmp_path, "scale=smoke"), env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120
     )
     assert done.returncode == 1
-    assert "error: the launcher gave up (" in done.stderr
-    assert "finished runs are kept, unfinished ones resume" in done.stderr
+    assert "error: none of the 2 runs could train: Slurm takes no job: no such partition\n" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -167,6 +166,17 @@ def test_another_sweeper_launches_by_overrides_in_processes_of_their_own(run_app
     assert wrong.returncode == 1
     assert "batch_size=-1 is not positive" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1, wrong.stderr
+
+
+def test_a_dry_run_says_what_a_sweep_would_be_on_a_cluster(slurm, tmp_path):
+    _, environment = slurm
+    command = [*sweep(tmp_path, "scale=smoke", "seed=range(6)", "hydra.launcher.runs_per_job=4"), "--dry-run"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "an array of 2 jobs of 4 runs, 2 at once at most, each with nodes=1, tasks_per_node=1," in said
+    assert "gpus_per_node=1" in said
+    assert "GPU-hours" in said
 
 
 def test_only_our_launcher_is_known_to_train_on_this_machine():

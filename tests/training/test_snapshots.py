@@ -196,7 +196,7 @@ def sweep(composed, tmp_path):
 
 def test_a_sweep_trains_sources_first(sweep, capsys, monkeypatch):
     everything = "experiment=fig12a/wd_1e-2,fig12a/wd_3e-3,fig12a/wd_1e-3"
-    monkeypatch.setattr(cost, "print_cost", lambda runs, local: None)
+    monkeypatch.setattr(cost, "print_cost", lambda runs, *_: None)
     sweeper = sweep(everything, show="cost")
     sweeper.sweep(sweeper.arguments)
     assert f"fig12a/wd_1e-2 starts from iteration 1000 of {SOURCE}" in capsys.readouterr().out

@@ -1,0 +1,235 @@
+"""``hydra/launcher=slurm``: every run, or several, a job of Slurm, by submitit; each is collected.
+
+Slurm's queue says whether a job lives, the run's record what became of it, and accounting, where there is some,
+how the job ended. Submitit's plug-in raises where one job died, and forgets the others.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Plugin
+from omegaconf import DictConfig, open_dict, read_write
+
+from repro.config.errors import ReproError
+from repro.records import already_finished, lock, queued
+from repro.sweeps import _compat, elsewhere
+from repro.sweeps.jobs import Job
+from repro.sweeps.progress import modified_ns
+
+POLL_SECONDS = 2.0  # between two looks at the queue
+GONE_SECONDS = 6.0  # that a job is not in the queue before it counts as ended
+RESOURCES = ("nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb", "timeout_min")
+SHARED = ("name", "stderr_to_stdout", *RESOURCES)  # by submitit's executors; the others are Slurm's own
+OWN = ("runs_per_job", "submitit_folder", "max_num_timeout")
+LOCK_PATIENCE = 300.0  # seconds that a job which is queued again waits for the lock of its dead predecessor
+
+
+class Task(Plugin):  # type: ignore[misc]
+    """What a job does; submitit pickles it, and queues it again where the job is preempted or its time is up."""
+
+    def __call__(
+        self, runs: list[tuple[list[str], int]], names: list[str], singleton_state: dict[type, Singleton]
+    ) -> None:
+        """Train runs by their overrides; several at once, each in a process of its own.
+
+        Raises ReproError that names those that failed, so that Slurm calls the job failed too.
+        """
+        _name_job(names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
+        if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+            lock.patience = LOCK_PATIENCE
+        if len(runs) == 1:
+            overrides, number = runs[0]
+            returns = [
+                super().__call__(overrides, "hydra.sweep.dir", number, "", singleton_state)  # its id is Slurm's
+            ]
+        else:
+            returns = self._train_together([overrides for overrides, _ in runs], runs[0][1], singleton_state)
+        errors = [str(error) for job_return in returns if (error := _compat.error_of(job_return)) is not None]
+        if errors:
+            raise ReproError("; ".join(errors))
+
+    def _train_together(
+        self, overrides: list[list[str]], first: int, singleton_state: dict[type, Singleton]
+    ) -> list[JobReturn]:
+        from hydra.core.utils import setup_globals
+
+        from repro.sweeps.launcher import Launcher
+
+        Singleton.set_state(singleton_state)
+        setup_globals()
+        with read_write(self.config), open_dict(self.config):
+            self.config.workers = self.config.workers or len(overrides)
+        launcher = Launcher()
+        launcher.setup(self.hydra_context, self.task_function, self.config)
+        return launcher.launch(overrides, first)
+
+    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Submitit's hook: the same runs again, which resume from their checkpoints."""
+        return super().checkpoint(*args, **kwargs)
+
+
+class Launcher:
+    """Submits, waits and collects; ``params`` are those of ``conf/hydra/launcher/slurm.yaml``."""
+
+    def __init__(self, params: dict[str, Any]):
+        self.params = params
+
+    def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what the jobs need."""
+        given = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        self.task, self.plugin = Task(), Plugin(**{k: v for k, v in self.params.items() if k != "runs_per_job"})
+        self.task.setup(**given)
+        self.plugin.setup(**given)
+        self.sweep_dir = Path(config.hydra.sweep.dir).absolute()
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Hydra's interface, for sweepers other than ours: the plug-in's own, which ends at the first dead job."""
+        returns: Sequence[JobReturn] = self.plugin.launch(job_overrides, initial_job_idx)
+        return returns
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for, a part where several share one."""
+        gpus = self.params["gpus_per_node"] or ("gpu" in (self.params["gres"] or ""))
+        return float(gpus) / int(self.params["runs_per_job"])
+
+    def describe(self, runs: int) -> str:
+        """What so many runs would be on the cluster, in words."""
+        together = self.params["runs_per_job"]
+        names = ("partition", "gres", *RESOURCES)
+        asked = {key: value for key in names if (value := self.params[key]) is not None}
+        jobs, at_once = -(-runs // together), self.params["array_parallelism"]
+        each = f" of {together} runs" if together > 1 else ""
+        return (
+            f"an array of {jobs} jobs{each}, {min(jobs, at_once)} at once at most, "
+            f"each with {', '.join(f'{key}={value}' for key, value in asked.items())}"
+        )
+
+    def collect(self, jobs: list[Job], overrides: list[list[str]]) -> list[JobReturn]:
+        """Submit what no living job trains, wait for all, and judge every run by its record."""
+        before = {job.folder: modified_ns(job.folder) for job in jobs}
+        ids = self._held(jobs)
+        to_submit = [index for index, job in enumerate(jobs) if job.folder not in ids]
+        try:
+            ids |= self._submit([jobs[i] for i in to_submit], [overrides[i] for i in to_submit])
+        except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            failure = ReproError(f"Slurm takes no job: {reason}")
+            return [_compat.failed_return(job.overrides, failure) for job in jobs]
+        try:
+            self._wait(jobs, ids)
+        except BaseException:
+            self._say_what_lives(ids)
+            raise
+        return [elsewhere.found(job, before[job.folder], _ending(job.folder, ids[job.folder])) for job in jobs]
+
+    def _held(self, jobs: list[Job]) -> dict[Path, str]:
+        """The jobs of an earlier launch that still wait or run, by the folder of their run; they are named."""
+        earlier = {job.folder: queued.read(job.folder) for job in jobs}
+        states = queued.alive(earlier.values())
+        ids = {folder: job["id"] for folder, job in earlier.items() if job and job["id"] in states}
+        if ids:
+            named = ", ".join(f"{id} {states[id]}" for id in dict.fromkeys(ids.values()))
+            print(f"{len(ids)} of {len(jobs)} runs are those of jobs that live, and waited for: {named}")
+        return ids
+
+    def _submit(self, jobs: list[Job], overrides: list[list[str]]) -> dict[Path, str]:
+        """Submit an array, ``runs_per_job`` runs a job; the id of each run's job, which its folder keeps too."""
+        import submitit
+
+        if not jobs:
+            return {}
+        folder = self.params["submitit_folder"]
+        executor = submitit.AutoExecutor(
+            folder=str(Path(folder).absolute()),
+            cluster="slurm",
+            slurm_max_num_timeout=self.params["max_num_timeout"],
+        )
+        said = {key: value for key, value in self.params.items() if key not in OWN and value is not None}
+        executor.update_parameters(**{k if k in SHARED else f"slurm_{k}": v for k, v in said.items()})
+        state, count = Singleton.get_state(), self.params["runs_per_job"]
+        groups = [range(start, min(start + count, len(jobs))) for start in range(0, len(jobs), count)]
+        submitted = executor.map_array(
+            self.task,
+            [[(overrides[i], i) for i in group] for group in groups],
+            [[f"{jobs[i].config.curve}/seed{jobs[i].config.seed}" for i in group] for group in groups],
+            [state] * len(groups),
+        )
+        ids: dict[Path, str] = {}
+        for group, job in zip(groups, submitted, strict=True):
+            for index in group:
+                ids[jobs[index].folder] = job.job_id
+                record = queued.Submitted(engine="slurm", id=job.job_id, log=str(job.paths.stdout))
+                queued.write(jobs[index].folder, record)
+        print(
+            f"{len(jobs)} runs are {len(groups)} jobs of Slurm, {submitted[0].job_id} to {submitted[-1].job_id}; "
+            f"logs: {submitted[0].paths.stdout.parent.parent}; python -m repro.status output={self.sweep_dir}"
+        )
+        return ids
+
+    def _wait(self, jobs: list[Job], ids: dict[Path, str]) -> None:
+        """Until no job is in the queue. A controller that does not answer is waited for too."""
+        missing: dict[str, float] = {}  # since when
+        waiting = set(ids.values())
+        folders: dict[str, list[Job]] = {}
+        for job in jobs:
+            folders.setdefault(ids[job.folder], []).append(job)
+        while waiting:
+            time.sleep(POLL_SECONDS)
+            states = queued.in_queue()
+            for id in list(waiting):
+                if all(_is_finished(job) for job in folders[id]):
+                    waiting.discard(id)
+                elif states is None or id in states:
+                    missing.pop(id, None)
+                elif time.monotonic() - missing.setdefault(id, time.monotonic()) > GONE_SECONDS:
+                    waiting.discard(id)
+
+    def _say_what_lives(self, ids: dict[Path, str]) -> None:
+        states = queued.in_queue()
+        living = [id for id in dict.fromkeys(ids.values()) if states is None or id in states]
+        if living:
+            arrays = " ".join(dict.fromkeys(id.partition("_")[0] for id in living))
+            print(
+                f"note: {len(living)} jobs of Slurm wait or run on: {' '.join(living)}; launch again to wait for "
+                f"them, or cancel them: scancel {arrays}",
+                file=sys.stderr,
+            )
+
+
+def _is_finished(job: Job) -> bool:
+    with contextlib.suppress(ReproError):
+        return already_finished(job.folder, job.config)
+    return False
+
+
+def _ending(folder: Path, id: str) -> str:
+    """How a job ended, as Slurm's accounting has it, and where its log is; in words."""
+    job = queued.read(folder)
+    command = ["sacct", "-j", id, "-X", "-n", "-P", "-o", "State,ExitCode"]
+    words: list[str] = []
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=queued.ANSWER_SECONDS, check=True)
+        words = done.stdout.strip().splitlines()[-1].split("|") if done.stdout.strip() else []
+    state = f"{words[0]}, exit code {words[1]}" if len(words) == 2 else "no longer in the queue"
+    return f"Slurm's job {id}: {state}; log {job['log'] if job else 'unknown'}"
+
+
+def _name_job(name: str) -> None:
+    """Name the job that this process is part of, as squeue shows it; not worth an error."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{key}_ID") for key in ("JOB", "TASK"))
+    if array is not None:
+        id = f"{array}_{task}"
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                ["scontrol", "update", f"JobId={id}", f"JobName={name[:200]}"], capture_output=True, timeout=30
+            )
