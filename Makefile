@@ -39,7 +39,7 @@ lint: install
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-# The exact versions that were tested, for every Python that is supported.
+# Exact versions for every Python that is supported and for every extra, resolved together. It needs uv.
 constraints:
-	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header --no-annotate \
 		--output-file constraints.txt pyproject.toml

@@ -54,7 +54,10 @@ def search(base: Base, settings: LRRange) -> Found:
     curves = curves_of([("", run) for run in ranged.runs])
     band = (min(ranged.values), max(ranged.values)) if ranged.values else None
     if np.isnan(ranged.max_lr):
+        first = float(np.median([run.rows["test_loss"].iloc[0] for run in ranged.runs]))
         why = "no range showed a test loss that falls and rises again"
+        why += f"; in the last it began at {first:.3g} and its lowest was {ranged.lowest_loss:.3g}"
+        notes.append("a longer range test (search.epochs=) may learn what this one did not")
         return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr")
     max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
     minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
@@ -154,7 +157,7 @@ def _options(limit: tuple[float, float], iterations: int, settings: LRRange) -> 
 def _next(
     result: Ranged, limit: tuple[float, float], exponential: bool, planned: int
 ) -> tuple[tuple[float, float] | None, str]:
-    """The range of a further round, and why; None where most of the seeds show the minimum."""
+    """The range of a further round, and why; None where the seeds suggest a max LR and most show the minimum."""
     low, high = limit
     early, late, lowest = 0, 0, []
     for run, s in zip(result.runs, result.suggestions, strict=True):
@@ -163,7 +166,7 @@ def _next(
         early += begins_late
         late += s is not None and not begins_late and s.is_last
         lowest.append(float(lr.iloc[0]) if s is None else s.minimum)
-    if 2 * early > len(result.runs):
+    if 2 * early > len(result.runs) or np.isnan(result.max_lr):  # half of them began late: no majority, no max LR
         if exponential:
             return (low / 100, max(float(np.median(lowest)), low)), "it begins at too high an LR"
         return (

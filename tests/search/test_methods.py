@@ -84,6 +84,28 @@ def test_a_range_that_is_not_found_is_said_to_be_so(monkeypatch, base):
     assert "no range showed" in found.why
 
 
+def test_a_range_in_which_only_half_of_the_seeds_learn_is_followed_by_another(monkeypatch, base):
+    """As Table 1's 3-layer network does from 0 to .08: two of four seeds stay at chance."""
+    ranged = range_test(0.03)
+
+    def train(base, variations, seeds):
+        results = ranged(base, variations, seeds)
+        [runs] = results
+        high = float(settings_of(variations[0])["schedule.lr.max_lr"])
+        for run in runs[: 4 if high == 1 else 2 if high > 0.05 else 0]:
+            run.rows["test_loss"] = 2.3
+        return results
+
+    monkeypatch.setattr(lr_range, "train", train)
+    found = lr_range.search(base, LRRange(seeds=4))
+    assert 0.015 <= found.chosen["max LR"] <= 0.0315
+    monkeypatch.setattr(
+        lr_range, "train", lambda *_: [[made(base, [], s, [(0.1, 0.9, 2.3, 0.1)] * 9) for s in range(4)]]
+    )
+    found = lr_range.search(base, LRRange(seeds=4))
+    assert found.why.endswith("in the last it began at 2.3 and its lowest was 2.3")
+
+
 def test_two_ranges_do_not_take_turns():
     """A loss that still falls at LR 1 and has its minimum among the first tests of a range up to 4."""
     ends, bounds, high = [], (0.0, float("inf")), 1.0
