@@ -22,7 +22,7 @@ ADVICE = {  # by the number of a system's error
     **dict.fromkeys((*FULL, errno.EFBIG), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it readable and writable"),
 }
-EXTRAS = ["ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
+EXTRAS = ["joblib", "ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
 NEAR = 0.75  # how alike an unknown key and the one that may be meant are, 1 if they are the same
 
 

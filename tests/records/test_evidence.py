@@ -8,8 +8,7 @@ import pytest
 from repro import schedules
 from repro.config import PROTOCOL
 from repro.config.folders import CONF
-from repro.records import FINISHED, read_history, read_info, starts
-from repro.records import broken, outdated
+from repro.records import FINISHED, broken, outdated, read_history, read_info, starts
 
 ROOT = CONF.parent
 RUNS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("evidence/*/*/**/run.json"))
