@@ -79,6 +79,8 @@ def one_line(error: BaseException) -> str:
         return f"experiment={wrong[1]}: no such experiment; there are {', '.join(map(str, names))}"
     if wrong := re.search(r"In 'hydra/launcher/(\w+)': Could not (?:load|find) '(.*?)'", message):
         return no_launcher(wrong[1], wrong[2])
+    if (wrong := re.search(r"Could not find 'hydra/launcher/(\w+)'", message)) and wrong[1] in EXTRAS:
+        return no_launcher(wrong[1])
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text, options = "", False
     for line in lines:

@@ -152,5 +152,5 @@ def _ending(reference: Any) -> str:
     try:
         error = ray.get(reference)
     except Exception as died:  # of Ray's many kinds
-        error = f"{type(died).__name__}: {first_line(died)}"
+        error = (str(died).strip().splitlines() or [type(died).__name__])[-1].strip()  # a traceback's cause
     return f"Ray's task {reference.task_id().hex()}: {error or 'completed'}"

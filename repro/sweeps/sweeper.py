@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from repro import command
 from repro.config import fingerprint, notes, register_schema
-from repro.config.errors import ReproError, describe, no_launcher
+from repro.config.errors import ReproError, describe, first_line, no_launcher
 from repro.records import already_finished, naming, read_info
 from repro.sweeps import _compat, cost, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_sweep
@@ -146,8 +146,11 @@ class Sweeper:
         try:
             return self.launcher.launch(overrides, initial_job_idx=0)
         except Exception as error:
-            reason = (str(error).strip() or "no reason given").splitlines()[0]
-            how = f"the launcher gave up: {type(error).__name__}: {reason}; {elsewhere.AGAIN}"
+            print(
+                f"error: the launcher gave up ({type(error).__name__}: {first_line(error)}); {elsewhere.AGAIN}",
+                file=sys.stderr,
+            )
+            how = f"the launcher gave up: {type(error).__name__}"
             return [elsewhere.found(job, before[job.folder], how) for job in jobs]
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:

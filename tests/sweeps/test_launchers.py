@@ -8,7 +8,7 @@ import time
 
 import pytest
 from hydra.core.plugins import Plugins
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.plugins.launcher import Launcher
 
 from repro.config.errors import one_line
@@ -196,6 +196,8 @@ def test_a_launcher_whose_own_file_is_missing_is_one_line():
         "In 'hydra/launcher/slurm': Could not load 'hydra/launcher/submitit_slurm'."
     )
     assert one_line(error) == "hydra/launcher=slurm: its plug-in is not installed; pip install -e '.[slurm]'"
+    absent = MissingConfigException("In 'hydra/config': Could not find 'hydra/launcher/joblib'", "x", [])
+    assert one_line(absent) == "hydra/launcher=joblib: its plug-in is not installed; pip install -e '.[joblib]'"
     own = ConfigCompositionException("In 'hydra/launcher/ours': Could not load 'hydra/launcher/submitit_slurm'.")
     assert one_line(own) == (
         "hydra/launcher=ours: hydra/launcher/submitit_slurm is not there; "
