@@ -66,6 +66,11 @@ def search(base: Base, settings: LRRange) -> Found:
         why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
     if all(s is None or s.diverged is None for s in ranged.suggestions):
         notes.append(f"the test loss has not risen for good up to LR {ranged.runs[0].rows['lr'].max():.3g}")
+    if 2 * sum(map(_overfits, ranged.runs, ranged.suggestions)) > len(ranged.runs):
+        notes.append(
+            "the training loss still falls where the test loss rises: the images are learnt by heart, and by "
+            "its accuracy a cycle to a larger max LR may end higher"
+        )
     if settings.seeds == 1:
         notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
     if len(settings.factors) * len(settings.ratios) > 1:
@@ -146,6 +151,14 @@ def table(ranged: Ranged) -> pd.DataFrame:
 def round_to(value: float, digits: int = 2) -> float:
     """To so many significant digits: no range test knows more."""
     return float(f"{value:.{digits}g}")
+
+
+def _overfits(run: Run, s: Suggestion | None) -> bool:
+    """Whether the training loss goes on falling, by a tenth, where the test loss has risen for good."""
+    if s is None or s.diverged is None:
+        return False
+    train = run.rows["train_loss"]
+    return bool(train.tail(3).mean() < 0.9 * train[run.rows["lr"] <= s.minimum].tail(3).mean())
 
 
 def _options(limit: tuple[float, float], iterations: int, settings: LRRange) -> list[str]:

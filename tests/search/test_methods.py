@@ -1,5 +1,7 @@
 """What each method trains and concludes, from made curves in place of trained runs."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,6 +106,23 @@ def test_a_range_in_which_only_half_of_the_seeds_learn_is_followed_by_another(mo
     )
     found = lr_range.search(base, LRRange(seeds=4))
     assert found.why.endswith("in the last it began at 2.3 and its lowest was 2.3")
+
+
+def test_a_test_loss_that_rises_by_overfitting_is_said_to(monkeypatch, base):
+    """As a resnet-20 does on 2,500 images of CIFAR-10: learnt by heart from LR .15 on."""
+    ranged = range_test(0.3)
+
+    def train(base, variations, seeds, falls=True):
+        [runs] = ranged(base, variations, seeds)
+        for run in runs if falls else []:
+            run.rows["train_loss"] = 2 - run.rows["lr"]
+        return [runs]
+
+    said = "the training loss still falls where the test loss rises"
+    monkeypatch.setattr(lr_range, "train", train)
+    assert any(said in note for note in lr_range.search(base, LRRange()).notes)
+    monkeypatch.setattr(lr_range, "train", partial(train, falls=False))
+    assert not any(said in note for note in lr_range.search(base, LRRange()).notes)
 
 
 def test_two_ranges_do_not_take_turns():
