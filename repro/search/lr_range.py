@@ -68,8 +68,8 @@ def search(base: Base, settings: LRRange) -> Found:
         notes.append(f"the test loss has not risen for good up to LR {ranged.runs[0].rows['lr'].max():.3g}")
     if 2 * sum(map(_overfits, ranged.runs, ranged.suggestions)) > len(ranged.runs):
         notes.append(
-            "the training loss still falls where the test loss rises: the images are learnt by heart, and by "
-            "its accuracy a cycle to a larger max LR may end higher"
+            "the training loss still falls where the test loss rises, as when a network overfits: by its accuracy "
+            "a cycle to a larger max LR may end higher"
         )
     if settings.seeds == 1:
         notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
