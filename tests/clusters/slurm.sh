@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # slurm.sh FOLDER COMMAND...: run COMMAND beside a Slurm of one node with accounting, all of it in FOLDER.
-# In namespaces of its own: no network but lo, and every process ends with this one.
+# In namespaces of its own: no network but lo, and every process ends with this one. Exit code 77: it did not start.
 set -euo pipefail
 if [ "${1:-}" != --inside ]; then
   exec unshare --net --pid --fork --mount-proc --kill-child -- "$0" --inside "$@"
 fi
+trap 'exit 77' ERR
 shift
 folder=$(realpath "$1") host=$(hostname -s) from=$PWD
 shift
@@ -12,7 +13,7 @@ cd "$folder"
 mkdir -p run state spool mysql log
 ip link set lo up
 ip address add 192.0.2.1/32 dev lo  # of no network: without an address but 127.0.0.1, getaddrinfo answers nothing
-await() { for _ in $(seq 150); do "$@" >log/await 2>&1 && return; sleep 0.2; done; echo "no answer: $*" >&2; tail -n 20 log/* >&2; exit 1; }
+await() { for _ in $(seq 150); do "$@" >log/await 2>&1 && return; sleep 0.2; done; echo "no answer: $*" >&2; tail -n 20 log/* >&2; exit 77; }
 
 dd if=/dev/urandom of=munge.key bs=1 count=1024 status=none && chmod 400 munge.key
 munged --force --key-file=munge.key --socket="$folder/run/munge" --pid-file=run/munged.pid --log-file=log/munged --seed-file=run/seed
