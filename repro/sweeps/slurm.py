@@ -218,7 +218,9 @@ def _ending(folder: Path, id: str) -> str:
     command = ["sacct", "-j", id, "-X", "-n", "-P", "-o", "State,ExitCode"]
     words: list[str] = []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=queued.ANSWER_SECONDS, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True, timeout=queued.ANSWER_SECONDS
+        )
         words = done.stdout.strip().splitlines()[-1].split("|") if done.stdout.strip() else []
     state = f"{words[0]}, exit code {words[1]}" if len(words) == 2 else "no longer in the queue"
     return f"Slurm's job {id}: {state}; log {job['log'] if job else 'unknown'}"

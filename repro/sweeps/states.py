@@ -131,7 +131,10 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
         states[row["state"]] = states.get(row["state"], 0) + 1
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     table = Table(title=f"{len(rows)} runs: {counts}" if rows else "no runs", title_justify="left")
+    jobs = any(row.get("job") for row in rows)
     for column in COLUMNS:
+        if column == "job" and not jobs:
+            continue
         table.add_column(column, overflow="fold", min_width=40 if column == "run" else None)
     for row in rows:
         progress = "" if row["iteration"] is None else f"{row['iteration']}/{row['iterations']}"
@@ -146,7 +149,7 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
             row.get("step") or "",
             row.get("wandb") or "",
             (row.get("host") or "") if row["state"] in ("running", "stopped") else "",
-            f"{row['engine']} {row['job']}" if row.get("job") else "",
+            *([f"{row['engine']} {row['job']}" if row.get("job") else ""] if jobs else []),
             row.get("reason") or "",
         )
     return table
