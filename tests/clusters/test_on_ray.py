@@ -47,13 +47,13 @@ def wait_for_rows(sweep, tmp_path, *seeds):
 
 
 def test_the_bits_are_those_of_a_local_sweep_and_lie_where_it_was_launched(tmp_path):
-    code, _, error = ended(start(tmp_path, *CPUS, *SMALL, "scale=smoke", "seed=range(8)"))
+    code, _, error = ended(start(tmp_path, *CPUS, *SMALL, "scale=smoke", "seed=range(16)"))
     assert code == 0, error
-    code, _, error = ended(start(tmp_path, *SMALL, "scale=smoke", "seed=range(8)", "output=local"))
+    code, _, error = ended(start(tmp_path, *SMALL, "scale=smoke", "seed=range(16)", "output=local"))
     assert code == 0, error
     there, here = records(tmp_path), records(tmp_path, "local")
-    assert sorted(there) == sorted(here) == list(range(8))
-    assert [there[seed]["digest"] for seed in range(8)] == [here[seed]["digest"] for seed in range(8)]
+    assert sorted(there) == sorted(here) == list(range(16))
+    assert [there[seed]["digest"] for seed in range(16)] == [here[seed]["digest"] for seed in range(16)]
 
 
 def test_a_worker_that_ends_or_dies_is_tried_again_and_a_failed_run_fails_alone(tmp_path):

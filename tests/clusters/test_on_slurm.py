@@ -77,15 +77,15 @@ def start_now(id):
 
 def test_the_bits_are_those_of_a_local_sweep_and_lie_where_it_was_launched(tmp_path):
     code, out, error = ended(
-        start(tmp_path, *SMALL, "scale=smoke", "seed=range(8)", "hydra.launcher.runs_per_job=4")
+        start(tmp_path, *SMALL, "scale=smoke", "seed=range(16)", "hydra.launcher.runs_per_job=4")
     )
     assert code == 0, error
-    assert "8 runs are 2 jobs of Slurm" in out
-    local = train(*SMALL, "scale=smoke", "seed=range(8)", "output=local")
+    assert "16 runs are 4 jobs of Slurm" in out
+    local = train(*SMALL, "scale=smoke", "seed=range(16)", "output=local")
     subprocess.run(local, cwd=tmp_path, check=True, capture_output=True)
     on_slurm, here = records(tmp_path), records(tmp_path, "local")
-    assert sorted(on_slurm) == sorted(here) == list(range(8))
-    assert [on_slurm[seed]["digest"] for seed in range(8)] == [here[seed]["digest"] for seed in range(8)]
+    assert sorted(on_slurm) == sorted(here) == list(range(16))
+    assert [on_slurm[seed]["digest"] for seed in range(16)] == [here[seed]["digest"] for seed in range(16)]
 
 
 def test_every_job_is_collected_and_every_failed_run_named(tmp_path):
