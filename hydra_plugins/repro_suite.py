@@ -50,38 +50,50 @@ class ReproSweeper(Sweeper):
         return self.sweeper.sweep(arguments)
 
 
-class SlurmLauncher(Launcher):
-    """``hydra/launcher=slurm`` and ``slurm-cpu``: ``repro.sweeps.slurm.Launcher``, which ``Collects``."""
+class _Launcher(Launcher):
+    """Hands Hydra's methods over to ``launcher``."""
+
+    launcher: Any
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook before ``launch``."""
+        self.launcher.setup(hydra_context, task_function, config)
+
+
+class _Cluster(_Launcher):
+    """Hands over what a ``repro.sweeps.elsewhere.Collects`` has, too."""
+
+    def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
+        """Train the jobs by these overrides, and collect every one."""
+        returns: Sequence[JobReturn] = self.launcher.collect(jobs, overrides)
+        return returns
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for."""
+        return float(self.launcher.gpus_per_run)
+
+    def describe(self, runs: int) -> str:
+        """What so many runs would be on the cluster."""
+        return str(self.launcher.describe(runs))
+
+
+class SlurmLauncher(_Cluster):
+    """``hydra/launcher=slurm`` and ``slurm-cpu``: ``repro.sweeps.slurm.Launcher``."""
 
     def __init__(self, **params: Any) -> None:
         with _extra("slurm"):
             from repro.sweeps import slurm
         self.launcher = slurm.Launcher(_plain(params))
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook before ``launch``."""
-        self.launcher.setup(hydra_context, task_function, config)
-
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's interface, for sweepers other than ours."""
-        return self.launcher.launch(job_overrides, initial_job_idx)
-
-    def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
-        """Train the jobs by these overrides, and collect every one."""
-        return self.launcher.collect(jobs, overrides)
-
-    @property
-    def gpus_per_run(self) -> float:
-        """GPUs that a run asks for."""
-        return self.launcher.gpus_per_run
-
-    def describe(self, runs: int) -> str:
-        """What so many runs would be on the cluster."""
-        return self.launcher.describe(runs)
+        returns: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx)
+        return returns
 
 
-class RayLauncher(Launcher):
-    """``hydra/launcher=ray``: ``repro.sweeps.on_ray.Launcher``, which ``Collects``."""
+class RayLauncher(_Cluster):
+    """``hydra/launcher=ray``: ``repro.sweeps.on_ray.Launcher``."""
 
     def __init__(self, ray: DictConfig) -> None:
         with _extra("ray"):
@@ -90,31 +102,14 @@ class RayLauncher(Launcher):
             from repro.sweeps import on_ray
         self.launcher = on_ray.Launcher(_plain(dict(ray)))
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook before ``launch``."""
-        self.launcher.setup(hydra_context, task_function, config)
-
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's interface, for sweepers other than ours: not there."""
         from repro.config.errors import ReproError
 
         raise ReproError("hydra/launcher=ray: only with hydra/sweeper=repro, the default")
 
-    def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
-        """Train the jobs by these overrides, and collect every one."""
-        return self.launcher.collect(jobs, overrides)
 
-    @property
-    def gpus_per_run(self) -> float:
-        """GPUs that a run asks for."""
-        return self.launcher.gpus_per_run
-
-    def describe(self, runs: int) -> str:
-        """What so many runs would be on the cluster."""
-        return self.launcher.describe(runs)
-
-
-class LocalLauncher(Launcher):
+class LocalLauncher(_Launcher):
     """``hydra/launcher=local``: ``repro.sweeps.launcher.Launcher``, an ``OnThisMachine``."""
 
     def __init__(self) -> None:
@@ -122,13 +117,10 @@ class LocalLauncher(Launcher):
 
         self.launcher = launcher.Launcher()
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook before ``launch``."""
-        self.launcher.setup(hydra_context, task_function, config)
-
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run every job, given by its overrides; their returns in order."""
-        return self.launcher.launch(job_overrides, initial_job_idx)
+        returns: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx)
+        return returns
 
     def start(self) -> None:
         """Start slow preparations that run while the jobs are composed."""
@@ -136,4 +128,5 @@ class LocalLauncher(Launcher):
 
     def launch_jobs(self, jobs: "list[Job]", initial_job_idx: int = 0) -> Sequence[JobReturn]:
         """``launch`` for jobs that are already composed and resolved."""
-        return self.launcher.launch_jobs(jobs, initial_job_idx)
+        returns: Sequence[JobReturn] = self.launcher.launch_jobs(jobs, initial_job_idx)
+        return returns

@@ -230,9 +230,10 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
         console.print(f"nothing to do: {total} of {total} runs are finished")
         return
     configs = [config for _, config in unfinished]
-    planned = plan_within_memory(configs, rows) if local else plan(configs[0], 1)
     if cluster is not None:
         planned = Plan(1, configs[0].threads or 1, [""] if cluster.gpus_per_run else [])
+    else:
+        planned = plan_within_memory(configs, rows) if local else plan(configs[0], 1)
     table = Table()
     for column in ("curve", "runs to do", "finished", "images", "time", "memory a run"):
         table.add_column(column, justify="left" if column == "curve" else "right", overflow="fold")

@@ -3,20 +3,19 @@
 No torch here.
 """
 
-import fcntl
-import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
 from repro.config.errors import ReproError
-from repro.records import already_finished, read_info
+from repro.records import FINISHED, already_finished, read_info
 from repro.records.lock import holder
 from repro.sweeps import _compat, cost, preflight
-from repro.sweeps.jobs import QUIET, Job
+from repro.sweeps.jobs import QUIET, Job, quoted
 from repro.sweeps.progress import modified_ns
 
 AGAIN = "run the same command again once nothing runs: finished runs are kept, unfinished ones resume"
@@ -43,35 +42,22 @@ def overrides(job: Job) -> list[str]:
     return [*job.overrides, QUIET, *added, *job.in_its_folder]
 
 
-def quoted(key: str, value: object) -> str:
-    """An override whose value may hold anything that a path may."""
-    text = str(value).replace("'", "\\'")
-    return f"{key}='{text}'"
-
-
 def unable(jobs: Sequence[Job]) -> list[str | None]:
-    """For each job, what on this machine keeps it from training: its data, decoded once for all, or the disk.
-
-    Prints a note where the disk has no locks.
-    """
+    """For each job, what on this machine keeps it from training: its data, decoded once for all, or the disk."""
     problems = preflight.data_problems([job.config for job in jobs])
     folder = Path(jobs[0].composed.hydra.sweep.dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    if shortage := preflight.lack_of_room(folder, [job.config for job in jobs], len(jobs)):
-        return [shortage] * len(jobs)
-    if reason := no_locks(folder):
-        print(f"note: {folder} has no locks ({reason}): see to it that no two jobs train one run", file=sys.stderr)
-    return problems
+    preflight.note_locks(folder)
+    shortage = preflight.lack_of_room(folder, [job.config for job in jobs], workers=1)  # at least, at once
+    return [shortage] * len(jobs) if shortage else problems
 
 
-def no_locks(folder: Path) -> str | None:
-    """Why files in ``folder`` cannot be locked; None where they can."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.strerror or str(error)
-    return None
+def has_ended(job: Job, before: int | None) -> bool:
+    """Whether a run has ended well since its record was last written, ``before``, by that record's own word."""
+    with suppress(ReproError):
+        info = read_info(job.folder)
+        return info is not None and info["status"] in FINISHED and modified_ns(job.folder) != before
+    return False
 
 
 def found(job: Job, before: int | None, how: str) -> JobReturn:
@@ -80,7 +66,8 @@ def found(job: Job, before: int | None, how: str) -> JobReturn:
     ``before`` is when the record was last written before the launch.
     """
     try:
-        if already_finished(job.folder, job.config):
+        again = job.config.force and modified_ns(job.folder) == before
+        if not again and already_finished(job.folder, replace(job.config, force=False)):
             return JobReturn(job.overrides, status=JobStatus.COMPLETED)
         info = read_info(job.folder)
     except ReproError as error:

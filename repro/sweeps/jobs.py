@@ -38,8 +38,13 @@ class Job:
         if start.curve is not None:
             values |= {f"start.{key}": getattr(start, key) for key in ("fingerprint", "command")}
             values["start.folder"] = Path(start.folder or "").absolute()
-        quoted = {key: str(value).replace("'", "\\'") for key, value in values.items()}
-        return [f"{key}='{value}'" for key, value in quoted.items()]
+        return [quoted(key, value) for key, value in values.items()]
+
+
+def quoted(key: str, value: object) -> str:
+    """An override whose value may hold anything that a path may."""
+    text = str(value).replace("'", "\\'")
+    return f"{key}='{text}'"
 
 
 class Composer:

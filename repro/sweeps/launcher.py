@@ -58,6 +58,7 @@ class Launcher:
 
         folder = Path(self.composed.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
+        preflight.note_locks(folder)
         problems = dict(enumerate(preflight.problems([job.config for job in jobs])))
         able = [index for index, problem in problems.items() if problem is None]
         if able:

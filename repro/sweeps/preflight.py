@@ -3,9 +3,11 @@
 No torch here.
 """
 
+import fcntl
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,17 @@ def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str |
         f"output={folder}: {free / 2**20:,.0f} MB are free there and {runs} about {needed / 2**20:,.0f} MB; "
         "make room, or name another folder"
     )
+
+
+def note_locks(folder: Path) -> None:
+    """Print a note where files in ``folder`` cannot be locked: once a sweep, not once a run."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            advice = "see to it that no two jobs train one run"
+            print(f"note: {folder} has no locks ({reason}): {advice}", file=sys.stderr)
 
 
 def _data_problem(dataset: Dataset) -> str | None:

@@ -19,8 +19,8 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Plugin
 from omegaconf import DictConfig, open_dict, read_write
 
-from repro.config.errors import ReproError
-from repro.records import already_finished, lock, queued
+from repro.config.errors import ReproError, first_line
+from repro.records import lock, queued
 from repro.sweeps import _compat, elsewhere
 from repro.sweeps.jobs import Job
 from repro.sweeps.progress import modified_ns
@@ -72,10 +72,6 @@ class Task(Plugin):  # type: ignore[misc]
         launcher.setup(self.hydra_context, self.task_function, self.config)
         return launcher.launch(overrides, first)
 
-    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """Submitit's hook: the same runs again, which resume from their checkpoints."""
-        return super().checkpoint(*args, **kwargs)
-
 
 class Launcher:
     """Submits, waits and collects; ``params`` are those of ``conf/hydra/launcher/slurm.yaml``."""
@@ -110,7 +106,7 @@ class Launcher:
         jobs, at_once = -(-runs // together), self.params["array_parallelism"]
         each = f" of {together} runs" if together > 1 else ""
         return (
-            f"an array of {jobs} jobs{each}, {min(jobs, at_once)} at once at most, "
+            f"an array of {jobs} job{'s' * (jobs > 1)}{each}, {min(jobs, at_once)} at once at most, "
             f"each with {', '.join(f'{key}={value}' for key, value in asked.items())}"
         )
 
@@ -122,11 +118,10 @@ class Launcher:
         try:
             ids |= self._submit([jobs[i] for i in to_submit], [overrides[i] for i in to_submit])
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            failure = ReproError(f"Slurm takes no job: {reason}")
+            failure = ReproError(f"Slurm takes no job: {first_line(error)}")
             return [_compat.failed_return(job.overrides, failure) for job in jobs]
         try:
-            self._wait(jobs, ids)
+            self._wait(jobs, ids, before)
         except BaseException:
             self._say_what_lives(ids)
             raise
@@ -176,7 +171,7 @@ class Launcher:
         )
         return ids
 
-    def _wait(self, jobs: list[Job], ids: dict[Path, str]) -> None:
+    def _wait(self, jobs: list[Job], ids: dict[Path, str], before: dict[Path, int | None]) -> None:
         """Until no job is in the queue. A controller that does not answer is waited for too."""
         missing: dict[str, float] = {}  # since when
         waiting = set(ids.values())
@@ -187,7 +182,7 @@ class Launcher:
             time.sleep(POLL_SECONDS)
             states = queued.in_queue()
             for id in list(waiting):
-                if all(_is_finished(job) for job in folders[id]):
+                if all(elsewhere.has_ended(job, before[job.folder]) for job in folders[id]):
                     waiting.discard(id)
                 elif states is None or id in states:
                     missing.pop(id, None)
@@ -204,12 +199,6 @@ class Launcher:
                 f"them, or cancel them: scancel {arrays}",
                 file=sys.stderr,
             )
-
-
-def _is_finished(job: Job) -> bool:
-    with contextlib.suppress(ReproError):
-        return already_finished(job.folder, job.config)
-    return False
 
 
 def _ending(folder: Path, id: str) -> str:

@@ -17,19 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WATCH_SECONDS = 5.0  # between two updates of --watch
-COLUMNS = (
-    "run",
-    "state",
-    "iteration",
-    "accuracy",
-    "images/s",
-    "left",
-    "step",
-    "W&B",
-    "host",
-    "job",
-    "reason",
-)
+COLUMNS = ("run", "state", "iteration", "accuracy", "images/s", "left", "step", "W&B", "host", "job", "reason")
 
 
 def describe_run(

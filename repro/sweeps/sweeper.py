@@ -128,23 +128,19 @@ class Sweeper:
                 lifecycle.refuse(job.config, job.folder, job.changes, problem)
                 returns[job.folder] = _compat.failed_return(job.overrides, ReproError(problem))
         able = [job for job in jobs if job.folder not in returns]
-        before = {job.folder: modified_ns(job.folder) for job in able}
         overrides = [elsewhere.overrides(job) for job in able]
-        launch = self.launcher.collect if isinstance(self.launcher, elsewhere.Collects) else self._launch_by_hydra
+        cluster = self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
+        launch = cluster.collect if cluster else self._launch_by_hydra
         if able:
-            with Progress([(job.folder, job.config) for job in able], queued=True):
-                launched = launch(able, overrides)
-            for job, job_return in zip(able, launched, strict=True):
-                if _compat.error_of(job_return) is None:
-                    job_return = elsewhere.found(job, before[job.folder], "the launcher calls its job completed")
-                returns[job.folder] = job_return
+            with Progress([(job.folder, job.config) for job in able], queued=cluster is not None):
+                returns |= dict(zip((job.folder for job in able), launch(able, overrides), strict=True))
         return [returns[job.folder] for job in jobs]
 
     def _launch_by_hydra(self, jobs: list[Job], overrides: list[list[str]]) -> Sequence[JobReturn]:
         """Through Hydra's own interface: a launcher raises where one of its jobs died, and forgets the others."""
         before = {job.folder: modified_ns(job.folder) for job in jobs}
         try:
-            return self.launcher.launch(overrides, initial_job_idx=0)
+            returns = self.launcher.launch(overrides, initial_job_idx=0)
         except Exception as error:
             print(
                 f"error: the launcher gave up ({type(error).__name__}: {first_line(error)}); {elsewhere.AGAIN}",
@@ -152,6 +148,11 @@ class Sweeper:
             )
             how = f"the launcher gave up: {type(error).__name__}"
             return [elsewhere.found(job, before[job.folder], how) for job in jobs]
+        how = "the launcher calls its job completed"
+        return [
+            job_return if _compat.error_of(job_return) else elsewhere.found(job, before[job.folder], how)
+            for job, job_return in zip(jobs, returns, strict=True)
+        ]
 
     def _expand(self, arguments: list[str]) -> Iterator[list[str]]:
         """The overrides of every job; arguments replace the sweep's ``params`` of the same key."""

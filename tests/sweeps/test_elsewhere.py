@@ -10,8 +10,9 @@ from test_figures import write_run
 from repro import records
 from repro.config.errors import ReproError
 from repro.records import lock, queued
-from repro.sweeps import _compat, elsewhere, states
+from repro.sweeps import _compat, elsewhere, preflight, states
 from repro.sweeps.jobs import Job
+from repro.sweeps.progress import modified_ns
 
 
 @pytest.fixture
@@ -51,14 +52,28 @@ def test_what_became_of_a_run_is_what_its_record_says(job):
         assert str(error()).startswith("still trained by process ")
 
 
-def test_a_disk_without_locks_is_found_out_once(tmp_path, monkeypatch):
-    assert elsewhere.no_locks(tmp_path) is None
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_that_is_forced_is_done_when_its_record_is_new(job, force):
+    records.Record(job.folder, job.config, {}).finish("finished")
+    job.config.force = force
+    assert elsewhere.has_ended(job, before=None)
+    assert _compat.error_of(elsewhere.found(job, None, "job 7 ended")) is None
+    now = modified_ns(job.folder)
+    assert not elsewhere.has_ended(job, now)
+    error = _compat.error_of(elsewhere.found(job, now, "job 7 ended"))
+    assert str(error) == "it has not begun (job 7 ended)" if force else error is None
+
+
+def test_a_disk_without_locks_is_found_out_once(tmp_path, monkeypatch, capsys):
+    preflight.note_locks(tmp_path)
+    assert capsys.readouterr().err == ""
 
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    assert elsewhere.no_locks(tmp_path) == "Function not implemented"
+    preflight.note_locks(tmp_path)
+    assert f"note: {tmp_path} has no locks (Function not implemented)" in capsys.readouterr().err
 
 
 def test_a_job_that_is_queued_again_waits_for_the_lock_of_its_predecessor(tmp_path, monkeypatch):

@@ -149,6 +149,9 @@ def test_hydras_own_launcher_trains_one_run_after_the_other_in_the_sweeps_proces
     assert "[2/2]" in done.stderr
     pids = processes(tmp_path)
     assert pids[0] == pids[1]
+    again = run_app("train", *small("hydra/launcher=basic", "seed=0,1", "force=true"))
+    assert again.returncode == 0, again.stderr
+    assert all((path.parent / "earlier-1").exists() for path in tmp_path.glob("out/smoke/**/seed?/run.json"))
     dry_run = run_app("train", *small("hydra/launcher=basic", "seed=range(4)"), "--dry-run")
     assert "one run after another (the launcher decides how many run at once)" in dry_run.stdout, dry_run.stderr
 
