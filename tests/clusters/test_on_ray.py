@@ -3,47 +3,16 @@
 ``make test-clusters`` starts the cluster (``ray.sh``) and runs this beside it.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from launching import SMALL, ended, records, start, wait_for_rows
 
 pytestmark = pytest.mark.skipif("RAY_ADDRESS" not in os.environ, reason="needs a Ray: make test-clusters")
 
-SMALL = ["experiment=fig8b/tbs512", "tracking=disabled"]
 LONG = [*SMALL, "scale=demo", "iterations=30_000", "checkpoint_iterations=20"]  # tens of seconds
 CPUS = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1"]
-
-
-def start(tmp_path, *arguments):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "repro.train", "-m", *arguments], cwd=tmp_path, **pipes)
-
-
-def ended(sweep, seconds=240):
-    out, error = sweep.communicate(timeout=seconds)
-    return sweep.returncode, out, error
-
-
-def records(tmp_path, output="multirun_outputs"):
-    infos = [json.loads(path.read_text()) for path in (tmp_path / output).glob("*/fig8b/**/run.json")]
-    return {info["seed"]: info for info in infos}
-
-
-def wait_for_rows(sweep, tmp_path, *seeds):
-    until = time.monotonic() + 120
-    while True:
-        files = [*(tmp_path / "multirun_outputs").glob("*/fig8b/**/history.jsonl")]
-        counts = {path.parent.name: len(path.read_text().splitlines()) for path in files}
-        if all(counts.get(f"seed{seed}", 0) >= 3 for seed in seeds):
-            return
-        assert sweep.poll() is None, sweep.stderr.read()
-        assert time.monotonic() < until, "the runs did not begin"
-        time.sleep(0.1)
 
 
 def test_the_bits_are_those_of_a_local_sweep_and_lie_where_it_was_launched(tmp_path):

@@ -12,53 +12,22 @@ import sys
 import time
 from pathlib import Path
 
+import launching
 import pytest
+from launching import SMALL, ended, records, train, wait_for, wait_for_rows
 
 pytestmark = pytest.mark.skipif("TEST_CLUSTER" not in os.environ, reason="needs a Slurm: make test-clusters")
 
-SMALL = ["experiment=fig8b/tbs512", "tracking=disabled"]
-LONG = [*SMALL, "scale=demo", "iterations=40_000", "checkpoint_iterations=20"]  # tens of seconds
+LONG = [*SMALL, "scale=demo", "iterations=60_000", "checkpoint_iterations=20"]  # tens of seconds
 SLURM = ["hydra/launcher=slurm-cpu", "hydra.launcher.mem_gb=1"]
 
 
-def train(*arguments):
-    return [sys.executable, "-m", "repro.train", "-m", *arguments]
-
-
 def start(tmp_path, *arguments):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(train(*SLURM, *arguments), cwd=tmp_path, **pipes)
-
-
-def ended(sweep, seconds=240):
-    out, error = sweep.communicate(timeout=seconds)
-    return sweep.returncode, out, error
-
-
-def records(tmp_path, output="multirun_outputs"):
-    """Every run's record, by its seed."""
-    infos = [json.loads(path.read_text()) for path in (tmp_path / output).glob("*/fig8b/**/run.json")]
-    return {info["seed"]: info for info in infos}
+    return launching.start(tmp_path, *SLURM, *arguments)
 
 
 def folder(tmp_path, seed):
     return next((tmp_path / "multirun_outputs").glob(f"*/fig8b/tbs512/**/seed{seed}"))
-
-
-def wait_for(condition, seconds=90):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.1)
-
-
-def has_rows(tmp_path, *seeds, rows=3):
-    def check():
-        files = [*(tmp_path / "multirun_outputs").glob("*/fig8b/tbs512/**/history.jsonl")]
-        counts = {path.parent.name: len(path.read_text().splitlines()) for path in files}
-        return all(counts.get(f"seed{seed}", 0) >= rows for seed in seeds)
-
-    return check
 
 
 def job_of(tmp_path, seed):
@@ -90,7 +59,7 @@ def test_the_bits_are_those_of_a_local_sweep_and_lie_where_it_was_launched(tmp_p
 
 def test_every_job_is_collected_and_every_failed_run_named(tmp_path):
     sweep = start(tmp_path, *LONG, "seed=range(4)")
-    wait_for(has_rows(tmp_path, 0, 1, 2, 3))
+    wait_for_rows(sweep, tmp_path, 0, 1, 2, 3)
     killed, cancelled, again = (job_of(tmp_path, seed) for seed in (1, 2, 3))
     os.kill(records(tmp_path)[1]["pid"], signal.SIGKILL)
     slurm("scancel", cancelled["id"])
@@ -118,8 +87,9 @@ def test_every_job_is_collected_and_every_failed_run_named(tmp_path):
 
 
 def test_launching_again_waits_for_jobs_that_live_and_ctrl_c_says_which_do(tmp_path):
-    sweep = start(tmp_path, *LONG, "seed=0,1")
-    wait_for(has_rows(tmp_path, 0, 1))
+    longer = [*LONG, "iterations=120_000", "seed=0,1"]  # than another command takes to start
+    sweep = start(tmp_path, *longer)
+    wait_for_rows(sweep, tmp_path, 0, 1)
     status = [sys.executable, "-m", "repro.status", "--json"]
     rows = json.loads(subprocess.run(status, cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
     assert [(row["state"], row["job"]) for row in rows] == [("running", job_of(tmp_path, k)["id"]) for k in (0, 1)]
@@ -128,7 +98,7 @@ def test_launching_again_waits_for_jobs_that_live_and_ctrl_c_says_which_do(tmp_p
     ids = [job_of(tmp_path, seed)["id"] for seed in (0, 1)]
     assert f"2 jobs of Slurm wait or run on: {' '.join(ids)}" in error
     assert f"scancel {ids[0].partition('_')[0]}" in error
-    code, out, error = ended(start(tmp_path, *LONG, "seed=0,1"))
+    code, out, error = ended(start(tmp_path, *longer))
     assert code == 0, error
     assert "2 of 2 runs are those of jobs that live, and waited for" in out
     assert [job_of(tmp_path, seed)["id"] for seed in (0, 1)] == ids
@@ -137,7 +107,7 @@ def test_launching_again_waits_for_jobs_that_live_and_ctrl_c_says_which_do(tmp_p
 
 def test_a_preempted_job_and_a_controller_that_is_restarted(tmp_path):
     sweep = start(tmp_path, *LONG, "seed=0,1", "hydra.launcher.cpus_per_task=2")
-    wait_for(has_rows(tmp_path, 0, 1))
+    wait_for_rows(sweep, tmp_path, 0, 1)
     urgent = slurm(
         "sbatch", "--parsable", "-p", "urgent", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 2"
     ).strip()
@@ -163,7 +133,7 @@ def test_a_preempted_job_and_a_controller_that_is_restarted(tmp_path):
 
 def test_a_run_whose_node_is_lost_goes_on_when_it_is_back(tmp_path):
     sweep = start(tmp_path, *LONG, "seed=0")
-    wait_for(has_rows(tmp_path, 0))
+    wait_for_rows(sweep, tmp_path, 0)
     id = job_of(tmp_path, 0)["id"]
     subprocess.run(["pkill", "-KILL", "-x", "slurmd"], check=True)
     subprocess.run(["pkill", "-KILL", "-f", "slurmstepd"], check=True)
