@@ -51,7 +51,7 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
         print(f"note: {device} only emulates bf16; its lines are left out", file=sys.stderr)
     cores = machine.cores()
     gpu = device != "cpu"
-    rounds, seconds = rounds or (3 if quick else 7), 0.6 if quick else 3.0
+    rounds, seconds = rounds or (3 if quick else 7), 0.6 if quick or gpu else 3.0
     base = Loop("", device=device, threads=cores)
     bf16, compiled = ("engine.precision=bf16",), ("engine.compile=true",)
     files = replace(base, name="peer, DataLoader in the process", kind="files", keep_freed=False)
@@ -66,6 +66,7 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
     def our_loops(large: bool) -> list[Loop]:
         loops = [replace(base, name="ours"), replace(base, name="ours, bf16", overrides=bf16)]
         if gpu:
+            loops.append(replace(base, name="ours, graph alone", overrides=("engine.compile=false",)))
             loops.append(replace(base, name="ours, plain", overrides=plain))
             loops.append(replace(base, name="ours, plain bf16", overrides=(*plain, *bf16)))
             loops.append(replace(base, name="ours, tf32", overrides=("engine.precision=tf32",)))

@@ -113,11 +113,15 @@ def compare(
     with contextlib.ExitStack() as stack:
         started = [(loop, [stack.enter_context(Child(loop)) for _ in range(loop.at_once)]) for loop in loops]
         warm: list[tuple[Loop, list[Child], int]] = []  # with the iterations of a turn
-        for loop, children in started:  # one after the other, so that they do not disturb each other's warm-up
+        for loop, children in started:  # a GPU's loops compile on the CPU's cores, all of them at the same time
+            for child in children if loop.device != "cpu" else []:
+                child.start(1)
+        for loop, children in started:  # a CPU's one after the other, so that none disturbs another's warm-up
             try:
                 if warm and time.monotonic() > until:
                     raise ReproError(f"{loop.name}: left out, the time is over")
-                warm.append((loop, children, max(1, round(seconds / warm_up(children, until)))))
+                turn = warm_up(children, until, begun=loop.device != "cpu")
+                warm.append((loop, children, max(1, round(seconds / turn))))
             except ReproError as error:
                 print(f"note: {error}", file=sys.stderr)
         for index in range(rounds):
@@ -149,11 +153,14 @@ def run_together(children: list[Child], iterations: int, until: float = math.inf
     return [child.wait(until) for child in children]
 
 
-def warm_up(children: list[Child], until: float = math.inf) -> float:
-    """Train two iterations; the seconds of the second in the slowest child."""
-    for _ in range(2):
-        seconds = max(child["seconds"] for child in run_together(children, 1, until))
-    return seconds
+def warm_up(children: list[Child], until: float = math.inf, *, begun: bool = False) -> float:
+    """Train two iterations, or one after that which has ``begun``; the seconds of the last in the slowest child."""
+    if begun:
+        for child in children:
+            child.wait(until)
+    else:
+        run_together(children, 1, until)
+    return max(child["seconds"] for child in run_together(children, 1, until))
 
 
 def _speed_row(loop: Loop, speed: float, memory_mb: float) -> dict[str, Any]:
