@@ -9,11 +9,12 @@ import pandas as pd
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
 from repro.search.runs import Base, Run, often, onecycle, range_test, train, watched
-from repro.search.settings import Growth, LRRange
-from repro.search.suggestion import Suggestion, suggest
+from repro.search.settings import Growth, LRRange, Watch
+from repro.search.suggestion import Suggestion, overfits, suggest
 
 FACTOR = 4.0  # between the ranges of two rounds
 FEW = 0.1  # of the tests come before the suggestion, or the range is too wide to tell
+WORDS = {Watch.test_loss: "test loss", Watch.train_loss: "training loss"}
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Ranged:
     every: list[Run] = field(default_factory=list)  # of all rounds
     notes: list[str] = field(default_factory=list)
     high: float = float("nan")  # where the range ended
+    watched: Watch = Watch.test_loss  # or the training loss
 
     @property
     def values(self) -> list[float]:
@@ -34,8 +36,35 @@ class Ranged:
     @property
     def max_lr(self) -> float:
         """The median over the seeds; NaN where at least half of them suggest none."""
-        enough = 2 * len(self.values) > len(self.runs)
-        return round_to(float(np.exp(np.median(np.log(self.values))))) if enough else float("nan")
+        return _median(self.suggestions)
+
+    def read(self, watch: Watch) -> None:
+        """Take the suggestions from one of the losses; ``auto``: the training loss where most runs overfit."""
+        if watch is Watch.auto:
+            watch = Watch.train_loss if self.overfit else Watch.test_loss
+        self.watched = watch
+        self.suggestions = [suggestion_of(run, watch) for run in self.runs]
+
+    @property
+    def overfit(self) -> bool:
+        """Whether most of the runs do."""
+        rows = [run.rows for run in self.runs]
+        found = [
+            overfits(*(r[name].to_numpy() for name in ("lr", "test_loss", "train_loss")))
+            for r in rows
+            if _is_long(r)
+        ]
+        return 2 * sum(found) > len(self.runs)
+
+    @property
+    def note(self) -> str:
+        """What is to be said where most runs overfit."""
+        why = "the training loss still falls where the test loss rises, as when a network overfits"
+        if self.watched is Watch.test_loss:
+            return f"{why}: by its accuracy a cycle to a larger max LR may end higher (search.watch=auto)"
+        other = _median([suggestion_of(run, Watch.test_loss) for run in self.runs])
+        by_test = "nothing" if np.isnan(other) else f"{other:.3g}"
+        return f"{why}: it was watched instead; search.watch=test_loss would suggest {by_test}"
 
     @property
     def lowest_loss(self) -> float:
@@ -51,26 +80,21 @@ def search(base: Base, settings: LRRange) -> Found:
     """
     [ranged] = ranges(base, [[]], settings)
     notes, every, tried = list(ranged.notes), list(ranged.every), table(ranged)
-    curves = curves_of([("", run) for run in ranged.runs])
+    curves, word = curves_of([("", run) for run in ranged.runs]), WORDS[ranged.watched]
     band = (min(ranged.values), max(ranged.values)) if ranged.values else None
     if np.isnan(ranged.max_lr):
         first = float(np.median([run.rows["test_loss"].iloc[0] for run in ranged.runs]))
-        why = "no range showed a test loss that falls and rises again"
-        why += f"; in the last it began at {first:.3g} and its lowest was {ranged.lowest_loss:.3g}"
+        why = f"no range showed a {word} that falls and rises again"
+        why += f"; in the last the test loss began at {first:.3g} and its lowest was {ranged.lowest_loss:.3g}"
         notes.append("a longer range test (search.epochs=) may learn what this one did not")
-        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr")
+        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr", watched=ranged.watched)
     max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
     minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
-    why = f"the test loss still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
+    why = f"the {word} still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
     if len(ranged.values) > 1:
         why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
     if all(s is None or s.diverged is None for s in ranged.suggestions):
-        notes.append(f"the test loss has not risen for good up to LR {ranged.runs[0].rows['lr'].max():.3g}")
-    if 2 * sum(map(_overfits, ranged.runs, ranged.suggestions)) > len(ranged.runs):
-        notes.append(
-            "the training loss still falls where the test loss rises, as when a network overfits: by its accuracy "
-            "a cycle to a larger max LR may end higher"
-        )
+        notes.append(f"the {word} has not risen for good up to LR {ranged.runs[0].rows['lr'].max():.3g}")
     if settings.seeds == 1:
         notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
     if len(settings.factors) * len(settings.ratios) > 1:
@@ -80,7 +104,9 @@ def search(base: Base, settings: LRRange) -> Found:
         why += f"; of the short 1cycle runs, that of {min_lr:.3g} to {max_lr:.3g} ends at the lowest test loss"
     overrides = onecycle(max_lr, min_lr, settings.momentum, base.iterations)
     chosen = {"max LR": max_lr, "min LR": min_lr}
-    return Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
+    found = Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
+    found.watched = ranged.watched
+    return found
 
 
 def stages(base: Base, settings: LRRange) -> list[Stage]:
@@ -101,11 +127,14 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
     unsettled = list(range(len(variations)))
     iterations = base.length(settings.epochs, settings.share)
     for number in range(1, settings.rounds + 1):
-        options = [[*variations[i], *_options(limits[i], iterations, settings)] for i in unsettled]
+        options = [
+            [*variations[i], *_options(limits[i], iterations, settings, results[i].watched)] for i in unsettled
+        ]
         again = []
         for i, runs in zip(unsettled, train(base, options, settings.seeds), strict=True):
             result = results[i]
-            result.runs, result.suggestions = runs, [suggestion_of(run) for run in runs]
+            result.runs = runs
+            result.read(settings.watch)
             result.every += runs
             result.high = limits[i][1]
             after, problem = _next(result, limits[i], exponential, settings.tests)
@@ -121,18 +150,16 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
                 again.append(i)
         if not (unsettled := again):
             break
+    for result in results:
+        result.notes += [result.note] if result.overfit else []
     return results
 
 
-def suggestion_of(run: Run) -> Suggestion | None:
-    """What a run suggests; None where it diverged within its first tests."""
+def suggestion_of(run: Run, watched: Watch = Watch.test_loss) -> Suggestion | None:
+    """What a run suggests by one of its losses; None where it diverged within its first tests."""
     rows = run.rows
-    loss = rows["test_loss"].where(rows["train_loss"].notna()).to_numpy()
-    return (
-        suggest(rows["lr"].to_numpy(), loss)
-        if np.isfinite(loss).sum() >= 3 and np.isfinite(loss[:3]).all()
-        else None
-    )
+    loss = rows[watched.value].where(rows["train_loss"].notna()).to_numpy()
+    return suggest(rows["lr"].to_numpy(), loss) if _is_long(rows) else None
 
 
 def table(ranged: Ranged) -> pd.DataFrame:
@@ -140,6 +167,7 @@ def table(ranged: Ranged) -> pd.DataFrame:
     rows = []
     for run, s in zip(ranged.runs, ranged.suggestions, strict=True):
         row = {"setting": f"LR to {run.rows['lr'].max():.3g}", "seed": run.config.seed, "tests": len(run.rows)}
+        row["watched"] = WORDS[ranged.watched]
         if s is not None:
             row |= {"max_lr": s.max_lr, "minimum_lr": s.minimum, "diverged_lr": s.diverged}
         rows.append(
@@ -153,18 +181,25 @@ def round_to(value: float, digits: int = 2) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _overfits(run: Run, s: Suggestion | None) -> bool:
-    """Whether the training loss goes on falling, by a tenth, where the test loss has risen for good."""
-    if s is None or s.diverged is None:
-        return False
-    train = run.rows["train_loss"]
-    return bool(train.tail(3).mean() < 0.9 * train[run.rows["lr"] <= s.minimum].tail(3).mean())
+def _is_long(rows: pd.DataFrame) -> bool:
+    """Whether the run had at least three tests before it diverged."""
+    begun = rows[["test_loss", "train_loss"]].head(3).to_numpy()
+    return len(begun) == 3 and bool(np.isfinite(begun).all())
 
 
-def _options(limit: tuple[float, float], iterations: int, settings: LRRange) -> list[str]:
+def _median(suggestions: Sequence[Suggestion | None]) -> float:
+    values = [s.max_lr for s in suggestions if s is not None and not np.isnan(s.max_lr)]
+    return (
+        round_to(float(np.exp(np.median(np.log(values))))) if 2 * len(values) > len(suggestions) else float("nan")
+    )
+
+
+def _options(limit: tuple[float, float], iterations: int, settings: LRRange, last: Watch) -> list[str]:
+    """Of a range test; where the last round was read by the training loss, the test loss does not end it early."""
+    divergence = None if last is Watch.train_loss else settings.divergence
     shape = "lr_range_exponential" if settings.growth is Growth.exponential else "lr_range"
     options = range_test(*limit, settings.momentum, iterations, shape)
-    return [*options, *watched(iterations, settings.tests, settings.divergence)]
+    return [*options, *watched(iterations, settings.tests, divergence)]
 
 
 def _next(

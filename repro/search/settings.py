@@ -13,6 +13,14 @@ class Growth(Enum):
     exponential = "exponential"
 
 
+class Watch(Enum):
+    """The loss that a range test is read by."""
+
+    auto = "auto"  # the test loss; where it rises by overfitting, the training loss
+    test_loss = "test_loss"
+    train_loss = "train_loss"
+
+
 class Strategy(Enum):
     """How the values of a regularizer are compared."""
 
@@ -41,6 +49,7 @@ class LRRange(Common):
     growth: Growth = Growth.linear
     low: float = number(0.0, NOT_NEGATIVE)  # the LR that the range begins at
     high: float = number(1.0, POSITIVE)  # and where it ends, in the first round
+    watch: Watch = Watch.auto
     rounds: int = number(4, POSITIVE)  # at most, each with another range where the one before missed the minimum
     factors: list[float] = field(default_factory=lambda: [1.0])  # of the suggested max LR; of several, and of
     ratios: list[float] = field(default_factory=lambda: [10.0])  # several max LR / min LR, short runs choose

@@ -1,7 +1,8 @@
 """The learning rate that a range test suggests: the paper's rule made exact, and the rules of others.
 
 L. N. Smith, arXiv 1803.09820: the test loss is watched while the LR grows; the largest LR of a cycle lies just
-before the loss's minimum, where it still improves. No torch here.
+before the loss's minimum, where it still improves. Where the network overfits, the training loss is watched in its
+place, which is our addition. No torch here.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
-    """The largest LR for a cycle, from the LR and the test loss at every test of a range test.
+    """The largest LR for a cycle, from the LR and the loss at every test of a range test.
 
     1. The logarithm of the loss is smoothed (``smooth``), so that neither one bad test nor noise decides.
     2. It is followed up to where it has risen again, for good, by half of what it had fallen by (if that is a
@@ -76,6 +77,20 @@ def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
         is_last=lowest >= len(lr) - 2 and diverged is None,
         diverged=diverged,
     )
+
+
+def overfits(lr: np.ndarray, test_loss: np.ndarray, train_loss: np.ndarray) -> bool:
+    """Whether a range test's test loss rises for good while the training loss still falls, by a tenth at least.
+
+    Then the test loss shows what the network learns by heart, and not an LR that is too high: a larger one would
+    regularise more. The training loss says where that ends. Raises ValueError as ``suggest`` does.
+    """
+    finite = np.isfinite(test_loss) & np.isfinite(train_loss)
+    by_test = suggest(lr, np.where(finite, test_loss, np.nan))
+    if by_test.diverged is None:
+        return False
+    level, behind = smooth(np.log(np.maximum(train_loss[finite], 1e-12))), lr[finite] > by_test.minimum
+    return bool(behind.any() and level[behind].min() <= level[~behind].min() - MOVED)
 
 
 def _end(level: np.ndarray) -> int:
