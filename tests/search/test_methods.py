@@ -1,5 +1,8 @@
 """What each method trains and concludes, from made curves in place of trained runs."""
 
+import shlex
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from repro.config.errors import ReproError
 from repro.search import batch_size, drawing, lr_range, momentum, recipe, regularizer, runs, weight_decay
 from repro.search.app import refuse, split
-from repro.search.runs import Base, Run, merged
+from repro.search.found import CURVE_COLUMNS, Found, write
+from repro.search.runs import Base, Run, merged, onecycle
 from repro.search.settings import METHODS, BatchSize, LRRange, Momentum, Recipe, Regularizer, Watch
 
 
@@ -320,6 +324,19 @@ def test_a_command_line_is_the_searchs_or_the_runs():
 def test_a_later_override_goes_before_an_earlier_one_and_a_group_before_its_keys():
     said = merged(["schedule.lr.max_lr=3", "seed=1", "iterations=5"], ["schedule=onecycle", "iterations=9"])
     assert said == ["seed=1", "schedule=onecycle", "iterations=9"]
+
+
+def test_the_command_says_again_what_the_scale_would_change(base, resolved, tmp_path):
+    """A scale goes before an experiment, but not before what is said beside it."""
+    overrides = (*base.overrides, "model.blocks=2", "dataset.resolution=12")
+    curves = pd.DataFrame(columns=CURVE_COLUMNS)
+    found = Found("lr_range", onecycle(0.3, 0.03, [0.95, 0.85], 4000), {}, "so", [], curves, curves, [])
+    write(found, replace(base, overrides=overrides), LRRange(to=str(tmp_path), name="mine"))
+    said = shlex.split(found.command)
+    assert said[:5] == ["python", "-m", "repro.train", "--config-dir", str(tmp_path)]
+    assert said[5:] == ["experiment=mine", "scale=demo", "model.blocks=2"]  # demo says no resolution
+    run = resolved(f"hydra.searchpath=[file://{tmp_path}]", *said[5:])
+    assert (run.model.blocks, run.dataset.resolution, run.schedule.lr["max_lr"]) == (2, 12, 0.3)
 
 
 def test_every_method_has_its_file(resolved):
