@@ -8,11 +8,9 @@ import numpy as np
 
 from repro.figures.drawing import DASHES
 from repro.figures.drawing import save as save_drawing
-from repro.search.settings import Watch
 from repro.search.suggestion import smooth
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
     from repro.search.found import Found
@@ -34,17 +32,14 @@ def save(found: "Found", target: Path) -> None:
 
 
 def draw(found: "Found") -> "Drawing":
-    """Test loss and accuracy over the LR, the momentum or the iteration: a line a run, smoothed, and its tests.
-
-    The training loss too, thin and in grey, where that is what was watched.
-    """
+    """Test loss and accuracy over the LR, the momentum or the iteration: a line a run, smoothed, and its tests."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    curves, watches_both = found.curves, found.watched is Watch.train_loss
+    curves = found.curves
     settings = list(dict.fromkeys(curves["setting"]))
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         drawing, (top, bottom) = plt.subplots(
@@ -55,13 +50,10 @@ def draw(found: "Found") -> "Drawing":
             style: dict[str, Any] = {"color": color, "linewidth": 1.3, **({"dashes": dashes} if dashes else {})}
             for seed, rows in curves[curves["setting"] == setting].groupby("seed"):
                 rows = rows.dropna(subset=["test_loss"])
-                label = (setting or "test loss") if seed == curves["seed"].min() else None
+                label = setting if seed == curves["seed"].min() else None
                 top.plot(rows[found.x], rows["test_loss"], ".", color=color, markersize=2, alpha=0.6)
-                top.plot(rows[found.x], _smoothed(rows["test_loss"]), label=label, **style)
-                if watches_both:
-                    rows = rows.dropna(subset=["train_loss"])
-                    label = "training loss, watched" if label is not None else None
-                    top.plot(rows[found.x], _smoothed(rows["train_loss"]), color="0.4", linewidth=1, label=label)
+                level = np.exp(smooth(np.log(rows["test_loss"].clip(lower=1e-6).to_numpy())))
+                top.plot(rows[found.x], level, label=label or None, **style)
                 bottom.plot(rows[found.x], 100 * rows["test_accuracy"], **style)
         for name, x in found.marks.items():
             for axes in (top, bottom):
@@ -69,22 +61,16 @@ def draw(found: "Found") -> "Drawing":
             top.annotate(f" {name} {x:.3g}", (x, 0.97), xycoords=("data", "axes fraction"), va="top")
         if found.band and found.band[1] > found.band[0]:
             top.axvspan(*found.band, color="0.5", alpha=0.15, linewidth=0)
-        shown = ["test_loss", "train_loss"] if watches_both else ["test_loss"]
-        _limits(top, curves[shown].to_numpy().ravel())
+        _limits(top, curves["test_loss"].dropna().to_numpy())
         if found.x == "lr" and len(curves) and _grows_by_factors(curves["lr"].to_numpy()):
             top.set_xscale("log")
-        top.set_ylabel("Loss" if watches_both else "Test loss")
+        top.set_ylabel("Test loss")
         bottom.set_ylabel("Test accuracy (%)")
         bottom.set_xlabel(LABELS[found.x])
         top.set_title(TITLES.get(found.method, found.method))
-        if settings != [""] or watches_both:
+        if settings != [""]:
             top.legend(fontsize=8, handlelength=3)
     return drawing
-
-
-def _smoothed(loss: "pd.Series") -> np.ndarray:
-    level: np.ndarray = np.exp(smooth(np.log(loss.clip(lower=1e-6).to_numpy())))
-    return level
 
 
 def _limits(axes: Any, loss: np.ndarray) -> None:

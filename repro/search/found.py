@@ -14,7 +14,7 @@ from repro.config import catalogue
 from repro.records.files import write_whole
 from repro.search import drawing
 from repro.search.runs import Base, Run, merged, momentum_words
-from repro.search.settings import Common, Watch
+from repro.search.settings import Common
 
 CURVE_COLUMNS = ["setting", "seed", "iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
 EXPERIMENT = ["model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update"]
@@ -36,7 +36,6 @@ class Found:
     x: str = "iteration"  # of the drawing
     marks: dict[str, float] = field(default_factory=dict)  # name -> where a line is drawn
     band: tuple[float, float] | None = None  # of the marked value, over the seeds
-    watched: Watch = Watch.test_loss  # the loss that it was read by
     parts: list["Found"] = field(default_factory=list)  # of a recipe: its searches
     base: Base | None = None  # where it is another than the command line's: that of a larger batch
     files: list[Path] = field(default_factory=list)

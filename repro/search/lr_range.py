@@ -14,7 +14,7 @@ from repro.search.suggestion import Suggestion, overfits, suggest
 
 FACTOR = 4.0  # between the ranges of two rounds
 FEW = 0.1  # of the tests come before the suggestion, or the range is too wide to tell
-WORDS = {Watch.test_loss: "test loss", Watch.train_loss: "training loss"}
+WORDS = {Watch.test_loss: "test loss", Watch.test_error: "error rate"}
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Ranged:
     every: list[Run] = field(default_factory=list)  # of all rounds
     notes: list[str] = field(default_factory=list)
     high: float = float("nan")  # where the range ended
-    watched: Watch = Watch.test_loss  # or the training loss
+    watched: Watch = Watch.test_loss  # or the error rate
 
     @property
     def values(self) -> list[float]:
@@ -39,9 +39,9 @@ class Ranged:
         return _median(self.suggestions)
 
     def read(self, watch: Watch) -> None:
-        """Take the suggestions from one of the losses; ``auto``: the training loss where most runs overfit."""
+        """Take the suggestions from the test loss or the error rate; ``auto``: from that where most overfit."""
         if watch is Watch.auto:
-            watch = Watch.train_loss if self.overfit else Watch.test_loss
+            watch = Watch.test_error if self.overfit else Watch.test_loss
         self.watched = watch
         self.suggestions = [suggestion_of(run, watch) for run in self.runs]
 
@@ -61,10 +61,10 @@ class Ranged:
         """What is to be said where most runs overfit."""
         why = "the training loss still falls where the test loss rises, as when a network overfits"
         if self.watched is Watch.test_loss:
-            return f"{why}: by its accuracy a cycle to a larger max LR may end higher (search.watch=auto)"
+            return f"{why}: by its accuracy another max LR may be better (search.watch=test_error)"
         other = _median([suggestion_of(run, Watch.test_loss) for run in self.runs])
         by_test = "nothing" if np.isnan(other) else f"{other:.3g}"
-        return f"{why}: it was watched instead; search.watch=test_loss would suggest {by_test}"
+        return f"{why}: the error rate is watched; search.watch=test_loss would suggest {by_test}"
 
     @property
     def lowest_loss(self) -> float:
@@ -87,7 +87,7 @@ def search(base: Base, settings: LRRange) -> Found:
         why = f"no range showed a {word} that falls and rises again"
         why += f"; in the last the test loss began at {first:.3g} and its lowest was {ranged.lowest_loss:.3g}"
         notes.append("a longer range test (search.epochs=) may learn what this one did not")
-        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr", watched=ranged.watched)
+        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr")
     max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
     minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
     why = f"the {word} still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
@@ -104,9 +104,7 @@ def search(base: Base, settings: LRRange) -> Found:
         why += f"; of the short 1cycle runs, that of {min_lr:.3g} to {max_lr:.3g} ends at the lowest test loss"
     overrides = onecycle(max_lr, min_lr, settings.momentum, base.iterations)
     chosen = {"max LR": max_lr, "min LR": min_lr}
-    found = Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
-    found.watched = ranged.watched
-    return found
+    return Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
 
 
 def stages(base: Base, settings: LRRange) -> list[Stage]:
@@ -156,9 +154,10 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
 
 
 def suggestion_of(run: Run, watched: Watch = Watch.test_loss) -> Suggestion | None:
-    """What a run suggests by one of its losses; None where it diverged within its first tests."""
+    """What a run suggests by its test loss or error rate; None where it diverged within its first tests."""
     rows = run.rows
-    loss = rows[watched.value].where(rows["train_loss"].notna()).to_numpy()
+    values = rows["test_loss"] if watched is Watch.test_loss else 1 - rows["test_accuracy"]
+    loss = values.where(rows["train_loss"].notna() & rows["test_loss"].notna()).to_numpy()
     return suggest(rows["lr"].to_numpy(), loss) if _is_long(rows) else None
 
 
@@ -195,8 +194,8 @@ def _median(suggestions: Sequence[Suggestion | None]) -> float:
 
 
 def _options(limit: tuple[float, float], iterations: int, settings: LRRange, last: Watch) -> list[str]:
-    """Of a range test; where the last round was read by the training loss, the test loss does not end it early."""
-    divergence = None if last is Watch.train_loss else settings.divergence
+    """Of a range test; where the last round was read by the error rate, the test loss does not end it early."""
+    divergence = None if last is Watch.test_error else settings.divergence
     shape = "lr_range_exponential" if settings.growth is Growth.exponential else "lr_range"
     options = range_test(*limit, settings.momentum, iterations, shape)
     return [*options, *watched(iterations, settings.tests, divergence)]
@@ -222,7 +221,7 @@ def _next(
             min(high / FACTOR, FACTOR * float(np.median(lowest))),
         ), "the minimum is among its first tests"
     if 2 * late > len(result.runs):
-        return (low, high * FACTOR), "the loss still falls at its end"
+        return (low, high * FACTOR), f"the {WORDS[result.watched]} still falls at its end"
     return None, ""
 
 

@@ -47,7 +47,7 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     """The largest value whose range test still falls to a low loss at a high LR; then bisected."""
     tried = Tried()
     _add(base, settings, kind, tried, [min(values)])  # which allows the highest LR: its range is for all of them
-    first = tried.by_value[min(values)]  # and its loss: what two losses suggest cannot be compared
+    first = tried.by_value[min(values)]  # and what it is read by: loss and error rate cannot be compared
     settings = replace(settings, high=first.high, rounds=1, watch=first.watched)
     _add(base, settings, kind, tried, values)
     for _ in range(settings.bisections):

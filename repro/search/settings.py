@@ -14,11 +14,11 @@ class Growth(Enum):
 
 
 class Watch(Enum):
-    """The loss that a range test is read by."""
+    """What a range test is read by."""
 
-    auto = "auto"  # the test loss; where it rises by overfitting, the training loss
+    auto = "auto"  # the test loss; where it rises by overfitting, the error rate
     test_loss = "test_loss"
-    train_loss = "train_loss"
+    test_error = "test_error"
 
 
 class Strategy(Enum):

@@ -1,7 +1,7 @@
 """The learning rate that a range test suggests: the paper's rule made exact, and the rules of others.
 
 L. N. Smith, arXiv 1803.09820: the test loss is watched while the LR grows; the largest LR of a cycle lies just
-before the loss's minimum, where it still improves. Where the network overfits, the training loss is watched in its
+before the loss's minimum, where it still improves. Where the network overfits, the error rate is watched in its
 place, which is our addition. No torch here.
 """
 
@@ -82,8 +82,8 @@ def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
 def overfits(lr: np.ndarray, test_loss: np.ndarray, train_loss: np.ndarray) -> bool:
     """Whether a range test's test loss rises for good while the training loss still falls, by a tenth at least.
 
-    Then the test loss shows what the network learns by heart, and not an LR that is too high: a larger one would
-    regularise more. The training loss says where that ends. Raises ValueError as ``suggest`` does.
+    Then the test loss shows how sure the network becomes of what it learns by heart, and the LR need not be too
+    high; the error rate says whether it is. Raises ValueError as ``suggest`` does.
     """
     finite = np.isfinite(test_loss) & np.isfinite(train_loss)
     by_test = suggest(lr, np.where(finite, test_loss, np.nan))

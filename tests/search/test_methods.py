@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from repro.config.errors import ReproError
-from repro.search import batch_size, drawing, lr_range, momentum, recipe, regularizer, runs, weight_decay
+from repro.search import batch_size, lr_range, momentum, recipe, regularizer, runs, weight_decay
 from repro.search.app import refuse, split
 from repro.search.found import CURVE_COLUMNS, Found, write
 from repro.search.runs import Base, Run, merged, onecycle
@@ -111,55 +111,59 @@ def test_a_range_in_which_only_half_of_the_seeds_learn_is_followed_by_another(mo
 
 
 def overfitting(end, part=1.0):
-    """Range tests whose test loss is lowest at LR .3, and whose training loss, in a part of the seeds, at ``end``."""
+    """Range tests whose test loss is lowest at LR .3, and whose accuracy is best at ``end``.
+
+    In a part of the seeds the training loss falls on.
+    """
 
     def train(base, variations, seeds):
         results = []
         for variation in variations:
             said = settings_of(variation)
             lr = np.linspace(float(said["schedule.lr.base_lr"]), float(said["schedule.lr.max_lr"]), 51)[1:]
-            test, by_heart = (0.3 + 2 * np.clip(1 - lr / x, 0, None) ** 2 for x in (0.3, end))
+            test, error = (least + 2 * np.clip(1 - lr / x, 0, None) ** 2 for x, least in ((0.3, 0.3), (end, 0.3)))
             test += np.clip(lr / 0.3 - 1, 0, None)
-            by_heart += 3 * np.clip(lr / end - 1, 0, None) ** 2
+            error += 3 * np.clip(lr / end - 1, 0, None) ** 2
             last = int(((lr < 0.3) | (test < 1.2)).sum()) if "divergence" in said else 50
-            runs = [made(base, variation, s, [(a, 0.9, b, 0.5) for a, b in zip(lr[:last], test[:last], strict=True)])
-                    for s in range(seeds)]  # fmt: skip
+            rows = [(a, 0.9, b, 1 - c / 3) for a, b, c in zip(lr, test, error, strict=True)][:last]
+            runs = [made(base, variation, s, rows) for s in range(seeds)]
             for run in runs[: round(part * seeds)]:
-                run.rows["train_loss"] = by_heart[:last]
+                run.rows["train_loss"] = 3 * np.exp(-3 * lr[:last])
             results.append(runs)
         return results
 
     return train
 
 
-def test_where_the_test_loss_rises_by_overfitting_the_training_loss_is_watched(monkeypatch, base):
+def test_where_the_test_loss_rises_by_overfitting_the_error_rate_is_watched(monkeypatch, base):
     """As a resnet-20 does on 2,500 images of CIFAR-10: learnt by heart from LR .15 on."""
     monkeypatch.setattr(lr_range, "train", overfitting(end=0.5))
     found = lr_range.search(base, LRRange(seeds=4))
-    assert 0.4 <= found.chosen["max LR"] <= 0.5
-    assert found.why.startswith("the training loss still improves")
-    assert any("it was watched instead; search.watch=test_loss would suggest 0.2" in note for note in found.notes)
-    assert set(found.tried["watched"]) == {"training loss"}
-    axes = drawing.draw(found).axes[0]
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"test loss", "training loss, watched"}
+    assert 0.35 <= found.chosen["max LR"] <= 0.5
+    assert found.why.startswith("the error rate still improves")
+    assert any(
+        "the error rate is watched; search.watch=test_loss would suggest 0.2" in note for note in found.notes
+    )
+    assert set(found.tried["watched"]) == {"error rate"}
     by_test = lr_range.search(base, LRRange(seeds=4, watch=Watch.test_loss))
     assert 0.2 <= by_test.chosen["max LR"] <= 0.3
-    assert any("may end higher (search.watch=auto)" in note for note in by_test.notes)
+    assert any("another max LR may be better (search.watch=test_error)" in note for note in by_test.notes)
     monkeypatch.setattr(lr_range, "train", overfitting(end=0.5, part=0.5))  # no majority
     found = lr_range.search(base, LRRange(seeds=4))
     assert found.chosen["max LR"] == by_test.chosen["max LR"]
     assert not any("the training loss still falls" in note for note in found.notes)
 
 
-def test_a_training_loss_that_falls_to_the_ranges_end_is_followed_beyond_it(monkeypatch, base):
+def test_an_error_rate_that_falls_to_the_ranges_end_is_followed_beyond_it(monkeypatch, base):
+    """Where the test loss has risen to four times its least, too."""
     monkeypatch.setattr(lr_range, "train", overfitting(end=1.5))
     found = lr_range.search(base, LRRange())
     assert 1.0 <= found.chosen["max LR"] <= 1.5
-    assert any("LR 0 to 1: the loss still falls at its end" in note for note in found.notes)
+    assert any("LR 0 to 1: the error rate still falls at its end" in note for note in found.notes)
 
 
-def test_regularizers_are_compared_by_one_loss(monkeypatch, base):
-    """By that which the first range test was read by: what two losses suggest cannot be compared."""
+def test_regularizers_are_compared_by_one_measure(monkeypatch, base):
+    """By that which the first range test was read by: what loss and error rate suggest cannot be compared."""
     asked = []
 
     def ranges(base, variations, settings):
@@ -167,7 +171,7 @@ def test_regularizers_are_compared_by_one_loss(monkeypatch, base):
         return lr_range.ranges(base, variations, settings)
 
     monkeypatch.setattr(regularizer, "ranges", ranges)
-    for train, watch in ((overfitting(end=0.5), Watch.train_loss), (range_test(0.3), Watch.test_loss)):
+    for train, watch in ((overfitting(end=0.5), Watch.test_error), (range_test(0.3), Watch.test_loss)):
         monkeypatch.setattr(lr_range, "train", train)
         asked.clear()
         weight_decay.search(base, Regularizer(values=[1e-4, 1e-3], bisections=0))

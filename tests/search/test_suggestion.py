@@ -123,14 +123,17 @@ def test_a_test_loss_that_rises_by_overfitting_is_told_from_one_that_diverges():
     assert overfits(LR, test, broken)
 
 
-def test_on_recorded_curves_that_overfit_the_training_loss_leads_to_where_1cycle_ends_best():
-    """By 1cycle runs to LR .3, .5, .8, 1 and 1.25, two seeds each: 38.0, 39.7, 40.4, 41.1 and 39.8 %; 1.6 diverges."""
+def test_on_recorded_curves_that_overfit_the_error_rate_leads_nearer_to_where_1cycle_ends_best():
+    """By 1cycle runs to LR .3, .5, .8, 1 and 1.25, two seeds each: 37.9, 39.6, 40.4, 41.2 and 39.9 %; 1.6 diverges."""
     recorded = pd.read_csv(Path(__file__).with_name("overfitting.csv"), comment="#")
+    by_error = []
     for _, run in recorded.groupby("seed"):
         lr, test, train = (run[name].to_numpy() for name in ("lr", "test_loss", "train_loss"))
         assert overfits(lr, test, train)
         assert 0.1 <= suggest(lr, test).max_lr <= 0.2
-        assert 0.75 <= suggest(lr, train).max_lr <= 1.0
+        by_error.append(suggest(lr, 1 - run["test_accuracy"].to_numpy()).max_lr)
+        assert 0.3 <= by_error[-1] <= 1.0
+    assert np.median(by_error) > 0.5
 
 
 def test_the_rules_of_others_are_theirs():
