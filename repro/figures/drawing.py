@@ -102,7 +102,7 @@ def draw(
         style: dict[str, Any] = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn}
         style |= {"palette": palette, "dashes": dashes}
         lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
-        heights = []
+        heights, starts = [], []
         for y, dots in figure.measures.items():
             summary = over_seeds(frame, figure.x, y)
             sns.lineplot(summary, y="mean", ax=main, **lines, **dots)
@@ -112,6 +112,7 @@ def draw(
                 low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
                 main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
             heights.append(summary["mean"])
+            starts.append(summary.sort_values(figure.x).groupby("curve")["mean"].first())
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
         sns.lineplot(protocol, y="lr", ax=rate, **lines)
         sns.lineplot(protocol, y="momentum", ax=mass, **lines)
@@ -143,7 +144,7 @@ def draw(
             handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)
         if figure.yscale == "log":
-            _logarithmic(main, pd.concat(heights))
+            _logarithmic(main, pd.concat(heights), pd.concat(starts).max())
         if figure.y.endswith("accuracy") and not figure.also:
             main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
         if figure.ylim:
@@ -241,12 +242,15 @@ def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) 
     return np.array([schedule(round(i))[column] if i <= config["iterations"] else np.nan for i in own])
 
 
-def _logarithmic(axes: "Axes", means: pd.Series) -> None:
-    """A logarithmic y axis around the means, with plain numbers at 1, 2 and 5."""
+def _logarithmic(axes: "Axes", means: pd.Series, start: float) -> None:
+    """A logarithmic y axis around the means, with plain numbers at 1, 2 and 5.
+
+    It ends at ten times their median, or at the largest ``start`` of a curve: what diverges leaves it.
+    """
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
-    axes.set_ylim(0.7 * means.min(), 1.5 * means.max())
+    axes.set_ylim(0.7 * means.min(), 1.5 * min(means.max(), max(10 * means.median(), start)))
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")

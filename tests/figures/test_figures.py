@@ -421,3 +421,18 @@ def test_a_figure_over_the_momentum_has_the_print_where_the_schedule_has_it(tmp_
     assert list(line.get_xdata()) == [0.85, 1.0]
     top = main.child_axes[0]
     assert top.get_xlabel() == "Iteration"
+
+
+def test_a_curve_that_diverges_leaves_a_logarithmic_axis_and_does_not_squeeze_the_others():
+    import matplotlib.pyplot as plt
+
+    def limits(means, start):
+        drawn, axes = plt.subplots()
+        drawing._logarithmic(axes, pd.Series(means), start)
+        plt.close(drawn)
+        return axes.get_ylim()
+
+    low, high = limits([0.14, 0.05, 0.04, 0.03, 0.03, 40.0, 40.0], 0.14)
+    assert low < 0.03
+    assert 0.14 < high < 1
+    assert limits([2.3, 0.1, 0.05, 0.04, 0.03], 2.3)[1] > 2.3  # every curve's start is shown

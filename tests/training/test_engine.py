@@ -213,7 +213,9 @@ def test_a_compiled_step_follows_a_moving_schedule():
     def run(schedule, compiled=False):  # in float64: what differs would be the rule, not its rounding
         torch.manual_seed(0)
         norm = layers.BatchNorm(4, groups=2, fraction=0.9, eps=1e-5)
-        network = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14**2, 10)).double()
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14**2, 10)
+        ).double()
         optimizer = make_optimizer(network)
         step = Plain(network, optimizer)
         if compiled:
@@ -289,7 +291,9 @@ def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
     monkeypatch.setattr(steps, "Fast", lambda *a, **k: fast_steps.append(Fast(*a, **k)) or fast_steps[-1])
 
     def run(*overrides):
-        config = resolved("experiment=table2-lenet/1cycle_12ep", "scale=smoke", "scale.tests=2", *GENTLE, *overrides)
+        config = resolved(
+            "experiment=table2-lenet/1cycle_12ep", "scale=smoke", "scale.tests=2", *GENTLE, *overrides
+        )
         loaded = load(config.dataset)
         network = models.from_config(config.model, loaded.classes, loaded.mean.shape, config.seed)
         state = State(config, network, "cpu")
