@@ -8,6 +8,7 @@ import argparse
 import os
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -220,8 +221,17 @@ def _upload(options: argparse.Namespace) -> None:
             options.base_url or tracking.base_url,
         )
 
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         count, errors = upload(folders, find, options.jobs)
+        if received:  # where Python ignores exceptions, as in a callback of its garbage collector
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         line = "interrupted; run the same command again: it sends what is missing"
         print(line, file=sys.stderr, flush=True)

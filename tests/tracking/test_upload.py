@@ -199,7 +199,10 @@ def test_ctrl_c_ends_an_upload_and_leaves_nothing(server, where, made, tmp_path)
     server.faults = []
     assert process.returncode == 130
     assert "interrupted; run the same command again: it sends what is missing" in said
-    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert [
+        path for path in left if not path.name.startswith("core-debug-")
+    ] == []  # wandb's own log of its service
     assert upload.upload([tmp_path / "runs"], lambda _: where) == (3, [])
     assert max(rows_there(server, where)) == 3
     found = frame_of(where, tmp_path / "cache")
