@@ -61,7 +61,7 @@ def one_line(error: BaseException) -> str:
     Hydra's advice to add an unknown key with ``+`` stays out: only a dictionary, such as model.options, takes one.
     """
     message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
-    message = message.split("To append to your default list")[0]
+    message = message.split("To append to your default list")[0].removeprefix("Error merging override ")
     if message.startswith("Could not override") and isinstance(error.__cause__, OmegaConfBaseException):
         return _unknown(error.__cause__)
     if wrong := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
@@ -110,7 +110,8 @@ def _unknown(cause: OmegaConfBaseException) -> str:
     if prefix and getattr(cause.object_type, "__module__", "") == schema.__name__:
         known = list(dict.fromkeys([*known, *dotted(OmegaConf.structured(schema.Config))]))
     line = no_such_key(key, known)
-    return line if cause.object_type is not dict or line.endswith("?") else f"{line}; +{key}=... adds it"
+    fixed = cause.object_type is not dict or key.startswith("search.")
+    return line if fixed or line.endswith("?") else f"{line}; +{key}=... adds it"
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:

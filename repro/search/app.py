@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from repro import command
 from repro.config import register_schema
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, one_line
 from repro.config.resolving import check_numbers
 from repro.records import naming
 from repro.search.found import Found, told_value, write
@@ -50,7 +51,13 @@ def settings_of(method: str, node: DictConfig) -> Common:
     """What a method is told, checked. Raises ReproError."""
     values: Any = OmegaConf.to_container(node, resolve=True)
     values.pop("method")
-    settings = cast(Common, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(METHODS[method]), values)))
+    made = OmegaConf.structured(METHODS[method])
+    for key, value in values.items():
+        try:
+            OmegaConf.update(made, key, value)
+        except OmegaConfBaseException as error:
+            raise ReproError(f"search.{key}={value}: {one_line(error)}") from None
+    settings = cast(Common, OmegaConf.to_object(made))
     check_numbers(settings, "search.")
     if len(settings.momentum) not in (1, 2) or not all(0 <= m < 1 for m in settings.momentum):
         raise ReproError(

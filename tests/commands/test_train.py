@@ -281,7 +281,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
             "Could not find 'dataset/imagenet' Available options in 'dataset': cifar10, cifar100",
         ),
         (["batch_size=abc"], "batch_size=abc: Value 'abc' of type 'str' could not be converted to Integer"),
-        (["update=adam"], "update"),
+        (["update=adam"], "update=adam: Invalid value 'adam', expected one of [caffe, torch]"),
         (["batch_size=-5"], "batch_size=-5 is not positive"),
         (["itertions=5"], "itertions: no such key; did you mean iterations"),
         (["+batchsize=64"], "batchsize: no such key; did you mean batch_size?"),

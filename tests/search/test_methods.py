@@ -353,5 +353,12 @@ def test_every_method_has_its_file(resolved):
         assert type(settings) is METHODS[method]
     with pytest.raises(ReproError, match=r"search.momentum=\[1.0\]: one value below 1"):
         typed("lr_range", compose("search", ["search.momentum=[1.0]"]).search)
+    wrong = {
+        "growth=fast": "Invalid value 'fast', expected one of",
+        "seeds=abc": "Value 'abc' of type 'str' could",
+    }
+    for said, line in wrong.items():
+        with pytest.raises(ReproError, match=f"search.{said}: {line}"):
+            typed("lr_range", compose("search", [f"search.{said}"]).search)
     with pytest.raises(ReproError, match=r"search.seeds=0 is not positive"):
         typed("lr_range", compose("search", ["search.seeds=0"]).search)
