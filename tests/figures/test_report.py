@@ -236,4 +236,4 @@ def test_a_difference_is_what_the_configuration_does(resolved, entry):
     assert getattr(value, "value", value) == entry.ours
     switch = entry.switch.replace("=N", "=100").replace("=X", "=0.01")
     base = "experiment=fig8b/tbs512" if entry.key == "replicates" else experiment
-    assert resolved(base, switch) != resolved(base)
+    assert resolved(base, *switch.split()) != resolved(base)
