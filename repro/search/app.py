@@ -18,7 +18,8 @@ from repro.config import register_schema
 from repro.config.errors import ReproError, one_line
 from repro.config.resolving import check_numbers
 from repro.records import naming
-from repro.search.found import Found, told_value, write
+from repro.search.files import write
+from repro.search.found import Found, told_value
 from repro.search.runs import base_of
 from repro.search.settings import METHODS, Common
 

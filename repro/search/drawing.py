@@ -8,12 +8,11 @@ import numpy as np
 
 from repro.figures.drawing import DASHES
 from repro.figures.drawing import save as save_drawing
+from repro.search.found import Found
 from repro.search.suggestion import smooth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
-
-    from repro.search.found import Found
 
 LABELS = {"lr": "Learning rate", "momentum": "Momentum", "iteration": "Iteration"}
 TITLES = {
@@ -26,12 +25,12 @@ TITLES = {
 }
 
 
-def save(found: "Found", target: Path) -> None:
+def save(found: Found, target: Path) -> None:
     """Write ``<target>.png`` and ``.svg``. Raises OSError."""
     save_drawing(draw(found), target, ["png", "svg"])
 
 
-def draw(found: "Found") -> "Drawing":
+def draw(found: Found) -> "Drawing":
     """Test loss and accuracy over the LR, the momentum or the iteration: a line a run, smoothed, and its tests."""
     import matplotlib
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from repro import models
-from repro.bench import app, fidelity, floor, measure, peer, table
+from repro.bench import app, fidelity, floor, measure, overheads, peer, table
 from repro.bench.measure import Loop
 from repro.bench.table import Results
 from repro.config import Model
@@ -131,7 +131,7 @@ def test_four_seeds_in_the_ways_of_a_device():
 def test_a_sweep_as_a_command(monkeypatch):
     monkeypatch.setattr(app.machine, "cores", lambda: 2)
     results = Results()
-    app.measure_commands(results, "commands", Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
+    overheads.measure_commands(results, "commands", Loop("plain", kind="memory", demo=True), rounds=1, seeds=2)
     assert [line.what for line in results.lines] == ["plain", "ours, workers=1", "ours, workers=2"]
     assert all(line.median > 0 and line.ratio for line in results.lines)
 
@@ -181,7 +181,7 @@ def test_tables_are_written(tmp_path, capsys):
 
 def test_overheads_and_start_up():
     results = Results()
-    app.measure_overheads(results, rounds=3, wandb=False)
+    overheads.measure(results, rounds=3, wandb=False)
     assert [line.what for line in results.lines] == [
         "a row of the record",
         "a checkpoint: the copy",

@@ -10,7 +10,8 @@ import pytest
 from repro.config.errors import ReproError
 from repro.search import batch_size, lr_range, momentum, recipe, regularizer, runs, weight_decay
 from repro.search.app import refuse, split
-from repro.search.found import CURVE_COLUMNS, Found, write
+from repro.search.files import write
+from repro.search.found import CURVE_COLUMNS, Found
 from repro.search.runs import Base, Run, merged, onecycle
 from repro.search.settings import METHODS, BatchSize, LRRange, Momentum, Recipe, Regularizer, Watch
 

@@ -1,0 +1,89 @@
+"""The files of a search: the table, the figure, and an experiment that ``repro.train`` takes."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from repro.config import catalogue
+from repro.records.files import write_whole
+from repro.search import drawing
+from repro.search.found import Found
+from repro.search.runs import Base, merged
+from repro.search.settings import Common
+
+EXPERIMENT = ["model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update"]
+EXPERIMENT += ["test_at_start", "replicates"]  # the keys that are written
+
+
+def write(found: Found, base: Base, settings: Common) -> Path:
+    """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment.
+
+    It returns their folder. Raises OSError.
+    """
+    folder = base.folder if settings.to is None else Path(settings.to).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / found.method
+    write_whole(Path(f"{target}.csv"), found.tried.to_csv(index=False))
+    write_whole(Path(f"{target}-curves.csv"), found.curves.to_csv(index=False))
+    found.files = [Path(f"{target}.csv"), Path(f"{target}-curves.csv")]
+    if len(found.curves):
+        drawing.save(found, target)
+        found.files += [Path(f"{target}.png"), Path(f"{target}.svg")]
+    if found.overrides:
+        name = settings.name or f"{base.name}/{found.method}"
+        path = folder / "experiment" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        composed = catalogue.composed(*merged((found.base or base).overrides, found.overrides))
+        write_whole(path, experiment(found.base or base, found, composed))
+        found.files.append(path)
+        said = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
+        said.insert(0, f"experiment={name}")
+        said += _undone(composed, catalogue.composed(f"hydra.searchpath=[file://{folder.resolve()}]", *said))
+        words = ["python", "-m", "repro.train", "--config-dir", str(folder), *said]
+        found.command = " ".join(map(shlex.quote, words))
+    return folder
+
+
+def _undone(wanted: Any, composed: Any) -> list[str]:
+    """The overrides of what a scale changes in the experiment that was written: ``dataset.resolution=16``."""
+    values, others = _flat(values_of(wanted)), _flat(values_of(composed))
+    return [f"{key}={_word(value)}" for key, value in values.items() if others.get(key) != value]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict | bool | None) else str(value)
+
+
+def values_of(composed: Any) -> dict[str, Any]:
+    """What an experiment says of a composed run."""
+    values: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    values = {key: values[key] for key in EXPERIMENT}
+    del values["dataset"]["cache"], values["dataset"]["digest"]
+    values["model"]["name"] = values["model"].pop("factory") or values["model"]["name"]
+    return values  # type: ignore[no-any-return]
+
+
+def experiment(base: Base, found: Found, composed: Any) -> str:
+    """The ``composed`` run that a search suggests as a file of ``conf/experiment``, for any defaults."""
+    said = merged(base.overrides, found.overrides)
+    schedule = next(o.partition("=")[2] for o in said if o.startswith("schedule="))
+    lines = [
+        "# @package _global_",
+        f"# Found by python -m repro.search method={found.method} {' '.join(map(shlex.quote, base.overrides))}",
+        f"# {found.why}. It cost {found.cost}.",
+        *(f"# {note}" for note in found.notes),
+        "defaults:",
+        f"  - override /schedule: {schedule}",
+        OmegaConf.to_yaml(OmegaConf.create(values_of(composed))).rstrip(),
+    ]
+    return "\n".join(lines) + "\n"
