@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from repro.config.errors import ReproError
 from repro.records import FINISHED, already_finished, read_info
 from repro.records.lock import holder
-from repro.sweeps import _compat, cost, preflight
+from repro.sweeps import _compat, dry_run, preflight
 from repro.sweeps.jobs import QUIET, Job, quoted
 from repro.sweeps.progress import modified_ns
 
@@ -22,7 +22,7 @@ AGAIN = "run the same command again once nothing runs: finished runs are kept, u
 
 
 @runtime_checkable
-class Collects(cost.Cluster, Protocol):
+class Collects(dry_run.Cluster, Protocol):
     """What a launcher that collects every job, whatever becomes of the others, adds to Hydra's methods."""
 
     def collect(self, jobs: list[Job], overrides: list[list[str]]) -> Sequence[JobReturn]:

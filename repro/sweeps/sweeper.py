@@ -27,7 +27,7 @@ from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, first_line, no_launcher
 from repro.records import already_finished, naming, read_info
-from repro.sweeps import _compat, cost, elsewhere, machine, states, waves
+from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_sweep
 from repro.sweeps.jobs import Composer, Job
 from repro.sweeps.launcher import OnThisMachine
@@ -96,7 +96,7 @@ class Sweeper:
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             able = [job for job in jobs if job.folder not in failures]
             cluster = self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
-            cost.print_cost([(job.folder, job.config) for job in able], local_launcher is not None, cluster)
+            dry_run.print_cost([(job.folder, job.config) for job in able], local_launcher is not None, cluster)
             raise_failures(failures, len(jobs))
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):

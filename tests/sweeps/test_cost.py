@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro import models
 from repro.config import Model
 from repro.config.errors import ReproError
-from repro.sweeps import cost, machine
+from repro.sweeps import cost, dry_run, machine
 from repro.sweeps.cost import Shape
 from repro.sweeps.machine import Plan
 
@@ -179,15 +179,15 @@ def test_finished_runs_cost_nothing(resolved, benchmark, capsys, tmp_path):
     runs = [(tmp_path / f"seed{k}", run) for k in range(3)]
     (tmp_path / "seed1").mkdir()
     (tmp_path / "seed1/checkpoint-000000050.pt").touch()
-    cost.print_cost(runs, local=True)
+    dry_run.print_cost(runs, local=True)
     printed = capsys.readouterr().out
     images = (2 * run.iterations - 50) * run.batch_size
     assert f"2 runs to do, 1 finished; {images:,} images; time: unknown" in printed
     assert cost.NO_BENCHMARK in printed
-    cost.print_cost(runs[:1], local=True)
+    dry_run.print_cost(runs[:1], local=True)
     assert "nothing to do: 1 of 1 runs are finished" in capsys.readouterr().out
     benchmark(ROW, host="elsewhere")
-    cost.print_cost(runs, local=False)
+    dry_run.print_cost(runs, local=False)
     printed = capsys.readouterr().out
     assert "one run after another (the launcher decides how many run at once)" in printed
     assert "the benchmark is from another machine, elsewhere" in printed
@@ -197,7 +197,7 @@ def test_names_from_outside_are_printed_as_they_are(resolved, benchmark, capsys,
     benchmark(ROW, host="[/red]:node:")
     run = resolved(*DEMO)
     run.curve = "mine/[/bold]:a:"
-    cost.print_cost([(tmp_path / "seed0", run)], local=True)
+    dry_run.print_cost([(tmp_path / "seed0", run)], local=True)
     printed = capsys.readouterr().out
     assert "mine/[/bold]:a:" in printed
     assert "another machine, [/red]:node:" in printed

@@ -7,7 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from repro.config.errors import ReproError
-from repro.sweeps import cost
+from repro.sweeps import dry_run
 from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import Composer
 from repro.sweeps.sweeper import Sweeper
@@ -32,7 +32,7 @@ def sweeper(composed):
 
 def test_parameters_are_read_as_one_types_them(sweeper, monkeypatch):
     seen = []
-    monkeypatch.setattr(cost, "print_cost", lambda runs, *_: seen.extend(runs))
+    monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: seen.extend(runs))
     params = {
         "experiment": "fig5a/clr*",
         "tracking.project": None,
@@ -55,7 +55,7 @@ def test_parameters_are_read_as_one_types_them(sweeper, monkeypatch):
 @pytest.mark.parametrize("pattern", ["fig5a/*", "fig5a/clr*,fig5a/*", "glob(fig5a/*)"])
 def test_a_pattern_of_experiments_is_a_sweep(sweeper, monkeypatch, pattern):
     seen = []
-    monkeypatch.setattr(cost, "print_cost", lambda runs, *_: seen.extend(runs))
+    monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: seen.extend(runs))
     arguments = expand_sweep([f"experiment={pattern}"])
     sweeper(arguments=arguments).sweep(arguments)
     names = ["clr_3.0", "piecewise_0.1", "piecewise_0.1_short", "piecewise_0.35"]
@@ -64,7 +64,7 @@ def test_a_pattern_of_experiments_is_a_sweep(sweeper, monkeypatch, pattern):
 
 def test_a_folder_may_be_named_after_the_number_of_its_job(sweeper, monkeypatch):
     seen = []
-    monkeypatch.setattr(cost, "print_cost", lambda runs, *_: seen.extend(runs))
+    monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: seen.extend(runs))
     sweeper(arguments=["hydra.sweep.subdir=${hydra.job.num}"]).sweep(["seed=3,5", "batch_size=64,128"])
     assert [(folder, run.seed, run.batch_size) for folder, run in seen] == [
         (Path("multirun_outputs/0"), 3, 64),
@@ -80,7 +80,7 @@ def test_a_key_that_there_is_not_stops_a_sweep_before_it_begins(sweeper):
 
 
 def test_a_plan_says_once_what_is_cut_short(sweeper, monkeypatch, capsys):
-    monkeypatch.setattr(cost, "print_cost", lambda runs, *_: None)
+    monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: None)
     sweeper().sweep(["experiment=fig8b/tbs512", "iterations=2000", "seed=0,1"])
     out = capsys.readouterr().out
     assert out.startswith("note: fig8b/tbs512 ends at iteration 2000, inside a cycle that ends at 8006; ")

@@ -9,7 +9,7 @@ from test_resume import are_equal, numbers, train_until, weights
 from repro.config import fingerprint
 from repro.config.errors import ReproError
 from repro.records import naming, read_info, starts
-from repro.sweeps import cost, states, waves
+from repro.sweeps import dry_run, states, waves
 from repro.sweeps.jobs import Composer
 from repro.sweeps.sweeper import Sweeper
 from repro.training import lifecycle
@@ -196,7 +196,7 @@ def sweep(composed, tmp_path):
 
 def test_a_sweep_trains_sources_first(sweep, capsys, monkeypatch):
     everything = "experiment=fig12a/wd_1e-2,fig12a/wd_3e-3,fig12a/wd_1e-3"
-    monkeypatch.setattr(cost, "print_cost", lambda runs, *_: None)
+    monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: None)
     sweeper = sweep(everything, show="cost")
     sweeper.sweep(sweeper.arguments)
     assert f"fig12a/wd_1e-2 starts from iteration 1000 of {SOURCE}" in capsys.readouterr().out

@@ -1,0 +1,136 @@
+"""What ``--dry-run`` says of a sweep before it is launched: runs, images, time, memory. No torch here."""
+
+import heapq
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.table import Table
+
+from repro.config import Config, terminal
+from repro.records import already_finished
+from repro.sweeps import cost
+from repro.sweeps.machine import Plan, plan
+from repro.training import checkpoints
+
+
+class Cluster(Protocol):
+    """What a launcher says of the cluster that it sends runs to."""
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that a run asks for, a part where several share one; 0 on CPUs."""
+
+    def describe(self, runs: int) -> str:
+        """What so many runs would be there, in words."""
+
+
+def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluster | None = None) -> None:
+    """Print what a sweep's runs cost, one line a curve; ``local`` says whether they train on this machine."""
+    curves: dict[str, list[tuple[Path, Config]]] = {}
+    for folder, config in runs:
+        curves.setdefault(config.curve, []).append((folder, config))
+    total = sum(map(len, curves.values()))
+    benchmark = cost.read_benchmark()
+    rows = benchmark["rows"] if benchmark else []
+    unfinished = [
+        (folder, config)
+        for group in curves.values()
+        for folder, config in group
+        if config.force or not already_finished(folder, config)
+    ]
+    console = terminal.console(width=None if sys.stdout.isatty() else 160, soft_wrap=True)
+    if not unfinished:
+        console.print(f"nothing to do: {total} of {total} runs are finished")
+        return
+    configs = [config for _, config in unfinished]
+    if cluster is not None:
+        planned = Plan(1, configs[0].threads or 1, [""] if cluster.gpus_per_run else [])
+    else:
+        planned = cost.plan_within_memory(configs, rows) if local else plan(configs[0], 1)
+    table = Table()
+    for column in ("curve", "runs to do", "finished", "images", "time", "memory a run"):
+        table.add_column(column, justify="left" if column == "curve" else "right", overflow="fold")
+    estimates: list[cost.Estimate] = []
+    total_images = 0
+    for curve, group in curves.items():
+        to_do = [run for run in group if run in unfinished]
+        remaining = [(config, _first_iteration(folder, config)) for folder, config in to_do]
+        costs = [cost.estimate(config, planned, rows, start) for config, start in remaining]
+        images = sum((config.iterations - start) * config.batch_size for config, start in remaining)
+        time = _format_time(_total_seconds(costs, planned.workers))
+        memory = _format_memory(max((one.memory_mb for one in costs), default=0.0))
+        table.add_row(curve, str(len(remaining)), str(len(group) - len(remaining)), f"{images:,}", time, memory)
+        estimates += costs
+        total_images += images
+    console.print(table)
+    largest_mb = max(one.memory_mb for one in estimates)
+    together = _format_memory(largest_mb * planned.workers)
+    console.print(
+        f"{len(unfinished)} runs to do, {total - len(unfinished)} finished; {total_images:,} images; "
+        f"time: {_format_time(_total_seconds(estimates, planned.workers))}, {_format_plan(planned, local)}; "
+        f"memory: about {_format_memory(largest_mb)} a run"
+        + (f", {together} together" if planned.workers > 1 else "")
+    )
+    if cluster is not None:
+        console.print(_describe_cluster(cluster, estimates, (benchmark or {}).get("machine", {})))
+    if benchmark is None:
+        console.print(cost.NO_BENCHMARK)
+    else:
+        host = benchmark.get("machine", {}).get("host")
+        if host not in (None, platform.node()):
+            console.print(f"the benchmark is from another machine, {host}")
+        for basis in dict.fromkeys(one.basis for one in estimates if one.basis):
+            console.print(f"from {basis}")
+        if any(one.seconds is None for one in estimates):
+            console.print("the benchmark has no row for this device; run python -m repro.bench --quick")
+
+
+def _first_iteration(folder: Path, config: Config) -> int:
+    saved = checkpoints.find(folder)
+    return int(saved[0].stem.split("-")[1]) if saved else config.start.iteration or 0
+
+
+def _total_seconds(costs: list[cost.Estimate], workers: int) -> float | None:
+    """Seconds until the last run ends, where each starts as soon as a worker is free; None if any is unknown."""
+    ends = [0.0] * max(1, workers)
+    for one in costs:
+        if one.seconds is None:
+            return None
+        heapq.heapreplace(ends, ends[0] + one.seconds)
+    return max(ends)
+
+
+def _describe_cluster(cluster: Cluster, costs: list[cost.Estimate], machine: Mapping[str, Any]) -> str:
+    """What the runs are on a cluster, and their GPU-hours or core-hours by the benchmark that there is."""
+    text, gpus = cluster.describe(len(costs)), cluster.gpus_per_run
+    unit, device = ("GPU-hours", machine.get("gpu")) if gpus else ("core-hours", machine.get("cpu"))
+    seconds = _total_seconds(costs, 1)
+    if seconds is None:
+        return f"{text}; {unit} unknown: no benchmark of such a machine is in the cache folder"
+    longest = _format_time(max(one.seconds or 0.0 for one in costs))
+    hours = seconds / 3600 * (gpus or 1.0)
+    return f"{text}; about {hours:.2g} {unit} together, {longest} the longest run, by the benchmark of {device}"
+
+
+def _format_plan(planned: Plan, local: bool) -> str:
+    if not local:
+        return "one run after another (the launcher decides how many run at once)"
+    device = f" on {len(planned.gpus)} GPUs" if len(planned.gpus) > 1 else " on the GPU" if planned.gpus else ""
+    threads = "" if planned.gpus else f", {planned.threads} thread{'s' * (planned.threads > 1)} each"
+    return f"{planned.workers} at once{threads}{device}"
+
+
+def _format_time(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def _format_memory(memory_mb: float) -> str:
+    return f"{memory_mb / 1024:,.1f} GB" if memory_mb >= 1024 else f"{memory_mb:,.0f} MB"
