@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from repro import command
 from repro.config.errors import ReproError
 from repro.figures import app as figures
-from repro.figures import captions, page
+from repro.figures import captions, page, settings
 from repro.figures.captions import Table
 from repro.records.files import write_whole
 
@@ -24,7 +24,7 @@ from repro.records.files import write_whole
 def app(composed: DictConfig) -> None:
     """Draw every chosen figure and write ``<to>/<scale>/index.html``; ``index-<figure>.html`` if not all are."""
     drawn, errors = [], []
-    config = figures.settings(composed, HydraConfig.get().overrides.task)
+    config = settings.settings_of(composed, HydraConfig.get().overrides.task)
     for result in figures.figures(composed, config):
         if isinstance(result, str):
             errors.append(result)
@@ -34,7 +34,7 @@ def app(composed: DictConfig) -> None:
     if not drawn:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     chosen = HydraConfig.get().runtime.choices["figure"]
-    target = Path(f"{figures.target_of('index' if chosen == 'all' else f'index-{chosen}', config)}.html")
+    target = Path(f"{settings.target_of('index' if chosen == 'all' else f'index-{chosen}', config)}.html")
     write_whole(target, page.page(drawn, composed.scale.name, errors))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
@@ -47,5 +47,5 @@ def app(composed: DictConfig) -> None:
 
 def main() -> None:
     """Write the page."""
-    figures.register_schema()
+    settings.register_schema()
     command.hydra_app(app, "figures")

@@ -18,7 +18,7 @@ from repro import records
 from repro.config import catalogue
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
-from repro.figures import app, captions, drawing
+from repro.figures import captions, drawing, settings
 from repro.figures.drawing import Figure, Published
 from repro.records import runs
 
@@ -283,12 +283,12 @@ def test_variants_are_curves_of_their_own(fig5b, run_app):
     ],
 )
 def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
-    app.register_schema()
+    settings.register_schema()
     with catalogue.hydra_of_our_own():
         composed = compose("figures", ["figure=fig5b", "scale=quick", *overrides])
-    config = app.settings(composed, overrides)
-    assert app.target_of("fig5b", config) == Path("paper_figures/quick") / name
-    command = app.commands("figure fig5b", config)[1]
+    config = settings.settings_of(composed, overrides)
+    assert settings.target_of("fig5b", config) == Path("paper_figures/quick") / name
+    command = settings.commands("figure fig5b", config)[1]
     drawn = [o for o in overrides if not o.startswith(("formats", "output"))] if name != "fig5b" else []
     assert all(shlex.quote(override) in command or override in command for override in drawn)
 
@@ -310,11 +310,11 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
     ],
 )
 def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):
-    app.register_schema()
+    settings.register_schema()
     with catalogue.hydra_of_our_own():
         composed = compose("figures", ["figure=fig5b", "scale=demo", override])
     with pytest.raises(ReproError, match=message):
-        app.settings(composed, [override])
+        settings.settings_of(composed, [override])
 
 
 def test_a_scale_cannot_leave_the_folder_of_figures(tmp_path):
