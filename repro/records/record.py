@@ -290,7 +290,10 @@ def outdated(info: Info, config: Config) -> str | None:
     now.dataset.digest = info["config"].get("dataset", {}).get("digest")
     if info.get("fingerprint") in (None, fingerprint(now)):
         return None
-    return "; ".join(differences(info, now)) or "another fingerprint"
+    if differ := differences(info, now):
+        return "; ".join(differ)
+    spelt_otherwise = fingerprint(from_dict(info["config"])) == info["fingerprint"]  # a number as 1.0 or 1
+    return None if spelt_otherwise else "another fingerprint"
 
 
 def move_aside(folder: Path) -> None:

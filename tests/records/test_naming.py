@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.records import naming, read_info, runs
+from repro.records import naming, outdated, read_info, runs
 from repro.records.record import Record
 
 CLR = "experiment=fig5a/clr_3.0"
@@ -91,6 +91,17 @@ def test_two_folders_of_one_run_are_one_curve(resolved):
     loaded = runs.local({"clr_3.0": home()}, variants=True)
     assert sorted(loaded.info) == [("clr_3.0", 0), ("clr_3.0, regularization.weight_decay=0.001", 0)]
     assert not runs.outdated(loaded, "smoke")
+
+
+def test_a_number_that_was_typed_as_2_0_is_that_which_its_name_says(resolved):
+    """The folder of schedule.lr.max_lr=2.0 is named ...=2, which composes a whole number."""
+    folder = home() / "schedule.lr.max_lr=2/seed0"
+    Record(folder, resolved(CLR, "scale=smoke", "schedule.lr.max_lr=2.0"), {}).finish("finished")
+    now, info = resolved(CLR, "scale=smoke", "schedule.lr.max_lr=2"), read_info(folder)
+    assert outdated(info, now) is None
+    assert not runs.outdated(runs.local({"clr_3.0": home()}, variants=True), "smoke")
+    info["fingerprint"] = "0" * 12
+    assert outdated(info, now) == "another fingerprint"
 
 
 def test_a_shortened_name_is_held_against_its_experiment(named, composed, resolved):
