@@ -51,7 +51,7 @@ def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
     for key, (written, value) in _leaves(composed).items():
         base_written, base_value = base.get(key, (None, None))
         if key not in base or (written != base_written and value != base_value):
-            changed.append(f"{key}={_text(value)}")
+            changed.append(f"{key}={spelled(value)}")
     return sorted([*groups, *changed])
 
 
@@ -149,12 +149,12 @@ def canonical(override: str) -> str:
     """An override in the one spelling that names a run."""
     try:
         parsed = OverridesParser.create().parse_override(override)
-        return f"{parsed.get_key_element()}={_text(parsed.value())}"
+        return f"{parsed.get_key_element()}={spelled(parsed.value())}"
     except HydraException:  # a text that is no override stays what it is
         return override
 
 
-def _text(value: Any) -> str:
+def spelled(value: Any) -> str:
     """A value as Hydra's grammar reads it, in one spelling: 0.001 for 1e-3, 2 for 2.0."""
     if value is None:
         return "null"
@@ -165,9 +165,9 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     if isinstance(value, list | tuple | ListConfig):
-        return f"[{','.join(map(_text, value))}]"
+        return f"[{','.join(map(spelled, value))}]"
     if isinstance(value, dict | DictConfig):
-        return "{" + ",".join(f"{k!s}:{_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{k!s}:{spelled(v)}" for k, v in value.items()) + "}"
     text = str(value)
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.:/@%-]*", text):
         quoted = text.replace("'", "\\'")

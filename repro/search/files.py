@@ -1,13 +1,15 @@
 """The files of a search: the table, the figure, and an experiment that ``repro.train`` takes."""
 
-import json
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from repro.config import catalogue
+from repro.records import naming
 from repro.records.files import write_whole
 from repro.search import drawing
 from repro.search.found import Found
@@ -41,7 +43,9 @@ def write(found: Found, base: Base, settings: Common) -> Path:
         found.files.append(path)
         said = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
         said.insert(0, f"experiment={name}")
-        said += _undone(composed, catalogue.composed(f"hydra.searchpath=[file://{folder.resolve()}]", *said))
+        with suppress(HydraException):  # a search path of the command line's own that this one takes the place of
+            place = naming.spelled([f"file://{folder.resolve()}"])
+            said += _undone(composed, catalogue.composed(f"hydra.searchpath={place}", *said))
         words = ["python", "-m", "repro.train", "--config-dir", str(folder), *said]
         found.command = " ".join(map(shlex.quote, words))
     return folder
@@ -50,7 +54,7 @@ def write(found: Found, base: Base, settings: Common) -> Path:
 def _undone(wanted: Any, composed: Any) -> list[str]:
     """The overrides of what a scale changes in the experiment that was written: ``dataset.resolution=16``."""
     values, others = _flat(values_of(wanted)), _flat(values_of(composed))
-    return [f"{key}={_word(value)}" for key, value in values.items() if others.get(key) != value]
+    return [f"{key}={naming.spelled(value)}" for key, value in values.items() if others.get(key) != value]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -58,10 +62,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return flat
-
-
-def _word(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict | bool | None) else str(value)
 
 
 def values_of(composed: Any) -> dict[str, Any]:

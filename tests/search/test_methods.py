@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from repro.config.errors import ReproError
+from repro.records import naming
 from repro.search import batch_size, lr_range, momentum, recipe, regularizer, runs, weight_decay
 from repro.search.app import refuse, split
 from repro.search.files import write
@@ -331,16 +332,18 @@ def test_a_later_override_goes_before_an_earlier_one_and_a_group_before_its_keys
     assert said == ["seed=1", "schedule=onecycle", "iterations=9"]
 
 
-def test_the_command_says_again_what_the_scale_would_change(base, resolved, tmp_path):
+@pytest.mark.parametrize("folder", ["found", "what I've found, by LR = [1] (ü)"])
+def test_the_command_says_again_what_the_scale_would_change(folder, base, resolved, tmp_path):
     """A scale goes before an experiment, but not before what is said beside it."""
+    folder = tmp_path / folder
     overrides = (*base.overrides, "model.blocks=2", "dataset.resolution=12")
     curves = pd.DataFrame(columns=CURVE_COLUMNS)
     found = Found("lr_range", onecycle(0.3, 0.03, [0.95, 0.85], 4000), {}, "so", [], curves, curves, [])
-    write(found, replace(base, overrides=overrides), LRRange(to=str(tmp_path), name="mine"))
+    write(found, replace(base, overrides=overrides), LRRange(to=str(folder), name="mine"))
     said = shlex.split(found.command)
-    assert said[:5] == ["python", "-m", "repro.train", "--config-dir", str(tmp_path)]
+    assert said[:5] == ["python", "-m", "repro.train", "--config-dir", str(folder)]
     assert said[5:] == ["experiment=mine", "scale=demo", "model.blocks=2"]  # demo says no resolution
-    run = resolved(f"hydra.searchpath=[file://{tmp_path}]", *said[5:])
+    run = resolved("hydra.searchpath=" + naming.spelled([f"file://{folder}"]), *said[5:])
     assert (run.model.blocks, run.dataset.resolution, run.schedule.lr["max_lr"]) == (2, 12, 0.3)
 
 
