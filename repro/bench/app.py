@@ -119,10 +119,8 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
     part = "four seeds, demo network, with its tests"
     compare(part, on_demo(seed_loops(base, memory, quick)), rounds + 2, seconds)
     if not quick:
-        part, plain_demo = (
-            f"{overheads.COMMAND_SEEDS} seeds, demo network, as a command",
-            replace(memory, demo=True),
-        )
+        part = f"{overheads.COMMAND_SEEDS} seeds, demo network, as a command"
+        plain_demo = replace(memory, demo=True)
         parts.append(Part(part, partial(overheads.measure_commands, results, part, plain_demo, rounds)))
         loops = [replace(memory, name="plain, 100 images at once", kind="plain testing")]
         loops += [replace(base, name="ours", kind="testing")]

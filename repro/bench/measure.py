@@ -154,7 +154,7 @@ def run_together(children: list[Child], iterations: int, until: float = math.inf
 
 
 def warm_up(children: list[Child], until: float = math.inf, *, begun: bool = False) -> float:
-    """Train two iterations, the first has perhaps ``begun``; the seconds of the last in the slowest child."""
+    """Train two iterations, the first perhaps ``begun`` already; the seconds of the second in the slowest."""
     if begun:
         for child in children:
             child.wait(until)

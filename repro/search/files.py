@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from repro.config import catalogue
+from repro.config.errors import dotted
 from repro.records import naming
 from repro.records.files import write_whole
 from repro.search import drawing
@@ -53,15 +54,9 @@ def write(found: Found, base: Base, settings: Common) -> Path:
 
 def _undone(wanted: Any, composed: Any) -> list[str]:
     """The overrides of what a scale changes in the experiment that was written: ``dataset.resolution=16``."""
-    values, others = _flat(values_of(wanted)), _flat(values_of(composed))
-    return [f"{key}={naming.spelled(value)}" for key, value in values.items() if others.get(key) != value]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
+    own, other = (OmegaConf.create(values_of(made)) for made in (wanted, composed))
+    values = {key: OmegaConf.select(own, key) for key in dotted(own)}
+    return [f"{k}={naming.spelled(value)}" for k, value in values.items() if OmegaConf.select(other, k) != value]
 
 
 def values_of(composed: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Ranged:
     @property
     def values(self) -> list[float]:
         """The max LR of every seed that suggests one."""
-        return [s.max_lr for s in self.suggestions if s is not None and not np.isnan(s.max_lr)]
+        return _values(self.suggestions)
 
     @property
     def max_lr(self) -> float:
@@ -48,13 +48,8 @@ class Ranged:
     @property
     def overfit(self) -> bool:
         """Whether most of the runs do."""
-        rows = [run.rows for run in self.runs]
-        found = [
-            overfits(*(r[name].to_numpy() for name in ("lr", "test_loss", "train_loss")))
-            for r in rows
-            if _is_long(r)
-        ]
-        return 2 * sum(found) > len(self.runs)
+        rows = [run.rows[["lr", "test_loss", "train_loss"]] for run in self.runs if _is_long(run.rows)]
+        return 2 * sum(overfits(*columns.to_numpy().T) for columns in rows) > len(self.runs)
 
     @property
     def note(self) -> str:
@@ -74,7 +69,7 @@ class Ranged:
 
 
 def search(base: Base, settings: LRRange) -> Found:
-    """Range tests until one shows the minimum of the test loss: max LR just before it, min LR by ``ratios``.
+    """Range tests until one shows the minimum of what is watched: max LR just before it, min LR by ``ratios``.
 
     Of several ``factors`` on max LR, or ratios, those whose short 1cycle runs end at the lowest test loss.
     """
@@ -186,11 +181,15 @@ def _is_long(rows: pd.DataFrame) -> bool:
     return len(begun) == 3 and bool(np.isfinite(begun).all())
 
 
+def _values(suggestions: Sequence[Suggestion | None]) -> list[float]:
+    return [s.max_lr for s in suggestions if s is not None and not np.isnan(s.max_lr)]
+
+
 def _median(suggestions: Sequence[Suggestion | None]) -> float:
-    values = [s.max_lr for s in suggestions if s is not None and not np.isnan(s.max_lr)]
-    return (
-        round_to(float(np.exp(np.median(np.log(values))))) if 2 * len(values) > len(suggestions) else float("nan")
-    )
+    values = _values(suggestions)
+    if 2 * len(values) <= len(suggestions):
+        return float("nan")
+    return round_to(float(np.exp(np.median(np.log(values)))))
 
 
 def _options(limit: tuple[float, float], iterations: int, settings: LRRange, last: Watch) -> list[str]:

@@ -60,6 +60,10 @@ class Sweeper:
                 raise
             raise ReproError(no_launcher(config.hydra.runtime.choices["hydra/launcher"])) from error
 
+    @property
+    def _cluster(self) -> elsewhere.Collects | None:
+        return self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
+
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every unfinished job; their returns in order. Raises a ReproError that names every failed run."""
         if not self.show:
@@ -95,8 +99,8 @@ class Sweeper:
         if self.show == "cost":
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             able = [job for job in jobs if job.folder not in failures]
-            cluster = self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
-            dry_run.print_cost([(job.folder, job.config) for job in able], local_launcher is not None, cluster)
+            costs = [(job.folder, job.config) for job in able]
+            dry_run.print_cost(costs, local_launcher is not None, self._cluster)
             raise_failures(failures, len(jobs))
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):
@@ -129,7 +133,7 @@ class Sweeper:
                 returns[job.folder] = _compat.failed_return(job.overrides, ReproError(problem))
         able = [job for job in jobs if job.folder not in returns]
         overrides = [elsewhere.overrides(job) for job in able]
-        cluster = self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
+        cluster = self._cluster
         launch = cluster.collect if cluster else self._launch_by_hydra
         if able:
             with Progress([(job.folder, job.config) for job in able], queued=cluster is not None):
