@@ -6,21 +6,10 @@ Public: what is named below; ``runs`` (records -> one tidy frame), ``lock`` (one
 written whole).
 """
 
+from repro.records.existing import already_finished, differences, move_aside, outdated, read_weights
 from repro.records.history import broken, digest, last_row, read_history
-from repro.records.record import (
-    Record,
-    already_finished,
-    differences,
-    is_record,
-    mark_failed,
-    move_aside,
-    outdated,
-    read_info,
-    read_weights,
-    record_id,
-    variant,
-    write_info,
-)
+from repro.records.info import is_record, mark_failed, read_info, record_id, write_info
+from repro.records.record import Record
 from repro.records.types import ENDING, FINISHED, Info, Row
 
 __all__ = [
@@ -42,6 +31,5 @@ __all__ = [
     "read_info",
     "read_weights",
     "record_id",
-    "variant",
     "write_info",
 ]

@@ -22,8 +22,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from repro.config import CIRCUMSTANCES, Config, catalogue, resolve
 from repro.config.errors import ReproError
+from repro.records.existing import differences
 from repro.records.files import find
-from repro.records.record import differences, read_info
+from repro.records.info import read_info
 
 LONGEST = 255  # bytes of a folder's name
 # The folders above and below, what only launches, and what a sweep says of the run that another starts from.

@@ -12,7 +12,6 @@ leaves out a last line that does not end yet).
 import contextlib
 import copy
 import errno
-import hashlib
 import json
 import math
 import os
@@ -28,11 +27,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
-from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, to_dict
-from repro.config.errors import ReproError
+from repro.config import PROTOCOL, Config, fingerprint, to_dict
+from repro.records.existing import differences
 from repro.records.files import write_whole
-from repro.records.history import AGAIN, as_text, broken, digest, numbers, read_history
-from repro.records.types import FINISHED, Info, Row
+from repro.records.history import as_text, digest, numbers
+from repro.records.info import read_info, record_id, write_info
+from repro.records.types import Info, Row
 
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 
@@ -68,7 +68,7 @@ class Record:
         self.info: Info = {
             "curve": config.curve,
             "seed": config.seed,
-            "variant": variant(folder, config),
+            "variant": _variant(folder, config),
             "overrides": list(changes),
             "fingerprint": fingerprint(known),
             "protocol": PROTOCOL,
@@ -151,163 +151,11 @@ class Record:
         write_info(self.folder, self.info)
 
 
-def write_info(folder: Path, info: Info, *, durable: bool = False) -> None:
-    """Write ``run.json``, to the disk where it is ``durable``. Raises OSError."""
-    write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n", durable=durable)
-
-
-def read_info(folder: Path) -> Info | None:
-    """``run.json`` of a run's folder, or None where no run has started.
-
-    Raises ReproError if it is broken, cannot be read, or is another tool's.
-    """
-    path = folder / "run.json"
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ReproError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ReproError(f"{path}: broken ({error}); move this folder aside and run it again") from None
-    if not is_record(value):
-        raise ReproError(f"{path}: no record of this suite; move it out of the folders of runs")
-    info: Info = value
-    return info
-
-
-def is_record(value: Any) -> bool:
-    """Whether a value of JSON is ``run.json`` of this suite: another tool's holds other things."""
-    return _has(
-        value,
-        curve=str,
-        seed=int,
-        status=str,
-        environment=dict,
-        versions=dict,
-        config={
-            "iterations": int,
-            "batch_size": int,
-            "test_every": int,
-            "scale": {"iterations": (int, float), "note": str},
-            "schedule": {"lr": dict, "momentum": dict},
-        },
-    )
-
-
-def _has(value: Any, **types: Any) -> bool:
-    """Whether a value is a dictionary with these keys, each of its type or in turn with its own keys."""
-    return isinstance(value, dict) and all(
-        _has(value.get(key), **kind) if isinstance(kind, dict) else isinstance(value.get(key), kind)
-        for key, kind in types.items()
-    )
-
-
-def record_id(info: Mapping[str, Any]) -> str:
-    """The name of one attempt at a run: fingerprint, attempt, and four digits of where and when it began.
-
-    The same for a record and its copies, whoever holds them; another for a run that was trained again elsewhere.
-    Raises KeyError where ``info`` lacks one of these.
-    """
-    begun = "|".join(str(info[key]) for key in ("curve", "host", "pid", "started"))
-    return f"{info['fingerprint']}-{info['attempt']}-{hashlib.sha256(begun.encode()).hexdigest()[:4]}"
-
-
-def variant(folder: Path, config: Config) -> str:
+def _variant(folder: Path, config: Config) -> str:
     """What the folder's name says beyond scale, curve and seed: the further overrides, or nothing."""
     home = f"/{config.scale.name}/{config.curve}/"
     _, found, rest = f"/{folder.as_posix()}".rpartition(home)
     return rest.rpartition("/")[0] if found else ""
-
-
-def mark_failed(folder: Path, reason: str) -> None:
-    """Write the end of a run whose process died before it could; a record that is not "running" stays."""
-    try:
-        info = read_info(folder)
-        if info is not None and info["status"] == "running":
-            write_info(folder, {**info, "status": "failed", "reason": reason})
-    except (OSError, ReproError):
-        return
-
-
-def read_weights(folder: Path, info: Info) -> bytes:
-    """``weights.pt`` of a run. Raises ReproError where it cannot be read or is not what its record says."""
-    path = folder / "weights.pt"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ReproError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from None
-    if info.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
-        raise ReproError(f"{path}: not the weights that the run recorded (another SHA-256); {AGAIN}")
-    return content
-
-
-def require_intact(folder: Path, info: Info) -> None:
-    """Raises ReproError where a finished run's files are not what it recorded of them; weights may be missing."""
-    if problem := broken(info, read_history(folder)):
-        raise ReproError(f"{folder / 'history.jsonl'}: {problem}; {AGAIN}")
-    if "weights_sha256" in info and (folder / "weights.pt").exists():
-        read_weights(folder, info)
-
-
-def already_finished(folder: Path, config: Config) -> bool:
-    """Whether this very run is finished in ``folder``; ``config.force`` wants it trained again in any case.
-
-    Raises ReproError that names what differs where a finished run of another configuration is in the way, or one
-    whose files are not what it recorded of them.
-    """
-    info = read_info(folder)
-    if info is None or info["status"] not in FINISHED or config.force:
-        return False
-    differ = differences(info, config)
-    if not differ:
-        require_intact(folder, info)
-        return True
-    raise ReproError(
-        f"{folder} holds a finished run of another configuration ({'; '.join(differ)}); "
-        "force=true moves it aside, output=DIR puts the new one elsewhere"
-    )
-
-
-def differences(info: Info, config: Config) -> list[str]:
-    """What makes a recorded run another than ``config``, a line a key; an unknown digest is no difference."""
-    try:
-        old, new = flat(from_dict(info["config"])), flat(config)
-    except ReproError as error:
-        return [str(error)]
-    if None in (old["dataset.digest"], new["dataset.digest"]):
-        del old["dataset.digest"], new["dataset.digest"]
-    old["protocol"], new["protocol"] = info.get("protocol"), PROTOCOL
-    return [f"{key}: {old[key]} there, {new[key]} now" for key in new if old[key] != new[key]]
-
-
-def outdated(info: Info, config: Config) -> str | None:
-    """In words, what other values a recorded run was trained with than ``config`` has; None where there are none.
-
-    A record without a fingerprint is not of this suite, and nothing is said of it.
-    """
-    now = copy.deepcopy(config)
-    now.dataset.digest = info["config"].get("dataset", {}).get("digest")
-    if info.get("fingerprint") in (None, fingerprint(now)):
-        return None
-    if differ := differences(info, now):
-        return "; ".join(differ)
-    spelt_otherwise = fingerprint(from_dict(info["config"])) == info["fingerprint"]  # a number as 1.0 or 1
-    return None if spelt_otherwise else "another fingerprint"
-
-
-def move_aside(folder: Path) -> None:
-    """Make room for a new run where a finished one lies: its files go into the next ``earlier-<n>`` there."""
-    info = read_info(folder)
-    if info is None or info["status"] not in FINISHED:
-        return
-    numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
-    aside = folder / f"earlier-{1 + max((int(n) for n in numbers if n.isdecimal()), default=0)}"
-    aside.mkdir()
-    snapshots = [path.name for path in folder.glob("snapshot-*.pt")]
-    for name in ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json"):
-        if (folder / name).exists():
-            (folder / name).rename(aside / name)
 
 
 def _command(config: Config, changes: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from repro.config.errors import ReproError, one_line
 from repro.records import naming, starts
 from repro.records.files import find
 from repro.records.history import AGAIN, broken, read_history
-from repro.records.record import read_info
+from repro.records.info import read_info
 from repro.records.types import FINISHED, Info, Row
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from repro.config import PROTOCOL, Config, catalogue, fingerprint, from_dict, resolve
 from repro.config.errors import ReproError, one_line
 from repro.records import naming
-from repro.records.record import read_info
+from repro.records.info import read_info
 from repro.records.types import FINISHED
 
 
