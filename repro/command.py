@@ -26,6 +26,8 @@ SCRIPTS = {
     "repro-tracking": "repro.tracking.upload",
 }
 CLOSED_PIPE = 141  # 128 + SIGPIPE: whoever read the output is gone, as in ``... | head -1``
+# Hydra's options that take a value.
+WITH_VALUE = ["--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"]
 PLAIN = {"±": "+-", "…": "."}  # where the terminal's encoding lacks them; anything else is "?"
 DEBUGGING = "HYDRA_FULL_ERROR" in os.environ  # every error keeps its traceback
 
@@ -87,8 +89,20 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
 
     for argument in sys.argv:
         argument.encode()  # UnicodeEncodeError for what this locale's encoding lacks: Hydra could not read it
-    sys.argv[1:] = map(expand_home, sys.argv[1:])
+    sys.argv[1:] = options_first([expand_home(argument) for argument in sys.argv[1:]])
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(told)()
+
+
+def options_first(arguments: "list[str]") -> "list[str]":
+    """The arguments, options before overrides: Hydra's parser refuses options between overrides."""
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        is_option = argument.startswith("-") and argument not in ("-i", "--info")  # whose value may be missing
+        (options if takes_value or is_option else overrides).append(argument)
+        takes_value = not takes_value and argument in WITH_VALUE
+    return [*options, *overrides]
 
 
 def fail(error: Exception) -> "NoReturn":

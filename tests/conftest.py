@@ -48,10 +48,13 @@ def resolved(composed):
 
     @cache
     def make(*overrides):
+        before = HydraConfig.instance().cfg
         cfg = composed(*overrides)
         with open_dict(cfg):
             del cfg["hydra"]
-        return config.resolve(cfg, overrides)
+        run = config.resolve(cfg, overrides)
+        HydraConfig.instance().cfg = before  # no test is inside an app that a former one composed
+        return run
 
     return lambda *overrides: copy.deepcopy(make(*overrides))
 

@@ -1,6 +1,7 @@
 """What ``conf/`` holds: the run that a command line describes, the curves of a figure. No torch here."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def composed(*overrides: str) -> Any:
     begun = GlobalHydra.instance().is_initialized()
     before = HydraConfig.instance().cfg
     with contextlib.nullcontext() if begun else initialize_config_dir(str(CONF), version_base="1.3"):
-        made: Any = compose("train", [*overrides], return_hydra_config=True)
+        path = [] if any(o.startswith("hydra.searchpath=") for o in overrides) else search_path()
+        made: Any = compose("train", [*path, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(made)
         try:
             made.curve = made.curve  # it says which experiment was chosen, as Hydra knows now
@@ -32,6 +34,13 @@ def composed(*overrides: str) -> Any:
         with open_dict(made):
             del made["hydra"]
         return made
+
+
+def search_path() -> list[str]:
+    """The override that adds to Hydra's search path what ``hydra.searchpath`` of the running app did, or none."""
+    running: Any = HydraConfig.instance().cfg
+    folders = running.hydra.searchpath if running else None
+    return [f"hydra.searchpath={json.dumps([*folders], ensure_ascii=False)}"] if folders else []
 
 
 @contextlib.contextmanager

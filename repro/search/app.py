@@ -102,11 +102,11 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
         flag = argument.startswith("-") and argument not in ("-m", "--multirun")
-        if takes_value or flag or key == "method" or key == "search" or key.startswith("search."):
+        if takes_value or flag or key in ("method", "search", "hydra.searchpath") or key.startswith("search."):
             own.append(argument)
         else:
             training.append(argument)
-        takes_value = argument in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
+        takes_value = not takes_value and argument in (*command.WITH_VALUE, "--info", "-i")
     return own, training
 
 

@@ -5,7 +5,7 @@ from repro.resources import free_memory
 from repro.search import lr_range
 from repro.search.dry import Stage
 from repro.search.found import Found
-from repro.search.runs import Base, base_of, fits, merged
+from repro.search.runs import Base, Run, base_of, merged, trial
 from repro.search.settings import BatchSize
 from repro.sweeps import cost, machine
 
@@ -16,9 +16,10 @@ FEWEST = 10  # iterations an epoch
 
 def search(base: Base, settings: BatchSize) -> Found:
     """Doubled from the composed batch as long as it trains; then a range test at the largest."""
-    largest, why = largest_batch(base, settings)
+    largest, why, trials = largest_batch(base, settings)
     wider = with_batch(base, largest)
     found = lr_range.search(wider, settings)
+    found.runs = [*trials, *found.runs]
     found.method = "batch_size"
     found.overrides = found.overrides and [*batch_overrides(base, largest), *found.overrides]
     found.chosen = {"batch size": largest, **found.chosen}
@@ -32,25 +33,29 @@ def stages(base: Base, settings: BatchSize) -> list[Stage]:
     return [Stage("batch sizes, a trial each", trials, TRIAL), *lr_range.stages(base, settings)]
 
 
-def largest_batch(base: Base, settings: BatchSize) -> tuple[int, str]:
-    """The largest of the doubled batches that trains, and why no larger one. Raises ReproError where none does."""
+def largest_batch(base: Base, settings: BatchSize) -> tuple[int, str, list[Run]]:
+    """The largest of the doubled batches that trains, why no larger one, and the trials.
+
+    Raises ReproError where none trains.
+    """
     size, good = base.config.batch_size, 0
+    trials: list[Run] = []
     while True:
         if size > limit(base, settings):
             why = f"batch {size} would leave fewer than {FEWEST} iterations an epoch"
             why = f"batch {size} is above search.largest={settings.largest}" if settings.largest else why
         elif (problem := too_large(base, size, settings.limit_mb)) is not None:
             why = problem
-        elif not fits(
-            base, [*batch_overrides(base, size), f"iterations={_trial(base)}", f"test_every={_trial(base)}"]
-        ):
-            why = f"batch {size} ran out of memory"
         else:
-            good, size = size, 2 * size
-            continue
+            few = max(TRIAL, round(TRIAL / base.config.scale.iterations))
+            trials.append(trial(base, [*batch_overrides(base, size), f"iterations={few}", f"test_every={few}"]))
+            if trials[-1].info["status"] != "failed":
+                good, size = size, 2 * size
+                continue
+            why = f"batch {size} ran out of memory"
         if not good:
             raise ReproError(f"batch_size={base.config.batch_size}: {why}; begin with a smaller one")
-        return good, f"batch {good} trains, and {why}"
+        return good, f"batch {good} trains, and {why}", trials
 
 
 def limit(base: Base, settings: BatchSize) -> int:
@@ -79,7 +84,3 @@ def batch_overrides(base: Base, size: int) -> list[str]:
     said = max(1, round(size / base.config.scale.batch))
     iterations = max(1, round(base.iterations * base.config.batch_size / size))
     return [f"batch_size={said}", f"iterations={iterations}"]
-
-
-def _trial(base: Base) -> int:
-    return max(TRIAL, round(TRIAL / base.config.scale.iterations))

@@ -1,11 +1,10 @@
 """The files of a search: the table, the figure, and an experiment that ``repro.train`` takes."""
 
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from repro.config import catalogue
@@ -44,12 +43,22 @@ def write(found: Found, base: Base, settings: Common) -> Path:
         found.files.append(path)
         said = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
         said.insert(0, f"experiment={name}")
-        with suppress(HydraException):  # a search path of the command line's own that this one takes the place of
-            place = naming.spelled([f"file://{folder.resolve()}"])
-            said += _undone(composed, catalogue.composed(f"hydra.searchpath={place}", *said))
+        own = _search_path()
+        place = naming.spelled([f"file://{folder.resolve()}", *own])
+        said += _undone(composed, catalogue.composed(f"hydra.searchpath={place}", *said))
+        said += [f"hydra.searchpath={naming.spelled(own)}"] if own else []
         words = ["python", "-m", "repro.train", "--config-dir", str(folder), *said]
         found.command = " ".join(map(shlex.quote, words))
     return folder
+
+
+def _search_path() -> list[str]:
+    """The folders that the running app has beside ``conf/``, by ``--config-dir`` and ``hydra.searchpath``."""
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    given = [f"file://{s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    return [*given, *(place for place in hydra.searchpath if place not in given)]
 
 
 def _undone(wanted: Any, composed: Any) -> list[str]:

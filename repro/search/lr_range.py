@@ -116,7 +116,8 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
     low = settings.low or (settings.high / 1e6 if exponential else 0.0)
     limits = [(low, settings.high) for _ in variations]
     bounds = [(0.0, float("inf")) for _ in variations]  # ends of a range that were too low, and too high
-    results = [Ranged([], []) for _ in variations]
+    first = Watch.test_loss if settings.watch is Watch.auto else settings.watch
+    results = [Ranged([], [], watched=first) for _ in variations]
     unsettled = list(range(len(variations)))
     iterations = base.length(settings.epochs, settings.share)
     for number in range(1, settings.rounds + 1):
@@ -193,7 +194,7 @@ def _median(suggestions: Sequence[Suggestion | None]) -> float:
 
 
 def _options(limit: tuple[float, float], iterations: int, settings: LRRange, last: Watch) -> list[str]:
-    """Of a range test; where the last round was read by the error rate, the test loss does not end it early."""
+    """Of a range test; the test loss does not end it early where the ``last`` was read by the error rate."""
     divergence = None if last is Watch.test_error else settings.divergence
     shape = "lr_range_exponential" if settings.growth is Growth.exponential else "lr_range"
     options = range_test(*limit, settings.momentum, iterations, shape)

@@ -132,10 +132,10 @@ def _batch_size(state: State, settings: Recipe) -> None:
             f"batch_size: kept at {state.base.config.batch_size}; on a CPU a larger batch does not train faster"
         )
         return
-    size, why = batch_size.largest_batch(state.base, _as(BatchSize, settings))
+    size, why, trials = batch_size.largest_batch(state.base, _as(BatchSize, settings))
     chosen = {"batch size": size}
     tried = pd.DataFrame([{"setting": f"batch size {size}", "why": why}])
-    state.parts.append(Found("batch_size", [], chosen, why, [], tried, curves_of([]), []))
+    state.parts.append(Found("batch_size", [], chosen, why, [], tried, curves_of([]), trials))
     state.base = replace(batch_size.with_batch(state.base, size), name=state.base.name)
     state.chosen |= chosen
 

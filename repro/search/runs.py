@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from repro.config import Config, fingerprint
+from repro.config import Config, catalogue, fingerprint
 from repro.config.errors import ReproError
 from repro.data import images, registry
 from repro.records import Info, last_row, read_history, read_info
 from repro.sweeps import _compat, cost, machine, task
+from repro.sweeps.jobs import Job
 from repro.sweeps.sweeper import Sweeper
 
 COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
@@ -118,25 +119,25 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[l
     sweeper = _sweeper(base.overrides)
     jobs = sweeper.jobs(combinations)
     sweeper.launch(jobs)
-    runs = [Run(tuple(job.changes), job.config, job.folder, *_record(job.folder)) for job in jobs]
+    runs = [_run(job) for job in jobs]
     return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
 
 
-def fits(base: Base, variation: Sequence[str]) -> bool:
-    """Whether a variation of the base trains within the memory: False where it ran out or was killed for it.
+def trial(base: Base, variation: Sequence[str]) -> Run:
+    """Train a variation of the base to see if it does: "failed" where it ran out of memory or was killed for it.
 
     Raises ReproError where it fails for something else.
     """
     sweeper = _sweeper(base.overrides)
-    jobs = sweeper.jobs([merged(base.overrides, variation)])
+    [job] = sweeper.jobs([merged(base.overrides, variation)])
     try:
-        sweeper.launch(jobs)
+        sweeper.launch([job])
     except ReproError:
-        info = read_info(jobs[0].folder)
-        if info is not None and info["status"] == "failed" and any(w in info.get("reason", "") for w in SHORTAGE):
-            return False
-        raise
-    return True
+        info = read_info(job.folder)
+        short = info is not None and any(words in info.get("reason", "") for words in SHORTAGE)
+        if info is None or info["status"] != "failed" or not short:
+            raise
+    return _run(job)
 
 
 def onecycle(max_lr: float, min_lr: float, momentum: Sequence[float], iterations: int) -> list[str]:
@@ -196,15 +197,18 @@ def range_test(low: float, high: float, momentum: Sequence[float], iterations: i
 
 
 def _sweeper(overrides: Sequence[str]) -> Sweeper:
-    plugin: Any = _compat.instantiate_sweeper("train", task.train, ["hydra.mode=MULTIRUN", *overrides])
+    plugin: Any = _compat.instantiate_sweeper(
+        "train", task.train, ["hydra.mode=MULTIRUN", *catalogue.search_path(), *overrides]
+    )
     sweeper = getattr(plugin, "sweeper", None)
     if not isinstance(sweeper, Sweeper):
         raise ReproError("hydra/sweeper: a search says itself which runs it trains; leave it out")
     return sweeper
 
 
-def _record(folder: Path) -> tuple[Info, pd.DataFrame]:
-    info = read_info(folder)
+def _run(job: Job) -> Run:
+    info = read_info(job.folder)
     if info is None:
-        raise ReproError(f"{folder}: its run left no record; run the same command again")
-    return info, pd.DataFrame(read_history(folder), columns=COLUMNS).astype(float)
+        raise ReproError(f"{job.folder}: its run left no record; run the same command again")
+    rows = pd.DataFrame(read_history(job.folder), columns=COLUMNS).astype(float)
+    return Run(tuple(job.changes), job.config, job.folder, info, rows)

@@ -250,12 +250,19 @@ def test_a_new_curve_is_one_file(run_app, tmp_path):
     folder = tmp_path / "mine/experiment/fig5a"
     folder.mkdir(parents=True)
     shutil.copy(CONF / "experiment/fig5b/wd_1e-3.yaml", folder / "clr_heavy.yaml")
+    (tmp_path / "mine/scale").mkdir()
+    smoke = (CONF / "scale/smoke.yaml").read_text()
+    (tmp_path / "mine/scale/own.yaml").write_text(smoke.replace("name: smoke", "name: own"))
+    own = ("scale=own", QUIET)
     mine = ("--config-dir", str(tmp_path / "mine"))
-    done = run_app("train", *mine, "-m", "experiment=glob(fig5a/clr*)", "seed=0", *SMOKE)
+    done = run_app("train", "experiment=glob(fig5a/clr*)", *mine, "-m", "seed=0", *own)  # options among overrides
     assert done.returncode == 0, done.stderr
-    info = read_info(tmp_path / "multirun_outputs/smoke/fig5a/clr_heavy/seed0")
+    info = read_info(tmp_path / "multirun_outputs/own/fig5a/clr_heavy/seed0")
     assert info["config"]["regularization"]["weight_decay"] == 1e-3
-    drawn = run_app("figures", *mine, "figure=fig5a", "scale=smoke")
+    again = run_app("train", f"hydra.searchpath=[{tmp_path / 'mine'}]", "experiment=fig5a/clr_heavy", *own)
+    assert again.returncode == 0, again.stderr
+    assert read_info(tmp_path / "multirun_outputs/own/fig5a/clr_heavy/seed0") == info  # it is finished already
+    drawn = run_app("figures", "figure=fig5a", *mine, "scale=own")
     assert drawn.returncode == 0, drawn.stderr
     assert "clr_heavy (1 of 4 seeds)" in drawn.stdout
     assert "CLR 0.1-3.0 (1 of 4 seeds)" in drawn.stdout

@@ -6,8 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.conf import ConfigSourceInfo, HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from repro.config.errors import ReproError
+from repro.config.folders import CONF
 from repro.records import naming
 from repro.search import batch_size, lr_range, momentum, recipe, regularizer, runs, weight_decay
 from repro.search.app import refuse, split
@@ -162,6 +166,9 @@ def test_an_error_rate_that_falls_to_the_ranges_end_is_followed_beyond_it(monkey
     found = lr_range.search(base, LRRange())
     assert 1.0 <= found.chosen["max LR"] <= 1.5
     assert any("LR 0 to 1: the error rate still falls at its end" in note for note in found.notes)
+    monkeypatch.setattr(lr_range, "train", overfitting(end=0.8))  # which ends early when read by the test loss
+    assert len(lr_range.search(base, LRRange()).runs) == 2
+    assert len(lr_range.search(base, LRRange(watch=Watch.test_error)).runs) == 1
 
 
 def test_regularizers_are_compared_by_one_measure(monkeypatch, base):
@@ -271,25 +278,25 @@ def test_a_value_that_only_reaches_a_high_loss_is_not_chosen():
 def test_the_batch_is_doubled_until_one_does_not_train(monkeypatch, base):
     tried = []
 
-    def fits(base, variation):
+    def trial(base, variation):
         tried.append(settings_of(variation)["batch_size"])
-        return len(tried) < 3
+        return replace(made(base, variation, 0, []), info={"status": "finished" if len(tried) < 3 else "failed"})
 
-    monkeypatch.setattr(batch_size, "fits", fits)
+    monkeypatch.setattr(batch_size, "trial", trial)
     monkeypatch.setattr(batch_size, "too_large", lambda base, size, limit_mb: None)
-    size, why = batch_size.largest_batch(base, BatchSize(largest=10_000))
-    assert (base.config.batch_size, size) == (125, 250)
+    size, why, trials = batch_size.largest_batch(base, BatchSize(largest=10_000))
+    assert (base.config.batch_size, size, len(trials)) == (125, 250, 3)
     assert tried == ["1000", "2000", "4000"]  # before the scale, an eighth
     assert why == "batch 250 trains, and batch 500 ran out of memory"
-    monkeypatch.setattr(batch_size, "fits", lambda base, variation: False)
+    assert len(tried) == 3  # so from now on each fails
     with pytest.raises(ReproError, match="batch 125 ran out of memory; begin with a smaller one"):
         batch_size.largest_batch(base, BatchSize(largest=10_000))
 
 
 def test_an_epoch_keeps_some_iterations(monkeypatch, base):
-    monkeypatch.setattr(batch_size, "fits", lambda base, variation: True)
+    monkeypatch.setattr(batch_size, "trial", lambda base, variation: made(base, variation, 0, []))
     monkeypatch.setattr(batch_size, "too_large", lambda base, size, limit_mb: None)
-    size, why = batch_size.largest_batch(base, BatchSize())
+    size, why, _ = batch_size.largest_batch(base, BatchSize())
     assert size == 125
     assert "batch 250 would leave fewer than 10 iterations an epoch" in why
 
@@ -345,6 +352,23 @@ def test_the_command_says_again_what_the_scale_would_change(folder, base, resolv
     assert said[5:] == ["experiment=mine", "scale=demo", "model.blocks=2"]  # demo says no resolution
     run = resolved("hydra.searchpath=" + naming.spelled([f"file://{folder}"]), *said[5:])
     assert (run.model.blocks, run.dataset.resolution, run.schedule.lr["max_lr"]) == (2, 12, 0.3)
+
+
+def test_the_command_has_the_search_path_of_the_search(base, tmp_path, monkeypatch):
+    """Of ``--config-dir``, whose place the folder of what was found takes, and of ``hydra.searchpath``."""
+    (tmp_path / "mine/scale").mkdir(parents=True)
+    demo = (CONF / "scale/demo.yaml").read_text()
+    (tmp_path / "mine/scale/own.yaml").write_text(demo.replace("name: demo", "name: own"))
+    hydra = HydraConf(searchpath=["pkg://theirs"])
+    hydra.runtime.config_sources = [ConfigSourceInfo(str(tmp_path / "mine"), "file", "command-line")]
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": OmegaConf.structured(hydra)}))
+    config = replace(base.config, scale=replace(base.config.scale, name="own"))
+    curves = pd.DataFrame(columns=CURVE_COLUMNS)
+    found = Found("lr_range", onecycle(0.3, 0.03, [0.95, 0.85], 4000), {}, "so", [], curves, curves, [])
+    write(found, replace(base, config=config), LRRange(to=str(tmp_path / "found"), name="own"))
+    said = shlex.split(found.command)
+    assert said[-1] == f"hydra.searchpath=[file://{tmp_path / 'mine'},pkg://theirs]"
+    assert "scale=own" in said
 
 
 def test_every_method_has_its_file(resolved):
