@@ -35,7 +35,10 @@ def app(composed: DictConfig) -> None:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     chosen = HydraConfig.get().runtime.choices["figure"]
     target = Path(f"{settings.target_of('index' if chosen == 'all' else f'index-{chosen}', config)}.html")
-    write_whole(target, page.page(drawn, composed.scale.name, errors))
+    commands = settings.commands("report all", config)
+    if chosen != "all":  # each in a section of its own
+        commands = [f"{commands[1]} figure={chosen}"]
+    write_whole(target, page.page(drawn, composed.scale.name, errors, commands))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))

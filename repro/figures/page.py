@@ -37,8 +37,11 @@ MANY = 6  # curves that fit beside each other
 VERDICT_CLASSES = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
 
 
-def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
-    """The whole page as HTML, from ``page.html.jinja``. Raises ReproError where a figure has no SVG."""
+def page(drawn: list[Drawn], scale: str, errors: list[str], commands: list[str]) -> str:
+    """The whole page as HTML, from ``page.html.jinja``; ``commands`` train and draw all that is on it.
+
+    Raises ReproError where a figure has no SVG.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -61,6 +64,7 @@ def page(drawn: list[Drawn], scale: str, errors: list[str]) -> str:
         urls=urls(drawn),
         versions=version_table(drawn),
         differences=differences(),
+        commands=commands,
     )
 
 

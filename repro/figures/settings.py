@@ -131,9 +131,10 @@ def target_of(name: str, config: App) -> Path:
 
 
 def commands(what: str, config: App) -> list[str]:
-    """The exact commands that train and draw ``what`` ("figure fig5b")."""
+    """The exact commands that train and draw ``what`` ("figure fig5b"), or the report of all ("report all")."""
     group, name = what.split()
     options = f"scale={config.scale.name} {suffix(config)}".strip()
+    draw = "repro.report" if group == "report" else f"repro.figures {group}={name}"
     drawing = " ".join([f"scale={config.scale.name}", *departures(config).values()])
     if config.output != App().output:
         drawing += f" output={shlex.quote(config.output)}"
@@ -144,5 +145,5 @@ def commands(what: str, config: App) -> list[str]:
         drawing += f" source={config.source.value}{where}"
     return [
         f"python -m repro.train sweep={name} {options}",
-        f"python -m repro.figures {group}={name} {drawing}",
+        f"python -m {draw} {drawing}",
     ]

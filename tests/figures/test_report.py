@@ -38,6 +38,7 @@ def test_a_page_says_it_all(page):
         "WD 1e-3 (3 of 4 seeds)",
         "note: wd_1e-6 seeds 0, 1, 2, 3: missing",
         "python -m repro.train sweep=fig5b scale=demo",
+        "<pre>python -m repro.report scale=demo figure=fig5b</pre>",
         "4 runs finished, 1 unfinished",
         "replicates=author",
         "92.44",
@@ -100,10 +101,10 @@ def a_figure(folder, held, scale, name="fig", text="plain"):
 
 def test_a_page_has_the_runs_on_wandb(tmp_path):
     figure = a_figure(tmp_path, {"c": Claim("text", above(50))}, "demo")
-    assert "Weights" not in pages.page([figure], "demo", [])
+    assert "Weights" not in pages.page([figure], "demo", [], [])
     figure.runs.info["plain", 0]["wandb"] = {"url": "https://wandb.ai/me/mine/runs/x"}
     figure.runs.info["plain", 1] = {**figure.runs.info["plain", 0], "wandb": {"url": "javascript:alert(1)"}}
-    html = pages.page([figure], "demo", [])
+    html = pages.page([figure], "demo", [], [])
     assert '<li><a href="https://wandb.ai/me/mine/runs/x">fig plain seed 0</a></li>' in html
     assert "javascript" not in html
 
@@ -122,7 +123,7 @@ def test_a_verdict_has_the_colour_of_what_it_is(tmp_path, scale):
     # What each claim says is the words of a verdict, and stays uncoloured.
     held = {verdict: Claim(words[verdict], above(LIMITS[verdict])) for verdict in colours}
     held["both"] = Claim("so it is", above(LIMITS[REPRODUCED], LIMITS[NOT_REPRODUCED]))
-    html = pages.page([a_figure(tmp_path, held, scale)], scale, [])
+    html = pages.page([a_figure(tmp_path, held, scale)], scale, [], [])
     assert all(re.search(rf"\.{colour}\b[^{{}}]*{{ color: #", html) for colour in colours.values())
     overview, _, judged, *_ = Parsed(html).tables
     coloured = [[cell for cell in row if cell[1]] for row in overview + judged]
@@ -138,7 +139,7 @@ def test_the_claims_that_fail_come_first_with_their_numbers(tmp_path):
         a_figure(tmp_path, {f"{name}-{v}": Claim("so it is", above(LIMITS[v])) for v in order}, "paper", name)
         for name, order in (("x", (REPRODUCED, UNDECIDED)), ("y", (REPRODUCED, NOT_REPRODUCED, UNDECIDED)))
     ]
-    (header, *rows), *_ = Parsed(pages.page(figures, "paper", [])).tables
+    (header, *rows), *_ = Parsed(pages.page(figures, "paper", [], [])).tables
     assert [text for text, _ in header] == [
         "figure", "claim", "the text says", "verdict", "rule: ours, with 95 % interval",
     ]  # fmt: skip
@@ -152,12 +153,12 @@ def test_the_claims_that_fail_come_first_with_their_numbers(tmp_path):
 def test_text_is_never_markup(tmp_path):
     text = """<b class="x">&amp; it's"""
     held = {text: Claim(text, above(70))}
-    parsed = Parsed(pages.page([a_figure(tmp_path, held, "demo", text=text)], "demo", [text]))
+    parsed = Parsed(pages.page([a_figure(tmp_path, held, "demo", text=text)], "demo", [text], [text]))
     assert "b" not in {tag for tag, _ in parsed.elements}
     assert dict(parsed.elements)["svg"]["aria-label"] == text
-    # Title, subtitle, how to read it, table (title, header, cell, note), command, note and error; the claim and what it
+    # Title, subtitle, how to read it, table (title, header, cell, note), two commands, note, error; the claim and what it
     # says, twice; the curve above its configuration.
-    assert parsed.text.count(text) == 15
+    assert parsed.text.count(text) == 16
 
 
 def test_ids_are_unique_to_their_figure(page):

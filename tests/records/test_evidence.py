@@ -55,6 +55,8 @@ def test_what_is_published_is_what_the_records_give(run_app, tmp_path):
     assert names(drawn) == names(PUBLISHED)
     for name in names(drawn):
         assert (drawn / name).read_text() == (PUBLISHED / name).read_text(), name
+    for folder in (drawn, PUBLISHED):
+        assert "python -m repro.report scale=paper output=evidence</pre>" in (folder / "index.html").read_text()
 
 
 def test_the_readme_shows_every_row_that_has_runs_first():
