@@ -102,17 +102,7 @@ def draw(
         style: dict[str, Any] = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn}
         style |= {"palette": palette, "dashes": dashes}
         lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
-        heights, starts = [], []
-        for y, dots in figure.measures.items():
-            summary = over_seeds(frame, figure.x, y)
-            sns.lineplot(summary, y="mean", ax=main, **lines, **dots)
-            for curve in drawn:
-                part = summary[summary["curve"] == curve]
-                low, high = part["mean"] - part["std"], part["mean"] + part["std"]
-                low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
-                main.fill_between(part[figure.x], low, high, color=palette[curve], alpha=0.2, linewidth=0)
-            heights.append(summary["mean"])
-            starts.append(summary.sort_values(figure.x).groupby("curve")["mean"].first())
+        heights, first = _draw_ours(main, frame, drawn, figure, lines)
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
         sns.lineplot(protocol, y="lr", ax=rate, **lines)
         sns.lineplot(protocol, y="momentum", ax=mass, **lines)
@@ -125,6 +115,10 @@ def draw(
                 for y in figure.measures:
                     main.plot(x, part[y], **_thin(palette[curve], dashes[curve]))
                     heights.append(part[y])
+        for curve, reference in references.items():
+            tested = reference.dropna(subset=figure.y)
+            x = _x(tested["iteration"], figure_runs, curve, figure.x)
+            main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
         handles = [
             _line(palette[curve], fill(label, 48), **_legend(curve in drawn, curve in in_print, dashes[curve]))
             for curve, label in labels.items()
@@ -132,10 +126,6 @@ def draw(
         if figure.also:
             for y, dots in figure.measures.items():
                 handles.append(_line("0.4", f"{'with dots' if dots else 'plain'}: {NAMES[y]}", **dots))
-        for curve, reference in references.items():
-            tested = reference.dropna(subset=figure.y)
-            x = _x(tested["iteration"], figure_runs, curve, figure.x)
-            main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
         if in_print:
             handles.append(_line("0.4", "the paper's print: thin, same colour and dashes", linewidth=PRINT_WIDTH))
         if references:
@@ -144,17 +134,9 @@ def draw(
             handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)
         if figure.yscale == "log":
-            _logarithmic(main, pd.concat(heights), pd.concat(starts).max())
-        if figure.y.endswith("accuracy") and not figure.also:
-            main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-        if figure.ylim:
-            main.set_ylim(*figure.ylim)
-        main.set(ylabel=figure.ylabel, xlabel="")
-        rate.set(ylabel="LR", xlabel="")
-        mass.set(ylabel="Momentum", xlabel=figure.xlabel)
-        if figure.x == "iteration":
-            mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        elif figure.x in ("lr", "momentum"):
+            _logarithmic(main, pd.concat(heights), first)
+        _label_axes(main, rate, mass, figure)
+        if figure.x in ("lr", "momentum"):
             _iterations_on_top(main, protocol, figure.x)
         drawing.align_ylabels()
         drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
@@ -163,6 +145,38 @@ def draw(
         drawing.set_layout_engine("none")  # laid out once, not again for every format
     plt.close(drawing)
     return drawing
+
+
+def _draw_ours(
+    main: "Axes", frame: pd.DataFrame, drawn: list[str], figure: Figure, lines: dict[str, Any]
+) -> tuple[list[pd.Series], float]:
+    """Draw mean and band of every curve; the means of each measure, and the highest that a curve begins at."""
+    import seaborn as sns
+
+    heights, starts = [], []
+    for y, dots in figure.measures.items():
+        summary = over_seeds(frame, figure.x, y)
+        sns.lineplot(summary, y="mean", ax=main, **lines, **dots)
+        for curve in drawn:
+            part = summary[summary["curve"] == curve]
+            low, high = part["mean"] - part["std"], part["mean"] + part["std"]
+            low = low.clip(lower=part["mean"] / 100)  # a logarithmic axis has no zero
+            main.fill_between(part[figure.x], low, high, color=lines["palette"][curve], alpha=0.2, linewidth=0)
+        heights.append(summary["mean"])
+        starts.append(summary.sort_values(figure.x).groupby("curve")["mean"].first())
+    return heights, float(pd.concat(starts).max())
+
+
+def _label_axes(main: "Axes", rate: "Axes", mass: "Axes", figure: Figure) -> None:
+    if figure.y.endswith("accuracy") and not figure.also:
+        main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    if figure.ylim:
+        main.set_ylim(*figure.ylim)
+    main.set(ylabel=figure.ylabel, xlabel="")
+    rate.set(ylabel="LR", xlabel="")
+    mass.set(ylabel="Momentum", xlabel=figure.xlabel)
+    if figure.x == "iteration":
+        mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:

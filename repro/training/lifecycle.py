@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro import resources
 from repro.config import Config, notes
@@ -30,6 +30,10 @@ from repro.tracking.mirror import Mirror
 from repro.tracking.mirror import require as require_tracking
 from repro.training import checkpoints, devices, memory
 from repro.training.interrupts import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from repro.data.batches import Data
+    from repro.training.state import State
 
 log = logging.getLogger(__name__)
 LOG = "train.log"  # Hydra's, in a run's folder
@@ -133,79 +137,24 @@ def _shortage(error: Exception, record: Record) -> ReproError | None:
 
 
 def _train(config: Config, folder: Path, signals: list[int], record: Record, at_end: contextlib.ExitStack) -> None:
-    os.environ.update(resources.waiting(os.environ))
-    import torch
-
+    os.environ.update(resources.waiting(os.environ))  # before torch is imported
     from repro import models
-    from repro.data import batches
-    from repro.training import loop, snapshots, steps
-    from repro.training.precision import emulated
     from repro.training.state import State
 
-    memory.keep_freed_memory()
-    torch.set_num_threads(config.threads or min(torch.get_num_threads(), resources.cores()))
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
-    if config.deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler, which takes seconds
-        # It would also fill every tensor before it is written: twice the kernels, for the same bits.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = loop.device(config.device)
-    try:
-        environment = loop.environment(device)
-        dataset = batches.load(config.dataset, device)
-        config.dataset.digest = dataset.digest
-    except (RuntimeError, AssertionError) as error:
-        raise ReproError(f"device={config.device}: {first_line(error)}") from error
-    steps.require_device(config.engine, torch.device(device))
+    _set_up_torch(config)
+    device, environment, dataset = _device_and_data(config)
     unusable_gpu = devices.unusable_gpu() if config.device == "auto" else None
     if unusable_gpu:
         log.warning("%s", unusable_gpu)
-    if emulated(config.engine.precision, device):
-        advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
-        log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
     models.require_size(network, config.model.name, dataset.mean.shape, dataset.classes)
     state = State(config, network, device)
-    loaded = _load_checkpoint(folder, config, device)
-    if loaded is not None:
-        state.load_state_dict(loaded[0])
-        log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
-    else:
-        if config.start.curve is not None:
-            snapshots.load(config, state, device)
-            log.info("%s: starting after iteration %d of %s", folder, state.iteration, config.start.folder)
-        log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
-        for note in notes(config):
-            log.warning(note)
-    record.start(environment, loaded[1] if loaded else None)
+    record.start(environment, _resume_or_begin(config, folder, state, device))
     mirror = Mirror(record.info, folder)
     at_end.callback(_finish_mirror, mirror, record)  # once the end is recorded
     for recorded in record.rows:
         mirror.row(recorded)
-    saved_iteration, saved_seconds = state.iteration, time.monotonic()
-    interval = config.checkpoint_iterations or config.iterations
-    with checkpoints.write_in_background(folder, record.sync, device) as save:
-        for row in loop.train(config, dataset, state):
-            if state.step and "step" not in record.info:
-                fallback = "; ".join(filter(None, (unusable_gpu, state.fallback)))
-                record.add(step=state.step, **({"fallback": fallback} if fallback else {}))
-            if row is not None:
-                record.append(row)
-                mirror.row(record.rows[-1])
-                if mirror.outcome and mirror.outcome != record.info.get("wandb"):
-                    record.add(wandb=mirror.outcome)
-                log.info(_format_row(row, config.iterations))
-            if state.iteration in config.snapshots:
-                snapshots.save(folder, config, state)
-            if state.is_over(config):
-                break
-            is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
-            if signals or is_due or state.iteration - saved_iteration >= interval:
-                save({**state.state_dict(), "history": history.count(record.rows)})
-                saved_iteration, saved_seconds = state.iteration, time.monotonic()
-            if signals:
-                raise Interrupted(signals[0])
+    _loop(config, folder, signals, record, mirror, dataset, state, unusable_gpu)
     last_row = record.rows[-1]
     content = checkpoints.packed(network.state_dict())
     write_whole(folder / "weights.pt", lambda file: file.write(content), durable=True)
@@ -226,6 +175,101 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
             else f"test loss is over {config.divergence} times its lowest"
         )
         log.warning("diverged: the %s at iteration %s", what, last_row["iteration"])
+
+
+def _set_up_torch(config: Config) -> None:
+    """Threads, memory and determinism of this process."""
+    import torch
+
+    memory.keep_freed_memory()
+    torch.set_num_threads(config.threads or min(torch.get_num_threads(), resources.cores()))
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler, which takes seconds
+        # It would also fill every tensor before it is written: twice the kernels, for the same bits.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _device_and_data(config: Config) -> tuple[str, dict[str, Any], "Data"]:
+    """The device, the record's environment and the images on that device. Raises ReproError where one fails."""
+    import torch
+
+    from repro.data import batches
+    from repro.training import loop, steps
+    from repro.training.precision import emulated
+
+    device = loop.device(config.device)
+    try:
+        environment = loop.environment(device)
+        dataset = batches.load(config.dataset, device)
+        config.dataset.digest = dataset.digest
+    except (RuntimeError, AssertionError) as error:
+        raise ReproError(f"device={config.device}: {first_line(error)}") from error
+    steps.require_device(config.engine, torch.device(device))
+    if emulated(config.engine.precision, device):
+        advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
+        log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
+    return device, environment, dataset
+
+
+def _resume_or_begin(config: Config, folder: Path, state: "State", device: str) -> list[Row] | None:
+    """Load the newest checkpoint into ``state`` and return its rows; otherwise begin, or start from a snapshot."""
+    from repro.training import snapshots
+
+    loaded = _load_checkpoint(folder, config, device)
+    if loaded is not None:
+        state.load_state_dict(loaded[0])
+        log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
+        return loaded[1]
+    if config.start.curve is not None:
+        snapshots.load(config, state, device)
+        log.info("%s: starting after iteration %d of %s", folder, state.iteration, config.start.folder)
+    log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
+    for note in notes(config):
+        log.warning(note)
+    return None
+
+
+def _loop(
+    config: Config,
+    folder: Path,
+    signals: list[int],
+    record: Record,
+    mirror: Mirror,
+    dataset: "Data",
+    state: "State",
+    unusable_gpu: str | None,
+) -> None:
+    """Train to the end: record and mirror each row, write checkpoints and snapshots.
+
+    Raises Interrupted, with a checkpoint written, once there is a signal.
+    """
+    from repro.training import loop, snapshots
+
+    saved_iteration, saved_seconds = state.iteration, time.monotonic()
+    interval = config.checkpoint_iterations or config.iterations
+    with checkpoints.write_in_background(folder, record.sync, str(dataset.mean.device)) as save:
+        for row in loop.train(config, dataset, state):
+            if state.step and "step" not in record.info:
+                fallback = "; ".join(filter(None, (unusable_gpu, state.fallback)))
+                record.add(step=state.step, **({"fallback": fallback} if fallback else {}))
+            if row is not None:
+                record.append(row)
+                mirror.row(record.rows[-1])
+                if mirror.outcome and mirror.outcome != record.info.get("wandb"):
+                    record.add(wandb=mirror.outcome)
+                log.info(_format_row(row, config.iterations))
+            if state.iteration in config.snapshots:
+                snapshots.save(folder, config, state)
+            if state.is_over(config):
+                break
+            is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
+            if signals or is_due or state.iteration - saved_iteration >= interval:
+                save({**state.state_dict(), "history": history.count(record.rows)})
+                saved_iteration, saved_seconds = state.iteration, time.monotonic()
+            if signals:
+                raise Interrupted(signals[0])
 
 
 def _finish_mirror(mirror: Mirror, record: Record) -> None:
