@@ -79,7 +79,7 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
 
     from repro.config.folders import CONF, expand_home
 
-    def told(composed: "DictConfig") -> object:
+    def run_task(composed: "DictConfig") -> object:
         try:
             return task(composed)
         except Exception as error:
@@ -90,7 +90,7 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
     for argument in sys.argv:
         argument.encode()  # UnicodeEncodeError for what this locale's encoding lacks: Hydra could not read it
     sys.argv[1:] = options_first([expand_home(argument) for argument in sys.argv[1:]])
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(told)()
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run_task)()
 
 
 def options_first(arguments: "list[str]") -> "list[str]":

@@ -145,9 +145,9 @@ def scaled(settings: Mapping[str, Any], scale: Callable[[int], int]) -> dict[str
     return found
 
 
-def declared(where: str, settings: Mapping[str, Any]) -> set[str]:
+def declared(group: str, settings: Mapping[str, Any]) -> set[str]:
     """The settings that the shape of these takes. Raises ValueError for an unknown shape."""
-    parameters = inspect.signature(_function(where, settings.get("shape"))).parameters
+    parameters = inspect.signature(_function(group, settings.get("shape"))).parameters
     return {"shape", *parameters} - {"i"}
 
 
@@ -156,21 +156,21 @@ def check_range(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: 
 
     It looks at iterations evenly apart, and at those that the settings count: where a shape turns.
     """
-    for (where, highest), settings in zip(HIGHEST.items(), (lr, momentum), strict=True):
-        shape = _shape(where, settings)
+    for (group, highest), settings in zip(HIGHEST.items(), (lr, momentum), strict=True):
+        shape = _shape(group, settings)
         turns = [count for _, value in _counts(settings) for count in _listed(value)]
         at = {*range(0, iterations + 1, max(1, iterations // 100)), *turns, *(2 * count for count in turns)}
         for i in sorted(i for i in at if i <= iterations):
             try:
                 value = shape(i)
             except ValueError as error:
-                raise ValueError(f"{where}: {error} (iteration {i})") from None
+                raise ValueError(f"{group}: {error} (iteration {i})") from None
             if not -ROUNDING <= value <= highest + ROUNDING:
                 interval = "[0, 1]" if highest == 1 else "[0, inf)"
                 for key, setting in settings.items():
                     if _fits(setting, float) and not 0 <= setting <= highest:
-                        raise ValueError(f"{where}.{key}={setting} is not in {interval}")
-                raise ValueError(f"{where}: {value:g} at iteration {i} is not in {interval}")
+                        raise ValueError(f"{group}.{key}={setting} is not in {interval}")
+                raise ValueError(f"{group}: {value:g} at iteration {i} is not in {interval}")
 
 
 def cut_short(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: int) -> dict[str, int]:
@@ -207,41 +207,41 @@ def _listed(value: int | Sequence[int]) -> list[int]:
     return list(value) if isinstance(value, Sequence) else [value]
 
 
-def _function(where: str, name: Any) -> Callable[..., float]:
+def _function(group: str, name: Any) -> Callable[..., float]:
     """The shape of that name: one of this module's, or one's own by its import path."""
     if name in shapes():
         return shapes()[name]
     module, colon, function = str(name).partition(":")
     if not colon:
         known = ", ".join(shapes())
-        raise ValueError(f"{where}.shape: no schedule {name!r}; there are {known}, or package.module:function")
+        raise ValueError(f"{group}.shape: no schedule {name!r}; there are {known}, or package.module:function")
     try:
         found: Callable[..., float] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{where}.shape: no schedule {name!r}: {error}") from None
+        raise ValueError(f"{group}.shape: no schedule {name!r}: {error}") from None
     return found
 
 
-def _shape(where: str, settings: Mapping[str, Any]) -> Shape:
+def _shape(group: str, settings: Mapping[str, Any]) -> Shape:
     values = dict(settings)
     name = values.pop("shape", None)
-    function = _function(where, name)
+    function = _function(group, name)
     types = get_type_hints(function)
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "i"]
     if unknown := sorted(set(values) - {p.name for p in parameters}):
-        raise ValueError(f"{where}.{unknown[0]}: {name} takes {', '.join(p.name for p in parameters)}")
+        raise ValueError(f"{group}.{unknown[0]}: {name} takes {', '.join(p.name for p in parameters)}")
     for p in parameters:
         if p.name not in values and p.default is p.empty:
-            raise ValueError(f"{where}.{p.name}: {name} needs a value")
+            raise ValueError(f"{group}.{p.name}: {name} needs a value")
         if p.name in values and not _fits(values[p.name], kind := types.get(p.name, Any)):
             if isinstance(values[p.name], float) and not math.isfinite(values[p.name]):
-                raise ValueError(f"{where}.{p.name}={values[p.name]} is not a finite number")
-            raise ValueError(f"{where}.{p.name}: {values[p.name]!r} is not a {getattr(kind, '__name__', kind)}")
+                raise ValueError(f"{group}.{p.name}={values[p.name]} is not a finite number")
+            raise ValueError(f"{group}.{p.name}: {values[p.name]!r} is not a {getattr(kind, '__name__', kind)}")
     shape = partial(function, **values)
     try:
         shape(0)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{group}: {error}") from None
     return shape
 
 

@@ -51,8 +51,8 @@ def system_error(error: OSError, then: str) -> str:
     what = error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:
         what = FULL[error.errno] if error.filename else FULL[error.errno].replace(" with this folder", "")
-    where = "" if error.filename is None else f"{error.filename}: "
-    return f"{where}{what}" + (f"; {ADVICE[error.errno]}, {then}" if error.errno in ADVICE else "")
+    file = "" if error.filename is None else f"{error.filename}: "
+    return f"{file}{what}" + (f"; {ADVICE[error.errno]}, {then}" if error.errno in ADVICE else "")
 
 
 def one_line(error: BaseException) -> str:

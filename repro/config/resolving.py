@@ -129,10 +129,10 @@ def _drop_settings_of_another_shape(config: Config, typed: set[str]) -> None:
     What the command line itself sets stays, to be refused. Raises ValueError for an unknown shape.
     """
     for part in ("lr", "momentum"):
-        where, settings = f"schedule.{part}", getattr(config.schedule, part)
-        if typed & {"schedule", f"{where}.shape"}:
-            known = schedules.declared(where, settings)
-            kept = {k: v for k, v in settings.items() if k in known or f"{where}.{k}" in typed}
+        key, settings = f"schedule.{part}", getattr(config.schedule, part)
+        if typed & {"schedule", f"{key}.shape"}:
+            known = schedules.declared(key, settings)
+            kept = {k: v for k, v in settings.items() if k in known or f"{key}.{k}" in typed}
             setattr(config.schedule, part, kept)
 
 

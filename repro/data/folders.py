@@ -142,8 +142,8 @@ def _require_images(split: Split) -> None:
     """Raise ReproError for a class without an image, and for one that has an image twice."""
     for label, files in split.classes.items():
         if not files:
-            there = [path for path in split.ignored if path.startswith(label + os.sep)]
-            has = f", but {some_of(there)}" if there else ""
+            ignored_here = [path for path in split.ignored if path.startswith(label + os.sep)]
+            has = f", but {some_of(ignored_here)}" if ignored_here else ""
             raise ReproError(f"dataset.root: no .png in {split.folder / label}{has}; a class has its images there")
         _require_distinct(split.folder / label, {file: file[: -len(SUFFIX)] for file in files})
 

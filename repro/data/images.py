@@ -151,15 +151,15 @@ def _require_valid(arrays: Arrays, dataset: Dataset, image_set: ImageSet) -> Non
     """Raise ReproError for arrays that no network can be trained on."""
     for split in folders.SPLITS:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        where = f"dataset.name={dataset.name}: its {split} images"
+        subject = f"dataset.name={dataset.name}: its {split} images"
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != image_set.channels:
             what = f"{images.dtype} {images.shape}, not uint8 (N, H, W, {image_set.channels})"
-            raise ReproError(f"{where} are {what}")
+            raise ReproError(f"{subject} are {what}")
         if not 0 < len(images) == len(labels):
-            raise ReproError(f"{where} are {len(images)}, their labels {len(labels)}")
+            raise ReproError(f"{subject} are {len(images)}, their labels {len(labels)}")
         if not 0 <= labels.min() <= labels.max() < image_set.classes:
             found = f"{labels.min()} to {labels.max()}"
-            raise ReproError(f"{where} have labels {found}, and there are {image_set.classes} classes")
+            raise ReproError(f"{subject} have labels {found}, and there are {image_set.classes} classes")
     train, test = (f"{a.shape[2]}x{a.shape[1]}" for a in (arrays["train_images"], arrays["test_images"]))
     if train != test:
         raise ReproError(

@@ -132,12 +132,12 @@ def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
         )
         found.drop(curve, seed)
     if found.frame.empty:
-        where = f"at scale {scale} in {found.place}"
-        none = f"no runs {where}; {commands(what, config)[0]} trains them"
+        place = f"at scale {scale} in {found.place}"
+        none = f"no runs {place}; {commands(what, config)[0]} trains them"
         if unread and config.source is Source.wandb:
-            none = f"no run {where} came whole; run the same command again to pull them once more"
+            none = f"no run {place} came whole; run the same command again to pull them once more"
         elif found.info:
-            none = f"none of the runs {where} has come to its first test yet"
+            none = f"none of the runs {place} has come to its first test yet"
         raise ReproError("\n".join([*found.broken, f"{what}: {none}"]))
     return found
 
@@ -255,12 +255,12 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
     project = project_of(config)
     cache = cache_folder(config.wandb.cache) / "wandb"
     if config.source is Source.offline:
-        there, source = pull.offline(Path(config.path)), config.path
+        pulled_runs, source = pull.offline(Path(config.path)), config.path
     elif config.source is Source.cache:
-        there, source = pull.cached(project, cache), f"the cache of {project}"
+        pulled_runs, source = pull.cached(project, cache), f"the cache of {project}"
     else:
-        there, source = pull.server(project, list(homes.values()), cache), str(project)
-    figure_runs = runs.pulled(there, homes, scale, own, config.variants)
+        pulled_runs, source = pull.server(project, list(homes.values()), cache), str(project)
+    figure_runs = runs.pulled(pulled_runs, homes, scale, own, config.variants)
     figure_runs.place = f"{source} ({figure_runs.counts})"
     return figure_runs
 

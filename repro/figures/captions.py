@@ -154,8 +154,8 @@ def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame"
             if part.empty:
                 continue
             index = [own_iteration(figure_runs, curve, int(i)) for i in part["iteration"]]
-            mine = means[means["curve"] == curve].set_index("iteration")["mean"]
-            away, tests = distance(smoothed(mine, figure.printed.smoothed), part.set_index([index])[y])
+            means_of_curve = means[means["curve"] == curve].set_index("iteration")["mean"]
+            away, tests = distance(smoothed(means_of_curve, figure.printed.smoothed), part.set_index([index])[y])
             along = f"{unit * away:.{digits}f} over {_plural(tests, 'test')}" if tests else "-"
             value = float(printed_summary[curve, 0])
             own = ours[ours.index.get_level_values("curve") == curve]

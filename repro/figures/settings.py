@@ -141,8 +141,10 @@ def commands(what: str, config: App) -> list[str]:
     if config.source is Source.offline:
         drawing += f" source=offline path={config.path}"
     elif config.source is not Source.local:
-        where = "".join(f" tracking.{key}={value}" for key, value in vars(config.tracking).items() if value)
-        drawing += f" source={config.source.value}{where}"
+        project_options = "".join(
+            f" tracking.{key}={value}" for key, value in vars(config.tracking).items() if value
+        )
+        drawing += f" source={config.source.value}{project_options}"
     return [
         f"python -m repro.train sweep={name} {options}",
         f"python -m {draw} {drawing}",

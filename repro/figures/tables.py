@@ -86,13 +86,13 @@ def rows(table: Table) -> Iterator[tuple[str, str, Group, Row]]:
 
 def all_claims(table: Table) -> dict[str, Claim]:
     """The table's claims, then a claim a row: "row 1", "row 2" and so on."""
-    held = dict(table.claims)
+    by_name = dict(table.claims)
     for number, (curve, network, group, row) in enumerate(rows(table), start=1):
         margin = max(table.within if group.within is None else group.within, table.spreads * row.spread)
         rule = Rule(curve=curve, within=margin, around=row.value, spread=row.spread, runs=table.runs)
         setting = f"{network}, LR {row.lr}, momentum {row.momentum}, {row.epochs} epochs"
-        held[f"row {number}"] = Claim(f"{setting}: {as_printed(row.value, row.spread)}", [rule])
-    return held
+        by_name[f"row {number}"] = Claim(f"{setting}: {as_printed(row.value, row.spread)}", [rule])
+    return by_name
 
 
 def beside(table: Table, judged: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def beside(table: Table, judged: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFr
     of the difference's 95 % interval. What is not there is NaN.
     """
     finals = claims.measured(frame, "final_accuracy")
-    findings, held = judged.set_index("claim"), all_claims(table)
+    findings, by_name = judged.set_index("claim"), all_claims(table)
     made = []
     for number, (curve, network, group, row) in enumerate(rows(table), start=1):
         finding = findings.loc[f"row {number}"]
@@ -123,7 +123,7 @@ def beside(table: Table, judged: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFr
             "difference": finding["estimate"] - row.value,
             "low": finding["low"] - row.value,
             "high": finding["high"] - row.value,
-            "within": held[f"row {number}"].rules[0].within,
+            "within": by_name[f"row {number}"].rules[0].within,
             "verdict": finding["verdict"],
         }
         if table.others.source:

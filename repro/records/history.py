@@ -70,11 +70,11 @@ def counted(folder: Path, checkpoint: Mapping[str, Any]) -> list[Row] | None:
     A checkpoint holds ``iteration`` and, as ``history``, what ``count`` says; those from before that count on
     every row up to their iteration, whatever its values. Raises ReproError where the file cannot be read.
     """
-    lines, told = _lines(folder), checkpoint.get("history")
-    if told is not None:
-        lines = lines[: told["rows"]]
+    lines, counted = _lines(folder), checkpoint.get("history")
+    if counted is not None:
+        lines = lines[: counted["rows"]]
         text = b"".join(line + b"\n" for line in lines)
-        if len(lines) != told["rows"] or hashlib.sha256(text).hexdigest() != told["sha256"]:
+        if len(lines) != counted["rows"] or hashlib.sha256(text).hexdigest() != counted["sha256"]:
             return None
     rows: list[Row] = []
     for line in lines:

@@ -99,11 +99,11 @@ def _inherited(config: Config, changes: Sequence[str]) -> list[str]:
     """What the source changes as ``config`` does: all but the keys that set their experiments apart."""
     scale = f"scale={config.scale.name}"
     try:
-        ours, theirs = (naming.leaves_of(f"experiment={c}", scale) for c in (config.curve, config.start.curve))
+        started, source = (naming.leaves_of(f"experiment={c}", scale) for c in (config.curve, config.start.curve))
     except HydraException as error:
         raise ReproError(f"start.curve={config.start.curve}: {one_line(error)}") from None
-    values = [{key: value for key, (_, value) in leaves.items()} for leaves in (ours, theirs)]
-    differ = {key for key in {*ours, *theirs} if values[0].get(key) != values[1].get(key)}
+    values = [{key: value for key, (_, value) in leaves.items()} for leaves in (started, source)]
+    differ = {key for key in {*started, *source} if values[0].get(key) != values[1].get(key)}
 
     def belongs_to_one(key: str) -> bool:
         return key in differ or key.startswith("start.") or any(d.startswith(f"{key}.") for d in differ)

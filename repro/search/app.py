@@ -19,7 +19,7 @@ from repro.config.errors import ReproError, one_line
 from repro.config.resolving import check_numbers
 from repro.records import naming
 from repro.search.files import write
-from repro.search.found import Found, told_value
+from repro.search.found import Found, in_words
 from repro.search.runs import base_of
 from repro.search.settings import METHODS, Common
 
@@ -45,7 +45,7 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
             found.files.append(report.write(found, base, folder))
     except Exception as error:  # Hydra takes this app for its last job, and would say a line of its own
         command.fail(error)
-    print("\n".join(told(found)))
+    print("\n".join(summary(found)))
 
 
 def settings_of(method: str, node: DictConfig) -> Common:
@@ -81,9 +81,9 @@ def refuse(training: Sequence[str]) -> None:
             )
 
 
-def told(found: Found) -> list[str]:
+def summary(found: Found) -> list[str]:
     """What is printed at the end."""
-    lines = [f"{name}: {told_value(value)}" for name, value in found.chosen.items()]
+    lines = [f"{name}: {in_words(value)}" for name, value in found.chosen.items()]
     lines = [*(lines or ["nothing is suggested"]), f"why: {found.why}", *(f"note: {note}" for note in found.notes)]
     lines.append(f"cost: {found.cost}")
     if found.files:

@@ -81,6 +81,6 @@ def with_batch(base: Base, size: int) -> Base:
 
 def batch_overrides(base: Base, size: int) -> list[str]:
     """The overrides of a batch of so many images, in iterations of as many epochs."""
-    said = max(1, round(size / base.config.scale.batch))
+    unscaled = max(1, round(size / base.config.scale.batch))
     iterations = max(1, round(base.iterations * base.config.batch_size / size))
-    return [f"batch_size={said}", f"iterations={iterations}"]
+    return [f"batch_size={unscaled}", f"iterations={iterations}"]

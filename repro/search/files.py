@@ -41,13 +41,13 @@ def write(found: Found, base: Base, settings: Common) -> Path:
         composed = catalogue.composed(*merged((found.base or base).overrides, found.overrides))
         write_whole(path, experiment(found.base or base, found, composed))
         found.files.append(path)
-        said = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
-        said.insert(0, f"experiment={name}")
+        arguments = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
+        arguments.insert(0, f"experiment={name}")
         own = _search_path()
         place = naming.spelled([f"file://{folder.resolve()}", *own])
-        said += _undone(composed, catalogue.composed(f"hydra.searchpath={place}", *said))
-        said += [f"hydra.searchpath={naming.spelled(own)}"] if own else []
-        words = ["python", "-m", "repro.train", "--config-dir", str(folder), *said]
+        arguments += _undone(composed, catalogue.composed(f"hydra.searchpath={place}", *arguments))
+        arguments += [f"hydra.searchpath={naming.spelled(own)}"] if own else []
+        words = ["python", "-m", "repro.train", "--config-dir", str(folder), *arguments]
         found.command = " ".join(map(shlex.quote, words))
     return folder
 
@@ -79,8 +79,8 @@ def values_of(composed: Any) -> dict[str, Any]:
 
 def experiment(base: Base, found: Found, composed: Any) -> str:
     """The ``composed`` run that a search suggests as a file of ``conf/experiment``, for any defaults."""
-    said = merged(base.overrides, found.overrides)
-    schedule = next(o.partition("=")[2] for o in said if o.startswith("schedule="))
+    overrides = merged(base.overrides, found.overrides)
+    schedule = next(o.partition("=")[2] for o in overrides if o.startswith("schedule="))
     lines = [
         "# @package _global_",
         f"# Found by python -m repro.search method={found.method} {' '.join(map(shlex.quote, base.overrides))}",

@@ -61,7 +61,7 @@ def finals_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told_value(value: Any) -> str:
+def in_words(value: Any) -> str:
     """A chosen value in words: a list is a momentum."""
     if isinstance(value, list):
         return momentum_words(value)

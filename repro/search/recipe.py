@@ -13,7 +13,7 @@ from repro.config.errors import ReproError
 from repro.data import registry
 from repro.search import batch_size, dropout, lr_range, momentum, network, weight_decay
 from repro.search.dry import Stage
-from repro.search.found import Found, curves_of, finals_of, told_value
+from repro.search.found import Found, curves_of, finals_of, in_words
 from repro.search.runs import Base, Run, base_of, merged, often, onecycle, train
 from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer
 from repro.sweeps import cost, machine
@@ -56,7 +56,7 @@ def search(base: Base, settings: Recipe) -> Found:
             before = len(state.parts)
             SEARCHES[name](state, settings)
             for part in state.parts[before:]:
-                print(f"{name}: {', '.join(f'{k} {told_value(v)}' for k, v in part.chosen.items())}; {part.why}")
+                print(f"{name}: {', '.join(f'{k} {in_words(v)}' for k, v in part.chosen.items())}; {part.why}")
     return _trained(state, settings)
 
 
@@ -113,12 +113,12 @@ def defaults(base: Base) -> tuple[str, list[str]]:
         milestones = f"[{max(1, total // 2)},{max(1, 3 * total // 4)}]"
         options = ["schedule=multistep", "schedule.lr.lr=0.1", f"schedule.lr.milestones={milestones}"]
         return "usual: LR 0.1, 0.01, 0.001, momentum 0.9", options
-    said = base_of(tuple(o for o in base.overrides if not o.startswith("iterations=")))
-    factor = base.iterations / said.iterations
+    composed = base_of(tuple(o for o in base.overrides if not o.startswith("iterations=")))
+    factor = base.iterations / composed.iterations
     scale = base.config.scale.iterations
     changed = []
     for part in ("lr", "momentum"):
-        before = getattr(said.config.schedule, part)
+        before = getattr(composed.config.schedule, part)
         after = schedules.scaled(before, lambda count: max(1, round(count * factor / scale)))
         changed += [
             f"schedule.{part}.{k}={_text(v)}" for k, v in after.items() if v != before[k] and k != "iterations"
@@ -204,12 +204,12 @@ def _trained(state: State, settings: Recipe) -> Found:
     chosen = onecycle(state.max_lr, _min_lr(state, settings), state.momentum, base.iterations)
     found = [*state.overrides, *chosen]
     test = often(base.iterations, settings.tests)
-    ours, theirs = train(base, [[*found, test], [*usual, test]], settings.final_seeds)
-    pairs = [("found", run) for run in ours] + [(name, run) for run in theirs]
-    why = f"{_result('found', ours)}; {_result(name, theirs)}"
+    found_runs, usual_runs = train(base, [[*found, test], [*usual, test]], settings.final_seeds)
+    pairs = [("found", run) for run in found_runs] + [(name, run) for run in usual_runs]
+    why = f"{_result('found', found_runs)}; {_result(name, usual_runs)}"
     result = Found(
-        "recipe", found, state.chosen, why, [*state.skipped, *_doubts(ours, theirs)], finals_of(pairs),
-        curves_of(pairs), [*every, *ours, *theirs], parts=state.parts,
+        "recipe", found, state.chosen, why, [*state.skipped, *_doubts(found_runs, usual_runs)], finals_of(pairs),
+        curves_of(pairs), [*every, *found_runs, *usual_runs], parts=state.parts,
     )  # fmt: skip
     result.base = base
     return result
@@ -273,11 +273,11 @@ def _result(name: str, runs: list[Run]) -> str:
     return f"{name} ends at {np.mean(values):.2f}{spread} %" + (f" ({diverged} diverged)" if diverged else "")
 
 
-def _doubts(ours: list[Run], theirs: list[Run]) -> list[str]:
+def _doubts(found_runs: list[Run], usual_runs: list[Run]) -> list[str]:
     """What the comparison does not show."""
-    if len(ours) < 2:
+    if len(found_runs) < 2:
         return ["one seed of the last training: search.final_seeds=4 says how far it depends on it"]
-    found, usual = ([100 * run.final("test_accuracy") for run in runs] for runs in (ours, theirs))
+    found, usual = ([100 * run.final("test_accuracy") for run in runs] for runs in (found_runs, usual_runs))
     spread = float(np.hypot(np.std(found, ddof=1), np.std(usual, ddof=1)))
     difference = float(np.mean(found) - np.mean(usual))
     if abs(difference) <= 2 * spread:

@@ -35,12 +35,14 @@ class Tried:
     @property
     def good(self) -> list[float]:
         """The values that still train well at a high LR, in order of size."""
-        able = {value: r for value, r in self.by_value.items() if not np.isnan(r.max_lr)}
-        if not able:
+        learning = {value: r for value, r in self.by_value.items() if not np.isnan(r.max_lr)}
+        if not learning:
             return []
-        highest = max(r.max_lr for r in able.values())
-        lowest = min(r.lowest_loss for r in able.values() if r.max_lr >= HIGH * highest)
-        return sorted(v for v, r in able.items() if r.max_lr >= HIGH * highest and r.lowest_loss <= NEAR * lowest)
+        highest = max(r.max_lr for r in learning.values())
+        lowest = min(r.lowest_loss for r in learning.values() if r.max_lr >= HIGH * highest)
+        return sorted(
+            v for v, r in learning.items() if r.max_lr >= HIGH * highest and r.lowest_loss <= NEAR * lowest
+        )
 
 
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:

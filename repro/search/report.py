@@ -9,7 +9,7 @@ import pandas as pd
 
 from repro.records.files import write_whole
 from repro.search import drawing
-from repro.search.found import Found, told_value
+from repro.search.found import Found, in_words
 from repro.search.runs import Base
 
 
@@ -38,7 +38,7 @@ def write(found: Found, base: Base, folder: Path) -> Path:
         )
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.globals["table"] = lambda rows: Markup(_table(rows))
-    chosen = pd.DataFrame([{"setting": name, "value": told_value(value)} for name, value in found.chosen.items()])
+    chosen = pd.DataFrame([{"setting": name, "value": in_words(value)} for name, value in found.chosen.items()])
     command = " ".join(["python -m repro.search method=recipe", *map(shlex.quote, base.overrides)])
     page = environment.get_template("report.html.jinja").render(
         name=base.name, found=found, chosen=chosen, sections=sections, command=command

@@ -60,22 +60,22 @@ class Launcher:
         folder.mkdir(parents=True, exist_ok=True)
         preflight.note_locks(folder)
         problems = dict(enumerate(preflight.problems([job.config for job in jobs])))
-        able = [index for index, problem in problems.items() if problem is None]
-        if able:
-            configs = [jobs[index].config for index in able]
+        trainable = [index for index, problem in problems.items() if problem is None]
+        if trainable:
+            configs = [jobs[index].config for index in trainable]
             planned = cost.plan_within_memory(configs)
             if problem := preflight.lack_of_room(folder, configs, planned.workers):
-                problems, able = problems | dict.fromkeys(able, problem), []
+                problems, trainable = problems | dict.fromkeys(trainable, problem), []
         returns = {}
         for index, problem in problems.items():
             if problem is not None:
                 lifecycle.refuse(jobs[index].config, jobs[index].folder, jobs[index].changes, problem)
                 returns[index] = _compat.failed_return(jobs[index].overrides, ReproError(problem))
-        if able:
+        if trainable:
             for problem in dict.fromkeys(filter(None, problems.values())):
                 count = list(problems.values()).count(problem)
                 print(f"{count} of {len(jobs)} runs cannot train: {problem}", file=sys.stderr)
-            with Progress([(jobs[index].folder, jobs[index].config) for index in able]):
-                trained = workers.launch([jobs[index] for index in able], planned, initial_job_idx)
-            returns |= dict(zip(able, trained, strict=True))
+            with Progress([(jobs[index].folder, jobs[index].config) for index in trainable]):
+                trained = workers.launch([jobs[index] for index in trainable], planned, initial_job_idx)
+            returns |= dict(zip(trainable, trained, strict=True))
         return [returns[index] for index in range(len(jobs))]

@@ -93,8 +93,8 @@ class Launcher:
                 return [_compat.failed_return(job.overrides, ReproError(problem)) for job in jobs]
             task = ray.remote(**self.remote)(train)
             folders = {}
-            for number, (job, said) in enumerate(zip(jobs, overrides, strict=True)):
-                composed = self.context.config_loader.load_sweep_config(self.config, said)
+            for number, (job, own_overrides) in enumerate(zip(jobs, overrides, strict=True)):
+                composed = self.context.config_loader.load_sweep_config(self.config, own_overrides)
                 with open_dict(composed.hydra.job):
                     composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 state = Singleton.get_state()

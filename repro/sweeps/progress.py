@@ -143,8 +143,8 @@ def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
     line = f"W&B: {done} of {len(mirrors)} runs {how}"
     if failed:
         causes = [reason for reason, _ in failed.most_common() if reason != OFFLINE_SINCE] or [OFFLINE_SINCE]
-        said = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")
-        return f"{line}; {failed.total()} failed ({said}); upload later with {COMMAND} {output}"
+        causes_text = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")
+        return f"{line}; {failed.total()} failed ({causes_text}); upload later with {COMMAND} {output}"
     urls = [mirror["url"].rpartition("/runs/")[0] for mirror in mirrors if "url" in mirror]
     return f"{line}: {urls[0]}" if urls else None
 

@@ -149,8 +149,8 @@ class Launcher:
             cluster="slurm",
             slurm_max_num_timeout=self.params["max_num_timeout"],
         )
-        said = {key: value for key, value in self.params.items() if key not in OWN and value is not None}
-        executor.update_parameters(**{k if k in SHARED else f"slurm_{k}": v for k, v in said.items()})
+        parameters = {key: value for key, value in self.params.items() if key not in OWN and value is not None}
+        executor.update_parameters(**{k if k in SHARED else f"slurm_{k}": v for k, v in parameters.items()})
         state, count = Singleton.get_state(), self.params["runs_per_job"]
         groups = [range(start, min(start + count, len(jobs))) for start in range(0, len(jobs), count)]
         submitted = executor.map_array(

@@ -98,8 +98,8 @@ class Sweeper:
         unfinished, failures = sort_out(jobs)
         if self.show == "cost":
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
-            able = [job for job in jobs if job.folder not in failures]
-            costs = [(job.folder, job.config) for job in able]
+            trainable = [job for job in jobs if job.folder not in failures]
+            costs = [(job.folder, job.config) for job in trainable]
             dry_run.print_cost(costs, local_launcher is not None, self._cluster)
             raise_failures(failures, len(jobs))
             return []
@@ -131,13 +131,13 @@ class Sweeper:
             if problem is not None:
                 lifecycle.refuse(job.config, job.folder, job.changes, problem)
                 returns[job.folder] = _compat.failed_return(job.overrides, ReproError(problem))
-        able = [job for job in jobs if job.folder not in returns]
-        overrides = [elsewhere.overrides(job) for job in able]
+        trainable = [job for job in jobs if job.folder not in returns]
+        overrides = [elsewhere.overrides(job) for job in trainable]
         cluster = self._cluster
         launch = cluster.collect if cluster else self._launch_by_hydra
-        if able:
-            with Progress([(job.folder, job.config) for job in able], queued=cluster is not None):
-                returns |= dict(zip((job.folder for job in able), launch(able, overrides), strict=True))
+        if trainable:
+            with Progress([(job.folder, job.config) for job in trainable], queued=cluster is not None):
+                returns |= dict(zip((job.folder for job in trainable), launch(trainable, overrides), strict=True))
         return [returns[job.folder] for job in jobs]
 
     def _launch_by_hydra(self, jobs: list[Job], overrides: list[list[str]]) -> Sequence[JobReturn]:
@@ -181,7 +181,7 @@ class Sweeper:
             if not choices:
                 raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
             if not isinstance(override.value(), dict):  # as in one run, a dictionary adds to what was said before
-                values = [(other, said) for other, said in values if other != key]
+                values = [(k, v) for k, v in values if k != key]
             values.append((key, choices))
         keys = [key for key, _ in values]
         for combination in itertools.product(*(choices for _, choices in values)):

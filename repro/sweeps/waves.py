@@ -60,9 +60,9 @@ def launch(jobs: list[Job], launch_jobs: Callable[[list[Job]], Sequence[JobRetur
             if (problem := problems.get(job.folder)) is not None:
                 lifecycle.refuse(job.config, job.folder, job.changes, problem)
                 returns[job.folder] = _compat.failed_return(job.overrides, ReproError(problem))
-        able = [job for job in wave if job.folder not in problems]
-        if able:
-            returns |= dict(zip((job.folder for job in able), launch_jobs(able), strict=True))
+        trainable = [job for job in wave if job.folder not in problems]
+        if trainable:
+            returns |= dict(zip((job.folder for job in trainable), launch_jobs(trainable), strict=True))
     return [returns[job.folder] for job in jobs]
 
 

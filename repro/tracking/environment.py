@@ -43,5 +43,5 @@ def described(tags: Iterable[str], group: str, notes: str) -> tuple[list[str], s
     """A run's tags, group and notes with what WANDB_TAGS and WANDB_NOTES add and WANDB_RUN_GROUP replaces."""
     more = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
     all_tags = [tag[:64] for tag in dict.fromkeys([*tags, *more]) if tag]  # W&B takes no more characters
-    said = os.environ.get("WANDB_NOTES", "")
-    return all_tags, os.environ.get("WANDB_RUN_GROUP") or group, " ".join(filter(None, (notes, said)))
+    environment_notes = os.environ.get("WANDB_NOTES", "")
+    return all_tags, os.environ.get("WANDB_RUN_GROUP") or group, " ".join(filter(None, (notes, environment_notes)))

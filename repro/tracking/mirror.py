@@ -121,8 +121,8 @@ class Mirror:
             if self.online:
                 silent.value = 1
             kind, line = type(error).__name__, first_line(error)
-            said = line if isinstance(error, ReproError) else f"{kind}: {line}" if line else kind
-            self._fail(f"failed ({said})", line or kind)
+            reason = line if isinstance(error, ReproError) else f"{kind}: {line}" if line else kind
+            self._fail(f"failed ({reason})", line or kind)
 
     def _add(self, **more: Any) -> None:
         if self.outcome["state"] != "failed":
@@ -188,12 +188,12 @@ def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str,
     """
     figure, scale, variant = config.curve.split("/")[0], config.scale, info.get("variant") or ""
     tags = [figure, config.curve, scale.name, config.replicates.value, *(["variant"] if variant else [])]
-    said = [f"experiment={config.curve}", variant, f"seed={config.seed}", f"attempt={info['attempt']}"]
-    said += [scale.note, config.tracking.notes]
+    parts = [f"experiment={config.curve}", variant, f"seed={config.seed}", f"attempt={info['attempt']}"]
+    parts += [scale.note, config.tracking.notes]
     tags, group, notes = environment.described(
         [*tags, *config.tracking.tags],
         shortened(f"{config.curve}{f', {variant}' if variant else ''}", NAME),
-        " ".join(filter(None, said)),
+        " ".join(filter(None, parts)),
     )
     begun = {k: v for k, v in info.items() if k not in (*ENDING, "config", "wandb")}
     commit = (info.get("commit") or "").removesuffix("-dirty")

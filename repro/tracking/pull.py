@@ -88,11 +88,11 @@ def is_whole(run: Any, info: Info) -> bool:
     return "digest" in info and info.get("rows") == run.historyLineCount
 
 
-def _forget(project: Project, curves: Sequence[str], cache: Path, there: set[str]) -> None:
+def _forget(project: Project, curves: Sequence[str], cache: Path, kept_ids: set[str]) -> None:
     """Remove from the cache what it has of these curves and the server has no longer, with a note."""
     for folder in _folders(project, cache):
         for path in folder.glob("*.json"):
-            if path.stem in there:
+            if path.stem in kept_ids:
                 continue
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if json.loads(path.read_bytes())["info"]["curve"] in curves:

@@ -57,10 +57,10 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
                 stagings.append(staging := lock / "wandb")
                 shutil.rmtree(staging, ignore_errors=True)  # of an upload that was killed
                 staging.mkdir()
-                there = copies.found(target, [info for _, info in records.values()])
-                missing = [run for run in records.values() if not copies.holds(there, run[1])]
+                copies_there = copies.found(target, [info for _, info in records.values()])
+                missing = [run for run in records.values() if not copies.holds(copies_there, run[1])]
                 print(f"{target}: {len(records)} finished runs, {len(records) - len(missing)} there already")
-                for line in _amiss(missing, there):
+                for line in _amiss(missing, copies_there):
                     print(line)
                 todo += [(target, path, info, staging) for path, info in missing]
             if unfinished:
@@ -114,13 +114,13 @@ def _records(
     return records, unfinished, errors
 
 
-def _amiss(missing: Sequence[tuple[Path, Info]], there: Sequence[copies.Copy]) -> list[str]:
+def _amiss(missing: Sequence[tuple[Path, Info]], copies_there: Sequence[copies.Copy]) -> list[str]:
     """A line for each record that W&B has otherwise than it should, or that it had once."""
     lines = []
-    names = {copy.run.id for copy in there}
+    names = {copy.run.id for copy in copies_there}
     for _, info in missing:
         name, known = record_id(info), info.get("wandb", {})
-        parts = [c for c in there if c.record == name]
+        parts = [c for c in copies_there if c.record == name]
         if parts:
             counts = " and ".join(f"{c.run.historyLineCount} (run {c.run.id})" for c in parts)
             lines.append(f"note: {name}: of {info.get('rows')} rows W&B has {counts}; it is sent under a new id")
@@ -158,8 +158,8 @@ def _is_sent(done: "Future[bool]", path: Path, errors: list[str]) -> bool:
 def _tidy(target: Project, infos: Sequence[Info]) -> list[str]:
     """Mark the copies that others replaced; a line if that fails."""
     try:
-        there = copies.found(target, infos)
-        count = asked(target, "marking superseded runs", lambda: copies.supersede(there))
+        copies_there = copies.found(target, infos)
+        count = asked(target, "marking superseded runs", lambda: copies.supersede(copies_there))
     except ReproError as error:
         return [str(error)]
     if count:

@@ -27,13 +27,13 @@ def make(names: Sequence[str], project: Project, scale: str) -> None:
         raise ReproError(f"{NEEDS}: {error}") from None
     import wandb
 
-    there = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem != "all")
-    if unknown := set(names) - set(there):
-        raise ReproError(f"no figure {', '.join(sorted(unknown))}; there are {', '.join(there)}")
+    figures = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem != "all")
+    if unknown := set(names) - set(figures):
+        raise ReproError(f"no figure {', '.join(sorted(unknown))}; there are {', '.join(figures)}")
     project.sign_in(verify=True)
     try:
         entity = str(project.entity or wandb.Api().default_entity)
-        for name in names or there:
+        for name in names or figures:
             view = described(name, entity, project.name, scale, workspaces)
             print(f"{name}: {view.save().url}")
     except Exception as error:
