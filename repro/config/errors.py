@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -60,6 +60,8 @@ def one_line(error: BaseException) -> str:
 
     Hydra's advice to add an unknown key with ``+`` stays out: only a dictionary, such as model.options, takes one.
     """
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
     message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
     message = message.split("To append to your default list")[0].removeprefix("Error merging override ")
     if message.startswith("Could not override") and isinstance(error.__cause__, OmegaConfBaseException):
@@ -93,6 +95,18 @@ def one_line(error: BaseException) -> str:
         cause = one_line(error.__cause__)
         text = text if cause in text else f"{text.rstrip('.')}: {cause}"
     return text
+
+
+def _unreadable(override: str) -> str:
+    """The line for an override that is not in Hydra's grammar."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: an argument is key=value, or an option such as --help"
+    if not re.fullmatch(r"[+~]*[\w./@:]+", key):
+        return f"{override}: {key} is not a key"
+    quote = '"' if "'" in value else "'"
+    typed = re.sub(r'(["$`\\])', r"\\\1", f"{key}={quote}{value}{quote}")  # between a shell's double quotes
+    return f'{override}: Hydra cannot read this value; a list is [1,2], text with special characters "{typed}"'
 
 
 def first_line(error: BaseException) -> str:

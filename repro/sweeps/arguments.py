@@ -2,8 +2,12 @@
 
 import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
@@ -44,8 +48,14 @@ def as_typed(value: Any) -> str:
 
 
 def _config_folders(arguments: list[str]) -> list[Path]:
-    """The folders that ``--config-dir`` adds to the search path."""
+    """The folders that ``--config-dir`` and ``hydra.searchpath`` add to the search path."""
     options = ("--config-dir", "-cd")
     apart = [value for option, value in itertools.pairwise(arguments) if option in options]
     joined = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
-    return [Path(value) for value in (*apart, *joined)]
+    listed: list[str] = []
+    for argument in arguments:
+        if argument.startswith("hydra.searchpath="):
+            with suppress(HydraException):  # Hydra itself says what is wrong
+                value = OverridesParser.create().parse_override(argument).value()
+                listed += map(str, value if isinstance(value, list) else [])
+    return [Path(value.removeprefix("file://")) for value in (*apart, *joined, *listed)]

@@ -41,6 +41,7 @@ EXPERIMENTS = sorted(
         (["--config-dir", "mine", "sweep=fig0"],
          ["--config-dir", "mine", "sweep=figure", "hydra.sweeper.params.experiment=fig0/*"]),
         (["--config-dir=mine", "sweep=own"], ["--config-dir=mine", "sweep=own"]),
+        (["hydra.searchpath=[file://mine]", "sweep=own"], ["hydra.searchpath=[file://mine]", "sweep=own"]),
     ],
 )  # fmt: skip
 def test_a_sweep_of_any_figure_is_one_rule(tmp_path, monkeypatch, arguments, expanded):

@@ -68,6 +68,15 @@ def test_an_unknown_key_is_refused_with_the_one_that_is_meant(refused, key, mean
         ("~batch_size", "~batch_size: nothing can be left out of a run"),
         ("~model.options", "does not support deletion"),
         ("dataset.name=???", "dataset.name: it has no value"),
+        ("batch_size", "batch_size: an argument is key=value, or an option such as --help"),
+        ("batch size=3", "batch size=3: batch size is not a key"),
+        ("batch_size=[", "batch_size=[: Hydra cannot read this value; a list is [1,2], text with special "),
+        (
+            "output=/a (b)",
+            "output=/a (b): Hydra cannot read this value; a list is [1,2], text with special characters "
+            """"output='/a (b)'\"""",
+        ),
+        ("output=it's $x", '"output=\\"it\'s \\$x\\""'),
     ],
 )
 def test_what_would_be_ignored_is_refused(refused, override, message):
