@@ -4,7 +4,7 @@ import errno
 import re
 import sys
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from hydra.errors import HydraException, OverrideParseException
@@ -75,10 +75,7 @@ def one_line(error: BaseException) -> str:
         known = dotted(OmegaConf.structured(schema.Config)) if hasattr(schema, wrong[2]) else []
         return f"{wrong[1]}: {no_such_key(wrong[3], known)}"
     if wrong := re.search(r"Could not find 'experiment/(.*?)'", message):
-        names = sorted(
-            p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml")
-        )
-        return f"experiment={wrong[1]}: no such experiment; there are {', '.join(map(str, names))}"
+        return _no_experiment(wrong[1])
     if wrong := re.search(r"In 'hydra/launcher/(\w+)': Could not (?:load|find) '(.*?)'", message):
         return no_launcher(wrong[1], wrong[2])
     if (wrong := re.search(r"Could not find 'hydra/launcher/(\w+)'", message)) and wrong[1] in EXTRAS:
@@ -95,6 +92,18 @@ def one_line(error: BaseException) -> str:
         cause = one_line(error.__cause__)
         text = text if cause in text else f"{text.rstrip('.')}: {cause}"
     return text
+
+
+def _no_experiment(name: str) -> str:
+    """The line for an unknown experiment: its curves where it is a figure, what may be meant, or all there are."""
+    paths = (p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml"))
+    names = sorted(path.as_posix() for path in paths)
+    line = f"experiment={name}: no such experiment"
+    if curves := [other for other in names if other.startswith(f"{name}/")]:
+        return f"{line}; sweep={name} trains all of {', '.join(curves)}"
+    if nearest := get_close_matches(name, names, cutoff=NEAR):
+        return f"{line}; did you mean {' or '.join(nearest)}?"
+    return f"{line}; there are {', '.join(names)}"
 
 
 def _unreadable(override: str) -> str:

@@ -284,6 +284,8 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
     ("arguments", "message"),
     [
         (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig10a/wd_1.8e-3"),
+        (["experiment=fig15b"], "no such experiment; sweep=fig15b trains all of fig15b/tbs1024, fig15b/tbs256"),
+        (["experiment=fig8b/tbs513"], "no such experiment; did you mean fig8b/tbs512 or "),
         (
             ["dataset=imagenet"],
             "Could not find 'dataset/imagenet' Available options in 'dataset': cifar10, cifar100",
