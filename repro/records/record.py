@@ -34,6 +34,7 @@ from repro.records.history import as_text, digest, numbers
 from repro.records.info import read_info, record_id, write_info
 from repro.records.types import Info, Row
 
+MAKES_RUNS = (":/repro", ":/conf", ":/hydra_plugins")  # what is trained, and how, from the top of the checkout
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 
 
@@ -172,14 +173,23 @@ def _earlier(before: Info) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _commit() -> str | None:
+    return commit_of(Path(__file__).parent)
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of ``folder``, None without git; with "-dirty" where a file that makes runs differs from it.
+
+    A figure that was drawn again makes no run another.
+    """
+    git = ["git", "-C", str(folder)]
+    options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": 10}
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", errors="replace", timeout=10
-        )
+        named = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **options)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *MAKES_RUNS], **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    commit = named.stdout.strip() if named.returncode == 0 else ""
+    return f"{commit}{'-dirty' if changed.returncode else ''}" if commit else None
 
 
 def _version(name: str) -> str | None:

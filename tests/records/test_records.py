@@ -1,6 +1,8 @@
 """A run's folder stays readable whatever happens, and says what it holds."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 from conftest import largest_file
@@ -8,6 +10,7 @@ from conftest import largest_file
 from repro import records
 from repro.config.errors import ReproError
 from repro.records.files import find, write_whole
+from repro.records.record import commit_of
 
 ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
 
@@ -210,3 +213,24 @@ def test_a_record_that_begins_leaves_the_rows_of_before_until_it_starts(tmp_path
     record.start({"device": "cpu"}, records.read_history(tmp_path)[:1])
     assert records.read_history(tmp_path) == record.rows == [ROW]
     assert records.read_info(tmp_path)["environment"] == {"device": "cpu"}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_commit_is_dirty_by_what_makes_runs_alone(tmp_path):
+    def git(*arguments):
+        who = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert commit_of(tmp_path) is None
+    git("init", "--quiet")
+    for name in ("repro/train.py", "paper_figures/fig5b.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("first")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    commit = git("rev-parse", "HEAD")[:12]
+    (tmp_path / "paper_figures/fig5b.csv").write_text("drawn again")
+    assert commit_of(tmp_path / "repro") == commit
+    (tmp_path / "repro/train.py").write_text("other")
+    assert commit_of(tmp_path / "repro") == f"{commit}-dirty"
