@@ -38,6 +38,7 @@ POLL_SECONDS = 0.1  # between two checks for a signal
 GRACE_SECONDS = 3.0  # after a second Ctrl-C, for runs to record that they were interrupted
 RUN_SIGNALS = [signal.SIGTERM, signal.SIGUSR2]  # a run obeys these from anyone
 ABORT = signal.SIGUSR1  # ends a run without a checkpoint
+DYING_SECONDS = 0.5  # from where a killed process answers no more to where it is known to be dead; mostly none
 SERVER_DIED = (
     "the process that the sweep's runs are forked from was killed, as the system does when memory runs out; run "
     "the same command again to resume, with fewer workers= if memory ran out"
@@ -65,10 +66,9 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
                     job = jobs[index]
                     with read_write(job.composed), read_write(job.composed.hydra), open_dict(job.composed.hydra):
                         job.composed.hydra.job.id = job.composed.hydra.job.num = initial_job_idx + index
-                    start_server(job.composed)  # it may have been killed
                     try:
-                        run = _Run(context, index, slot, job, planned, silent)
-                    except (EOFError, ConnectionError):  # it was killed just now
+                        run = _start(context, index, slot, job, planned, silent)
+                    except (EOFError, ConnectionError):  # the server was killed just now, and the next one too
                         lifecycle.refuse(job.config, job.folder, job.changes, SERVER_DIED)
                         returns[index] = _compat.failed_return(job.overrides, ReproError(SERVER_DIED))
                         slots.append(slot)
@@ -152,6 +152,21 @@ class _Run:
         if error is None:
             return JobReturn(self.job.overrides, status=JobStatus.COMPLETED)
         return _compat.failed_return(self.job.overrides, ReproError(error))
+
+
+def _start(context: Any, index: int, slot: int, job: Job, planned: Plan, silent: Any) -> _Run:
+    """The run in a process forked from the server, or from a new one where that has been killed.
+
+    A server that is dying is not known to be dead yet, but answers no more: then once again, a moment later.
+    Raises EOFError or ConnectionError where the new one dies too.
+    """
+    start_server(job.composed)
+    try:
+        return _Run(context, index, slot, job, planned, silent)
+    except (EOFError, ConnectionError):
+        time.sleep(DYING_SECONDS)
+    start_server(job.composed)
+    return _Run(context, index, slot, job, planned, silent)
 
 
 def _describe_exit(code: int) -> str:
