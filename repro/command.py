@@ -9,7 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import NoReturn, TextIO
 
     from omegaconf import DictConfig
@@ -28,6 +28,7 @@ SCRIPTS = {
 CLOSED_PIPE = 141  # 128 + SIGPIPE: whoever read the output is gone, as in ``... | head -1``
 # Hydra's options that take a value.
 WITH_VALUE = ["--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"]
+INFO = ["--info", "-i"]  # whose value may be missing
 PLAIN = {"±": "+-", "…": "."}  # where the terminal's encoding lacks them; anything else is "?"
 DEBUGGING = "HYDRA_FULL_ERROR" in os.environ  # every error keeps its traceback
 
@@ -89,20 +90,24 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
 
     for argument in sys.argv:
         argument.encode()  # UnicodeEncodeError for what this locale's encoding lacks: Hydra could not read it
-    sys.argv[1:] = options_first([expand_home(argument) for argument in sys.argv[1:]])
+    sys.argv[1:] = options_last([expand_home(argument) for argument in sys.argv[1:]])
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run_task)()
 
 
-def options_first(arguments: "list[str]") -> "list[str]":
-    """The arguments, options before overrides: Hydra's parser refuses options between overrides."""
-    options: list[str] = []
-    overrides: list[str] = []
-    takes_value = False
+def marked_options(arguments: "Iterable[str]") -> "Iterator[tuple[str, bool]]":
+    """Each argument, and whether it is one of Hydra's options or the value of one."""
+    before = ""  # the option whose value may follow
     for argument in arguments:
-        is_option = argument.startswith("-") and argument not in ("-i", "--info")  # whose value may be missing
-        (options if takes_value or is_option else overrides).append(argument)
-        takes_value = not takes_value and argument in WITH_VALUE
-    return [*options, *overrides]
+        is_value = before in WITH_VALUE or (before in INFO and "=" not in argument)
+        is_option = is_value or argument.startswith("-")
+        yield argument, is_option
+        before = "" if is_value else argument
+
+
+def options_last(arguments: "list[str]") -> "list[str]":
+    """The arguments, overrides before options: Hydra's parser refuses options between overrides."""
+    marked = list(marked_options(arguments))
+    return [argument for argument, _ in sorted(marked, key=lambda pair: pair[1])]
 
 
 def fail(error: Exception) -> "NoReturn":

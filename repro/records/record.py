@@ -185,11 +185,12 @@ def commit_of(folder: Path) -> str | None:
     options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": 10}
     try:
         named = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **options)
+        if named.returncode:
+            return None
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *MAKES_RUNS], **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    commit = named.stdout.strip() if named.returncode == 0 else ""
-    return f"{commit}{'-dirty' if changed.returncode else ''}" if commit else None
+    return f"{named.stdout.strip()}{'-dirty' if changed.returncode else ''}"
 
 
 def _version(name: str) -> str | None:

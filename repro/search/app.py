@@ -98,15 +98,13 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments of the search itself, flags included, and those of the runs that it trains."""
     own: list[str] = []
     training: list[str] = []
-    takes_value = False
-    for argument in arguments:
+    for argument, is_option in command.marked_options(arguments):
         key = argument.lstrip("+~").partition("=")[0]
-        flag = argument.startswith("-") and argument not in ("-m", "--multirun")
-        if takes_value or flag or key in ("method", "search", "hydra.searchpath") or key.startswith("search."):
+        is_own = key in ("method", "search", "hydra.searchpath") or key.startswith("search.")
+        if is_own or (is_option and argument not in ("-m", "--multirun")):
             own.append(argument)
         else:
             training.append(argument)
-        takes_value = not takes_value and argument in (*command.WITH_VALUE, "--info", "-i")
     return own, training
 
 
