@@ -192,7 +192,7 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
 
 def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> Drawn:
     """Read, draw, judge and write one table. Raises ReproError where none of its rows has a run."""
-    from repro.figures import claims, tables
+    from repro.figures import claims, table_drawing, tables
     from repro.figures.drawing import save
 
     scale, seeds = config.scale.name, len(config.seeds)
@@ -206,13 +206,13 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
     notes = found.notes + captions.describe(found, begun, {})[1]  # a row that has no run says so itself
     subtitle = f"{scale} scale: {captions.note(found)}"
     target = target_of(name, config)
-    save(tables.draw(table, numbers, found.frame, seeds, subtitle, scale), target, config.formats)
+    save(table_drawing.draw(table, numbers, found.frame, seeds, subtitle, scale), target, config.formats)
     text = tables.as_text(table, numbers, seeds, scale)
     own = judged[judged["claim"].isin(list(table.claims))]  # those of the rows are in the rows
     judged = judged[judged["claim"].isin(own["claim"]) | (judged["seeds"] != "0")]
     exact = commands(f"table {name}", config)
     drawn = Drawn(
-        "table", target.name, table.title, tables.reading(table), found, target, subtitle, exact,
+        "table", target.name, table.title, table_drawing.reading(table), found, target, subtitle, exact,
         [text, captions.verdicts(own)], judged, notes, errors,
     )  # fmt: skip
     write_whole(Path(f"{target}.csv"), numbers.to_csv(index=False, float_format="%.6g"))

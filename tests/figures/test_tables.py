@@ -13,7 +13,7 @@ from test_figures import write_run
 import repro
 from repro import schedules
 from repro.config.folders import CONF
-from repro.figures import captions, claims, tables
+from repro.figures import captions, claims, table_drawing, tables
 from repro.figures.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from repro.figures.tables import Group, Others, Row, Table
 
@@ -173,7 +173,7 @@ def test_a_row_says_how_many_of_its_runs_are_there(runs, says):
     assert row["runs"] == says
     assert row["verdict"] == (REPRODUCED if runs == 4 else UNDECIDED)
     assert (row["ours, paper scale"] == "-") == (runs == 0)
-    drawing = tables.draw(table, values, made, 4, "", "paper")
+    drawing = table_drawing.draw(table, values, made, 4, "", "paper")
     assert says in " ".join(text.get_text() for text in drawing.texts)
 
 
