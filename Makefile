@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
+# make paper-cpu DATA=DIR: CIFAR-10 and MNIST are in DIR/cifar10 and DIR/mnist instead of ./data
+ROOT = $(if $(DATA),'dataset.root=$(DATA)/$${dataset.name}')
 
 .PHONY: demo paper-cpu test test-clusters lint check install constraints
 .DEFAULT_GOAL := help
@@ -23,8 +25,8 @@ demo: install
 	$(RUN) repro.report scale=demo figure=all
 
 paper-cpu: install
-	$(RUN) repro.train sweep=table2-lenet tracking=disabled
-	$(RUN) repro.train sweep=table1-cnn3 tracking=disabled
+	$(RUN) repro.train sweep=table2-lenet tracking=disabled $(ROOT)
+	$(RUN) repro.train sweep=table1-cnn3 tracking=disabled $(ROOT)
 	$(RUN) repro.figures table=all
 
 test: install

@@ -36,11 +36,20 @@ def composed(*overrides: str) -> Any:
         return made
 
 
+def added_folders() -> list[str]:
+    """The folders beside ``conf/`` that the running Hydra app reads: ``--config-dir`` and ``hydra.searchpath``."""
+    if not HydraConfig.initialized():
+        return []
+    hydra: Any = HydraConfig.get()
+    sources = OmegaConf.select(hydra, "runtime.config_sources") or []  # empty after Hydra's compose()
+    given = [f"file://{source.path}" for source in sources if source.provider == "command-line"]
+    return [*given, *(folder for folder in hydra.searchpath if folder not in given)]
+
+
 def search_path() -> list[str]:
-    """The override that adds to Hydra's search path what ``hydra.searchpath`` of the running app did, or none."""
-    running: Any = HydraConfig.instance().cfg
-    folders = running.hydra.searchpath if running else None
-    return [f"hydra.searchpath={json.dumps([*folders], ensure_ascii=False)}"] if folders else []
+    """The override that gives the ``added_folders()`` to another Hydra; no override where there are none."""
+    folders = added_folders()
+    return [f"hydra.searchpath={json.dumps(folders, ensure_ascii=False)}"] if folders else []
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ CIRCUMSTANCES = [
 LATER: dict[str, Any] = {
     "engine.precision": "float32",
     "model.options": None,
+    "model.classifier_init": "xavier",
     "model.min_resolution": None,
     "dataset.min_resolution": None,
     "dataset.mean_image": True,

@@ -62,6 +62,7 @@ class Model:
     blocks: int = number(9, POSITIVE)  # residual blocks in each of the three groups; depth 6n + 2
     width: int = number(16, POSITIVE)  # channels of the first group
     init: Filler = Filler.msra
+    classifier_init: Filler | None = Filler.xavier  # of linear layers; null: as the convolutions
     gpus: int = number(1, POSITIVE)  # the author's, that share a batch
     bn_groups: int = number(1, POSITIVE)  # groups that a batch is normalised in: the GPUs, never synchronised
     bn_fraction: float = number(0.9, "[0, 1)")  # of the old running average that each iteration keeps

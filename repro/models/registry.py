@@ -34,14 +34,15 @@ def build(
     channels: int = 3,
     resolution: int = 32,
     init: str = "msra",
+    classifier_init: str | None = "xavier",
     seed: int = 0,
     **options: Any,
 ) -> nn.Module:
     """The network ``name`` (of ``networks``, or an import path), initialised from ``seed``.
 
     The images have ``channels`` channels and ``resolution`` pixels a side (for functions with such a parameter),
-    ``init`` is a value of ``repro.config.Filler``, ``options`` are keyword arguments of the network's function.
-    Raises ValueError for an unknown name or option.
+    ``init`` and ``classifier_init`` (None: as ``init``) are values of ``repro.config.Filler``; ``options`` are
+    keyword arguments of the network's function. Raises ValueError for an unknown name or option.
     """
     make_network = find(name)
     parameters = inspect.signature(make_network).parameters
@@ -69,7 +70,7 @@ def build(
     if not isinstance(network, nn.Module):
         raise ValueError(f"it returns a {type(network).__name__}, not a torch.nn.Module")
     if Filler(init) is not Filler.own:
-        initialise(network, init, torch.Generator().manual_seed(seed))
+        initialise(network, init, classifier_init or init, torch.Generator().manual_seed(seed))
     return network
 
 
@@ -83,7 +84,7 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
         raise ReproError(f"model.name={model.name}: there are {', '.join(networks())}, or package.module:function")
     try:
         parameters = inspect.signature(find(model.name)).parameters
-        reserved = ("name", "factory", "init", "options")
+        reserved = ("name", "factory", "init", "classifier_init", "options")
         shared = {k: v for k, v in vars(model).items() if k in parameters and k not in reserved}
         network = build(
             model.name,
@@ -91,6 +92,7 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
             channels=image_shape[2],
             resolution=image_shape[0],
             init=model.init.value,
+            classifier_init=model.classifier_init and model.classifier_init.value,
             seed=seed,
             **{**shared, **(model.options or {})},
         )

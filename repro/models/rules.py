@@ -10,15 +10,15 @@ from repro.config.errors import ReproError
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, init: str, generator: torch.Generator) -> None:
-    """Caffe's fillers by fan-in: ``init`` for convolutions, xavier for the classifier, zero for every bias.
+def initialise(network: nn.Module, init: str, classifier_init: str, generator: torch.Generator) -> None:
+    """Caffe's fillers by fan-in: ``init`` for convolutions, ``classifier_init`` for linear layers, biases zero.
 
     "msra" (Kaiming) is normal with variance 2 / fan-in, "xavier" (Glorot) uniform with variance 1 / fan-in.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
-            if isinstance(module, nn.Conv2d) and init == "msra":
+            if (init if isinstance(module, nn.Conv2d) else classifier_init) == "msra":
                 module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
             else:
                 bound = math.sqrt(3 / fan_in)

@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from repro.config import catalogue
@@ -43,22 +42,13 @@ def write(found: Found, base: Base, settings: Common) -> Path:
         found.files.append(path)
         arguments = [] if base.config.scale.name == "paper" else [f"scale={base.config.scale.name}"]
         arguments.insert(0, f"experiment={name}")
-        own = _search_path()
+        own = catalogue.added_folders()
         place = naming.spelled([f"file://{folder.resolve()}", *own])
         arguments += _undone(composed, catalogue.composed(f"hydra.searchpath={place}", *arguments))
         arguments += [f"hydra.searchpath={naming.spelled(own)}"] if own else []
         words = ["python", "-m", "repro.train", "--config-dir", str(folder), *arguments]
         found.command = " ".join(map(shlex.quote, words))
     return folder
-
-
-def _search_path() -> list[str]:
-    """The folders that the running app has beside ``conf/``, by ``--config-dir`` and ``hydra.searchpath``."""
-    if not HydraConfig.initialized():
-        return []
-    hydra = HydraConfig.get()
-    given = [f"file://{s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    return [*given, *(place for place in hydra.searchpath if place not in given)]
 
 
 def _undone(wanted: Any, composed: Any) -> list[str]:

@@ -58,6 +58,12 @@ def test_a_sweep_that_there_is_not_is_named(name):
         expand_sweep([f"sweep={name}"])
 
 
+def test_several_sweeps_are_named_as_experiments():
+    said = "it takes one name; for several, -m 'experiment=fig5a/\\*,fig8b/\\*' 'seed=range\\(4\\)'"
+    with pytest.raises(ReproError, match=f"sweep=fig5a,fig8b: {said}"):
+        expand_sweep(["sweep=fig5a,fig8b"])
+
+
 def test_every_kind_of_experiment_trains(resolved, tmp_path):
     """One of each network, data set and schedule together; test_snapshots.py has what starts from another run."""
     kinds = {}

@@ -152,6 +152,9 @@ def test_initialisation_is_caffes():
     assert all((p == 0).all() for n, p in network.named_parameters() if n.endswith("bias"))
     xavier = models.build("resnet56_superconv", 10, blocks=1, init="xavier").blocks[2].conv2.weight
     assert xavier.abs().max().item() == pytest.approx(np.sqrt(3 / (32 * 9)), rel=1e-2)
+    for init, std in (("msra", np.sqrt(2 / 64)), ("xavier", np.sqrt(1 / 64))):  # as the convolutions
+        network = models.build("resnet56_hyperparam", 1000, blocks=1, init=init, classifier_init=None)
+        assert network.classifier.weight.std().item() == pytest.approx(std, rel=0.01)
 
 
 def test_initialisation_is_a_function_of_the_seed():
