@@ -139,7 +139,7 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
     if of == "final_loss":
         return final(done, "test_loss")
     if of not in MEASURES:
-        raise ValueError(f"no measure {of!r}; there are {', '.join(MEASURES)}")
+        raise ValueError(f"no measure {of!r}; choose from {', '.join(MEASURES)}")
     runs = done.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]
     least: pd.Series = runs.agg(lambda loss: loss.rolling(3).mean().min())
     return least if of == "minimum_loss" else final(done, "test_loss") - least

@@ -86,7 +86,7 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
     if not config.seeds or sorted({*config.seeds}) != sorted(config.seeds) or min(config.seeds) < 0:
         raise ReproError(f"seeds={config.seeds}: name every seed of a complete curve once, from 0 on")
     if unknown := [kind for kind in config.formats if kind not in FORMATS]:
-        raise ReproError(f"formats: no {unknown[0]}; there are {', '.join(FORMATS)}")
+        raise ReproError(f"formats: no {unknown[0]}; choose from {', '.join(FORMATS)}")
     read = {"output": Source.local, "path": Source.offline}
     for key in sorted(typed_keys(overrides)):
         if key.split(".")[0] in ("model", "dataset") or key.startswith("scale."):

@@ -97,7 +97,7 @@ def with_length(base: Base, iterations: int) -> Base:
 def ordered(names: Sequence[str]) -> list[str]:
     """The stages in the paper's order. Raises ReproError for an unknown one."""
     if unknown := [name for name in names if name not in STAGES]:
-        raise ReproError(f"search.stages: no stage {unknown[0]}; there are {', '.join(STAGES)}")
+        raise ReproError(f"search.stages: no stage {unknown[0]}; choose from {', '.join(STAGES)}")
     return [name for name in STAGES if name in names]
 
 

@@ -29,7 +29,7 @@ def make(names: Sequence[str], project: Project, scale: str) -> None:
 
     figures = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem != "all")
     if unknown := set(names) - set(figures):
-        raise ReproError(f"no figure {', '.join(sorted(unknown))}; there are {', '.join(figures)}")
+        raise ReproError(f"no figure {', '.join(sorted(unknown))}; choose from {', '.join(figures)}")
     project.sign_in(verify=True)
     try:
         entity = str(project.entity or wandb.Api().default_entity)

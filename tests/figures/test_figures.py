@@ -296,9 +296,9 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+optimizer=adam", "optimizer: no such key; there are figures, "),
+        ("+optimizer=adam", "optimizer: no such key; choose from figures, "),
         ("+variant=true", "variant: no such key; did you mean variants?"),
-        ("+tracking.mode=online", "tracking.mode: no such key; there are entity, project, base_url"),
+        ("+tracking.mode=online", "tracking.mode: no such key; choose from entity, project, base_url"),
         ("dataset.name=digits", "dataset.name: runs are drawn as they were recorded"),
         ("+model.width=8", "model.width: runs are drawn as they were recorded"),
         ("scale.iterations=0.1", "scale.iterations: runs are drawn as they were recorded"),
@@ -306,7 +306,7 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
         ("seeds=[]", r"seeds=\[\]: name every seed"),
         ("seeds=[0,0]", r"seeds=\[0, 0\]: name every seed"),
         ("seeds=[-1]", r"seeds=\[-1\]: name every seed"),
-        ("formats=[foo]", "formats: no foo; there are pdf, svg, png"),
+        ("formats=[foo]", "formats: no foo; choose from pdf, svg, png"),
     ],
 )
 def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):

@@ -312,7 +312,7 @@ def test_a_budget_is_of_everything_at_most(base):
         recipe.length(base, Recipe(budget_epochs=1, minutes=1))
     with pytest.raises(ReproError, match=r"search.budget_epochs=0.5: \d+ iterations would be left"):
         recipe.length(base, Recipe(budget_epochs=0.5))
-    with pytest.raises(ReproError, match="search.stages: no stage lr; there are batch_size, lr_range"):
+    with pytest.raises(ReproError, match="search.stages: no stage lr; choose from batch_size, lr_range"):
         recipe.ordered(["lr"])
 
 

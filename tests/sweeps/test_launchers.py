@@ -203,8 +203,8 @@ def test_a_launcher_whose_own_file_is_missing_is_one_line():
     assert one_line(absent) == "hydra/launcher=joblib: its plug-in is not installed; pip install -e '.[joblib]'"
     own = ConfigCompositionException("In 'hydra/launcher/ours': Could not load 'hydra/launcher/submitit_slurm'.")
     assert one_line(own) == (
-        "hydra/launcher=ours: hydra/launcher/submitit_slurm is not there; "
-        "install the launcher plug-in of Hydra that brings it"
+        "hydra/launcher=ours: hydra/launcher/submitit_slurm is missing; "
+        "install the Hydra launcher plug-in that provides it"
     )
 
 

@@ -90,11 +90,13 @@ def test_a_sweep_without_its_data_is_one_line_and_every_run_has_the_reason(run_a
     done = run_app("train", *sweep)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: none of the 2 runs could train: dataset.name=kmnist: there are digits, cifar10")
+    assert line.startswith(
+        "error: none of the 2 runs could train: dataset.name=kmnist: choose from digits, cifar10"
+    )
     for folder in sorted(path.parent for path in tmp_path.rglob("run.json")):
         described = states.describe_run(folder)
         assert described["state"] == "failed"
-        assert described["reason"].startswith("dataset.name=kmnist: there are ")
+        assert described["reason"].startswith("dataset.name=kmnist: choose from ")
         assert (folder / "train.log").read_text() == f"failed: {described['reason']}\n"
 
 

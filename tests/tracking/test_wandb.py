@@ -118,7 +118,7 @@ def test_what_is_not_ours_is_named_and_the_rest_is_sent_once_links_followed(made
     cut, later, tool = errors
     assert cut == f"{tmp_path}/runs/cut: its run.json has no 'host'; it is not sent"
     assert later.startswith(
-        f"{tmp_path}/runs/later: its configuration is of another version of the suite (Key 'later'"
+        f"{tmp_path}/runs/later: its configuration is from another version of the suite (Key 'later'"
     )
     assert tool.startswith(f"{tmp_path}/runs/tool/run.json: no record of this suite")
 
@@ -497,7 +497,10 @@ def test_the_digest_tells_histories_apart(made, tmp_path):
 def test_a_hand_without_runs_is_one_line(run_app):
     done = run_app("tracking", "upload", "nowhere")
     assert done.returncode == 1
-    assert done.stderr == "error: nowhere: no such folder; run this where the runs started, or name their folder\n"
+    assert (
+        done.stderr
+        == "error: nowhere: no such folder; run this where the runs were started, or give their folder\n"
+    )
 
 
 def test_a_project_that_is_not_there_yet_takes_an_upload(server, where, made, tmp_path):
@@ -526,7 +529,7 @@ def test_a_saved_view_a_figure(run_app, server, where):
 
 def test_a_saved_view_says_what_it_needs(run_app, server, tmp_path):
     unknown = run_app("tracking", "workspace", "fig99")
-    assert "error: no figure fig99; there are fig10a," in unknown.stderr
+    assert "error: no figure fig99; choose from fig10a," in unknown.stderr
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError('there is no wandb_workspaces here')")
     missing = run_app("tracking", "workspace")
     assert "need the package wandb-workspaces (pip install" in missing.stderr
