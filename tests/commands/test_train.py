@@ -102,7 +102,7 @@ def test_a_run_that_is_cut_short_says_so_in_its_log(resolved, tmp_path, caplog):
 def test_a_precision_that_a_cpu_lacks_is_refused_before_anything_is_recorded(resolved, tmp_path):
     config = resolved("experiment=fig5a/clr_3.0", "engine.precision=tf32", "device=cpu", *SMOKE)
     with pytest.raises(
-        ReproError, match="engine.precision=tf32: device=cpu has none; use float32, or device=cuda"
+        ReproError, match="engine.precision=tf32: device=cpu does not support it; use float32, or device=cuda"
     ):
         lifecycle.run(config, tmp_path)
     assert not (tmp_path / "history.jsonl").exists()

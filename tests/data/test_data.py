@@ -257,7 +257,7 @@ def test_a_subset_larger_than_its_set_is_refused(cifar, split):
     setattr(cifar, f"{split}_images", there)
     assert len(getattr(load(cifar), f"{split}_labels")) == there
     setattr(cifar, f"{split}_images", there + 1)
-    message = f"dataset.{split}_images={there + 1}: cifar10 has {there} there; dataset.{split}_images=null takes"
+    message = f"dataset.{split}_images={there + 1}: cifar10 has only {there}; dataset.{split}_images=null uses"
     with pytest.raises(ReproError, match=message):
         load(cifar)
     setattr(cifar, f"{split}_images", 999_999)

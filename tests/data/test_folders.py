@@ -73,13 +73,13 @@ def nested(tree):
         ),
         (
             only_jpg,
-            "no .png in {tree}/train/class03, but class03/0000.jpg, class03/0001.jpg, class03/0002.jpg; a class has "
+            "no .png in {tree}/train/class03, but class03/0000.jpg, class03/0001.jpg, class03/0002.jpg; put the class's "
             "its images there",
         ),
         (nested, "no .png in {tree}/train/class03, but class03/images"),
         (
             lambda tree: [file.unlink() for file in (tree / "test/class00").iterdir()],
-            "no .png in {tree}/test/class00; a class",
+            "no .png in {tree}/test/class00; put the class",
         ),
         (
             lambda tree: save(tree / "train/class00/0000.PNG"),

@@ -130,11 +130,11 @@ def test_uneven_classes_are_worth_a_word(root, capsys):
     for i in range(25):
         picture(root / "dog" / f"more{i}.png")
     load(root)
-    assert "24 pictures of dog to train on, 4 of cat" in capsys.readouterr().out
+    assert "24 training pictures of dog, 4 of cat" in capsys.readouterr().out
 
 
 def test_a_folder_needs_a_size(root):
-    with pytest.raises(ReproError, match=r"dataset.resolution=null: pictures of any size need one"):
+    with pytest.raises(ReproError, match=r"dataset.resolution=null: a folder of pictures needs one"):
         registry.get(folder(root, resolution=None))
     with pytest.raises(ReproError, match=r"dataset.channels=4: use 3 \(RGB\) or 1 \(grey\)"):
         registry.get(folder(root, channels=4))

@@ -93,7 +93,7 @@ def test_runs_behind_a_link_are_found_and_others_named(fig5b):
         found = runs.local(curves(fig5b, a="fig5b/wd_1e-3"), variants)
         assert sorted(found.frame["curve"].unique()) == expected
         assert sorted(seed for curve, seed in found.info if curve == "a") == [0, 2]
-        assert [problem.partition(": ")[2][:24] for problem in found.broken] == ["no record of this suite;"]
+        assert [problem.partition(": ")[2][:27] for problem in found.broken] == ["not a record of this suite;"]
 
 
 def test_mean_and_sample_standard_deviation_over_seeds(fig5b):

@@ -87,7 +87,7 @@ def test_another_tools_run_json_is_named(tmp_path, run, content):
             **record.info, "config": {**record.info["config"], **content}}  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(
-        ReproError, match=r"run\.json: no record of this suite; move it out of the folders of runs"
+        ReproError, match=r"run\.json: not a record of this suite; move it out of the folders of runs"
     ):
         records.read_info(tmp_path)
 

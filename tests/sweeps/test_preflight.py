@@ -77,7 +77,7 @@ def test_the_disk_has_room_for_every_run_and_for_the_checkpoints_of_those_that_t
     free(needed)
     assert preflight.lack_of_room(tmp_path, configs, 2) is None
     free(needed - 1)
-    assert "and 5 runs take about 2 MB; make room, or name another folder" in preflight.lack_of_room(
+    assert "and 5 runs take about 2 MB; make room, or choose another folder" in preflight.lack_of_room(
         tmp_path, configs, 2
     )
     assert preflight.lack_of_room(tmp_path, configs, 1) is None

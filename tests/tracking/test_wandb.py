@@ -120,7 +120,7 @@ def test_what_is_not_ours_is_named_and_the_rest_is_sent_once_links_followed(made
     assert later.startswith(
         f"{tmp_path}/runs/later: its configuration is from another version of the suite (Key 'later'"
     )
-    assert tool.startswith(f"{tmp_path}/runs/tool/run.json: no record of this suite")
+    assert tool.startswith(f"{tmp_path}/runs/tool/run.json: not a record of this suite")
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_duplicate_and_reordered_rows_are_put_right(server, where, made, tmp_pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "2 rows came, and the run counted 3"),
+        (lambda lines: lines[:-1], "it has 2 rows, and the run recorded 3"),
         (
             lambda lines: [line.replace('"lr": 0.1,', '"lr": 0.2,') for line in lines],
             "with other values than it recorded",
         ),
-        (lambda lines: [], "0 rows came, and the run counted 3"),
+        (lambda lines: [], "it has 0 rows, and the run recorded 3"),
     ],
 )
 def test_a_history_that_is_not_whole_is_never_drawn(server, where, made, tmp_path, change, message):
@@ -296,7 +296,7 @@ def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp
     found = frame_of(where, tmp_path / "cache")
     assert set(found.frame["seed"]) == {0}
     assert found.broken == [
-        "1 of 2 runs are of protocol version 0 and left out: this is version 1; train them again"
+        "1 of 2 runs have protocol version 0 and are excluded: this is version 1; train them again"
     ]
 
 

@@ -161,10 +161,10 @@ def test_a_finished_run_with_other_files_than_it_recorded_is_refused_until_it_is
         line = "not the weights that the run recorded (another SHA-256); force=true trains the run again"
         assert raised(lambda: lifecycle.run(run, whole)) == f"{weights}: {line}"
     drop_first_line(rows)
-    line = "5 rows came, and the run counted 6; force=true trains the run again"
+    line = "it has 5 rows, and the run recorded 6; force=true trains the run again"
     assert raised(lambda: lifecycle.run(run, whole)) == f"{rows}: {line}"
     zero(rows)
-    assert raised(lambda: lifecycle.run(run, whole)).startswith(f"{rows}:1: not a row of JSON; force=true ")
+    assert raised(lambda: lifecycle.run(run, whole)).startswith(f"{rows}:1: not a JSON row; force=true ")
     assert read_info(whole)["status"] == "finished"
     lifecycle.run(replace(run, force=True), whole)
     assert are_equal(whole, made / "whole")
