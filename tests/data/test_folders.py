@@ -73,8 +73,8 @@ def nested(tree):
         ),
         (
             only_jpg,
-            "no .png in {tree}/train/class03, but class03/0000.jpg, class03/0001.jpg, class03/0002.jpg; put the class's "
-            "its images there",
+            "no .png in {tree}/train/class03, but class03/0000.jpg, class03/0001.jpg, class03/0002.jpg; put the "
+            "class's images there",
         ),
         (nested, "no .png in {tree}/train/class03, but class03/images"),
         (
