@@ -156,7 +156,7 @@ def test_runs_that_have_no_test_yet_are_not_called_missing(tmp_path, run_app):
     write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [], status="running")
     done = run_app("figures", "figure=fig5b", "scale=demo")
     assert done.returncode == 1
-    message = "none of the runs at scale demo in multirun_outputs has come to its first test yet"
+    message = "none of the runs at scale demo in multirun_outputs has reached its first test yet"
     assert done.stderr == f"error: figure fig5b: {message}\n"
 
 
