@@ -21,7 +21,7 @@ from repro.search.runs import Base, Run, onecycle, range_test, train, watched
 from repro.search.settings import Regularizer
 from repro.search.suggestion import smooth, suggest
 
-KEPT = 10  # the first run is divided into this many equal parts, with a snapshot between any two
+KEPT = 10  # equal parts of the first run, with a snapshot after each but the last
 STILL = 0.02  # the loss has plateaued if its logarithm falls by less than this over a tenth of the run
 LOW = 10.0  # max LR / min LR of the range test, as in Figure 12
 

@@ -79,7 +79,7 @@ class Mirror:
         self.rows.put(dict(values))
 
     def finish(self, info: Mapping[str, Any]) -> None:
-        """Send the record's end and wait for W&B, at most ``tracking.patience``; then ``outcome`` is final."""
+        """Send the record's end and wait for W&B, at most ``patience`` seconds; then ``outcome`` is final."""
         if self.thread is None:
             return
         self.end = dict(info)
