@@ -1,4 +1,4 @@
-"""Sweeps on a Ray of two nodes: workers that are told to end or killed, a lack of what a run asks for.
+"""Sweeps on a Ray of two nodes: workers that are told to end or killed, a lack of requested resources.
 
 ``make test-clusters`` starts the cluster (``ray.sh``) and runs this beside it.
 """

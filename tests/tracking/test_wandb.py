@@ -217,7 +217,7 @@ def test_duplicate_and_reordered_rows_are_put_right(server, where, made, tmp_pat
         (lambda lines: lines[:-1], "it has 2 rows, and the run recorded 3"),
         (
             lambda lines: [line.replace('"lr": 0.1,', '"lr": 0.2,') for line in lines],
-            "with other values than it recorded",
+            "have other values than the run recorded",
         ),
         (lambda lines: [], "it has 0 rows, and the run recorded 3"),
     ],
