@@ -1,7 +1,7 @@
 """The sweeper and the launcher, where Hydra discovers plug-ins: the namespace package ``hydra_plugins``.
 
 Hydra imports this module in every app of the environment and accepts only classes defined here. They import the
-suite when they are instantiated, so other apps pay nothing.
+suite when instantiated, so that other apps pay nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """While entered, a missing package is one of the extra ``name``: a ReproError that says so."""
+def _require_extra(name: str) -> Iterator[None]:
+    """While entered, an ImportError becomes a ReproError that says to install the extra ``name``."""
     from repro.config.errors import ReproError, no_launcher
 
     try:
@@ -29,7 +29,7 @@ def _extra(name: str) -> Iterator[None]:
         raise ReproError(no_launcher(name)) from None
 
 
-def _plain(params: dict[str, Any]) -> dict[str, Any]:
+def _to_containers(params: dict[str, Any]) -> dict[str, Any]:
     return {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in params.items()}
 
 
@@ -51,7 +51,7 @@ class ReproSweeper(Sweeper):
 
 
 class _Launcher(Launcher):
-    """Hands Hydra's methods over to ``launcher``."""
+    """Delegates Hydra's methods to ``launcher``."""
 
     launcher: Any
 
@@ -61,20 +61,20 @@ class _Launcher(Launcher):
 
 
 class _Cluster(_Launcher):
-    """Hands over what a ``repro.sweeps.elsewhere.Collects`` has, too."""
+    """Delegates the methods of ``repro.sweeps.elsewhere.Collects``, too."""
 
     def collect(self, jobs: "list[Job]", overrides: list[list[str]]) -> Sequence[JobReturn]:
-        """Train the jobs by these overrides, and collect every one."""
+        """Train the jobs with these overrides and return their results, in order."""
         returns: Sequence[JobReturn] = self.launcher.collect(jobs, overrides)
         return returns
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that a run asks for."""
+        """The number of GPUs that one run requests."""
         return float(self.launcher.gpus_per_run)
 
     def describe(self, runs: int) -> str:
-        """What so many runs would be on the cluster."""
+        """A description of how the cluster would execute ``runs`` runs."""
         return str(self.launcher.describe(runs))
 
 
@@ -82,9 +82,9 @@ class SlurmLauncher(_Cluster):
     """``hydra/launcher=slurm`` and ``slurm-cpu``: ``repro.sweeps.slurm.Launcher``."""
 
     def __init__(self, **params: Any) -> None:
-        with _extra("slurm"):
+        with _require_extra("slurm"):
             from repro.sweeps import slurm
-        self.launcher = slurm.Launcher(_plain(params))
+        self.launcher = slurm.Launcher(_to_containers(params))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's interface, for sweepers other than ours."""
@@ -96,17 +96,17 @@ class RayLauncher(_Cluster):
     """``hydra/launcher=ray``: ``repro.sweeps.on_ray.Launcher``."""
 
     def __init__(self, ray: DictConfig) -> None:
-        with _extra("ray"):
+        with _require_extra("ray"):
             import ray as _  # noqa: F401
 
             from repro.sweeps import on_ray
-        self.launcher = on_ray.Launcher(_plain(dict(ray)))
+        self.launcher = on_ray.Launcher(_to_containers(dict(ray)))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Hydra's interface, for sweepers other than ours: not there."""
+        """Not supported: Hydra's interface for other sweepers. Raises ReproError."""
         from repro.config.errors import ReproError
 
-        raise ReproError("hydra/launcher=ray: only with hydra/sweeper=repro, the default")
+        raise ReproError("hydra/launcher=ray: it works only with hydra/sweeper=repro, the default")
 
 
 class LocalLauncher(_Launcher):
@@ -118,12 +118,12 @@ class LocalLauncher(_Launcher):
         self.launcher = launcher.Launcher()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job, given by its overrides; their returns in order."""
+        """Run every job, given by its overrides; returns their results in order."""
         returns: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx)
         return returns
 
     def start(self) -> None:
-        """Start slow preparations that run while the jobs are composed."""
+        """Start slow preparations, which continue while the jobs are composed."""
         self.launcher.start()
 
     def launch_jobs(self, jobs: "list[Job]", initial_job_idx: int = 0) -> Sequence[JobReturn]:

@@ -1,6 +1,6 @@
 """A disciplined approach to neural network hyper-parameters (arXiv 1803.09820), reproduced.
 
-For notebooks: ``repro.load("fig5b", "scale=quick")`` is a figure's runs as one tidy frame.
+For notebooks: ``repro.load("fig5b", "scale=quick")`` reads a figure's runs into one tidy frame.
 """
 
 TYPE_CHECKING = False  # typing takes milliseconds to import, and a command can be interrupted in them
@@ -13,7 +13,7 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> "Any":
-    """``load``, imported when it is asked for: importing the package costs nothing."""
+    """``load``, imported on first access: importing the package costs nothing."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from repro.figures.app import load

@@ -1,6 +1,6 @@
-"""How every command begins and ends: its streams, its errors, its exit code.
+"""How every command starts and ends: its streams, its errors, its exit code.
 
-Nothing is imported here before ``run`` is entered that Python has not imported already, so that Ctrl-C during the
+Before ``run`` is entered, this module imports only what Python has imported already, so that Ctrl-C during the
 imports is one line too.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-# The modules of the console scripts; each has a ``main``, which expects to be run by ``run``.
+# Console script -> its module, whose ``main`` is called by ``run``.
 SCRIPTS = {
     "repro-train": "repro.train",
     "repro-figures": "repro.figures.app",
@@ -25,24 +25,24 @@ SCRIPTS = {
     "repro-status": "repro.status",
     "repro-tracking": "repro.tracking.upload",
 }
-CLOSED_PIPE = 141  # 128 + SIGPIPE: whoever read the output is gone, as in ``... | head -1``
+CLOSED_PIPE = 141  # 128 + SIGPIPE: the reader of the output has exited, as in ``... | head -1``
 # Hydra's options that take a value.
 WITH_VALUE = ["--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"]
-INFO = ["--info", "-i"]  # whose value may be missing
-PLAIN = {"±": "+-", "…": "."}  # where the terminal's encoding lacks them; anything else is "?"
+INFO = ["--info", "-i"]  # their value is optional
+PLAIN = {"±": "+-", "…": "."}  # replacements where the terminal's encoding lacks the key; all others become "?"
 DEBUGGING = "HYDRA_FULL_ERROR" in os.environ  # every error keeps its traceback
 
 
 def main() -> None:
-    """Every console script."""
+    """The entry point of every console script."""
     run(SCRIPTS[os.path.basename(sys.argv[0])])
 
 
 def run(module: str) -> "NoReturn":
     """Run the ``main`` of a command's module, and exit.
 
-    What the user can mend is one line on standard error and exit code 1; a signal is a line and 128 + its number;
-    output that nobody reads any more is 141; a bug is its traceback.
+    An error that the user can fix prints one line on standard error and exits with 1; a signal prints a line and
+    exits with 128 + its number; a closed output pipe exits with 141; a bug prints its traceback.
     """
     try:
         try:
@@ -50,16 +50,17 @@ def run(module: str) -> "NoReturn":
             import importlib
 
             importlib.import_module(module).main()
-        except SystemExit as end:  # --help, or a failure that has been told
-            if end.code:
+        except SystemExit as request:  # --help, or a failure that has been reported
+            if request.code:
                 raise
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         resume = " to resume" if module in ("repro.train", "repro.search.app") else ""
-        _say(f"interrupted; run the same command again{resume}")
+        _print_error(f"interrupted; run the same command again{resume}")
         sys.exit(128 + getattr(interrupt, "signal", 2))
-    except SystemExit as end:
-        sys.exit(CLOSED_PIPE if isinstance(end.__context__, BrokenPipeError) else end.code)  # rich exits by itself
+    except SystemExit as request:
+        # rich exits by itself when the pipe is closed
+        sys.exit(CLOSED_PIPE if isinstance(request.__context__, BrokenPipeError) else request.code)
     except BrokenPipeError as error:
         if any(map(_is_closed, (sys.stdout, sys.stderr))):
             sys.exit(CLOSED_PIPE)
@@ -73,7 +74,7 @@ def run(module: str) -> "NoReturn":
 
 
 def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
-    """Run ``task`` as the Hydra app of ``conf/<config_name>.yaml`` that the command line describes."""
+    """Run ``task`` as a Hydra app on ``conf/<config_name>.yaml`` with the command line's overrides and options."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -85,23 +86,23 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
             return task(composed)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # the sweep names it
-            fail(error)  # Hydra would print a line of its own first
+                raise  # the sweep reports it
+            fail(error)  # otherwise Hydra prints a line before it
 
     for argument in sys.argv:
-        argument.encode()  # UnicodeEncodeError for what this locale's encoding lacks: Hydra could not read it
+        argument.encode()  # UnicodeEncodeError for characters that the locale lacks: Hydra cannot read them
     sys.argv[1:] = options_last([expand_home(argument) for argument in sys.argv[1:]])
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run_task)()
 
 
 def marked_options(arguments: "Iterable[str]") -> "Iterator[tuple[str, bool]]":
     """Each argument, and whether it is one of Hydra's options or the value of one."""
-    before = ""  # the option whose value may follow
+    previous = ""  # the option whose value may follow
     for argument in arguments:
-        is_value = before in WITH_VALUE or (before in INFO and "=" not in argument)
+        is_value = previous in WITH_VALUE or (previous in INFO and "=" not in argument)
         is_option = is_value or argument.startswith("-")
         yield argument, is_option
-        before = "" if is_value else argument
+        previous = "" if is_value else argument
 
 
 def options_last(arguments: "list[str]") -> "list[str]":
@@ -111,7 +112,7 @@ def options_last(arguments: "list[str]") -> "list[str]":
 
 
 def fail(error: Exception) -> "NoReturn":
-    """End the command with the line of an error that the user can mend; raise any other."""
+    """Exit with the line of an error that the user can fix; raise any other error."""
     from repro.config.errors import describe
 
     line = None if DEBUGGING else describe(error)
@@ -126,24 +127,24 @@ def _prepare() -> None:
     import logging
     import warnings
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
-    logging.raiseExceptions = DEBUGGING  # a log that cannot be written costs its lines, not a traceback for each
-    # Our conf/hydra/launcher/ray.yaml is meant to complete the plug-in's own configuration of that name.
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors rather than print them over many lines
+    logging.raiseExceptions = DEBUGGING  # a log that cannot be written loses lines, without a traceback for each
+    # Our conf/hydra/launcher/ray.yaml deliberately extends the plug-in's configuration of that name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
-    codecs.register_error("plain", _plain)
+    codecs.register_error("plain", _replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    """What is printed in place of characters that the stream's encoding lacks."""
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """The replacement for characters that the stream's encoding lacks, as a handler of ``codecs``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     import contextlib
 
     with contextlib.suppress(OSError):
@@ -151,7 +152,7 @@ def _say(line: str) -> None:
 
 
 def _is_closed(stream: "TextIO") -> bool:
-    """Whether nobody reads the pipe any more that a stream writes to."""
+    """Whether a stream writes to a pipe that has no reader any more."""
     import select
 
     try:
@@ -163,7 +164,7 @@ def _is_closed(stream: "TextIO") -> bool:
 
 
 def _flush(stream: "TextIO") -> None:
-    """Flush; what cannot be written goes nowhere, or Python would say so once more as it ends."""
+    """Flush; output that cannot be written is discarded, or Python would report it again at exit."""
     try:
         stream.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""Test the final weights of a run again, and hold that against its record: ``python -m repro.evaluate RUN``."""
+"""Test the final weights of a run again and compare with its record: ``python -m repro.evaluate RUN``."""
 
 if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
     from repro.command import run
@@ -14,17 +14,17 @@ from repro.config import Precision, from_dict
 from repro.config.errors import ReproError
 from repro.records import FINISHED, Info, Row, broken, read_history, read_info, read_weights
 
-# The largest difference in loss (relative, above 1) and accuracy that rounding explains. One CPU repeats a test to
-# 1e-15; float32 in place of the bf16 that a demo run was tested in changed its loss by 1.1 %.
+# The largest difference in loss (relative for losses above 1) and accuracy that rounding explains. One CPU repeats
+# a test to 1e-15; testing a demo run in float32 instead of its bf16 changed its loss by 1.1 %.
 TOLERANCE = {Precision.float32: 1e-3, Precision.tf32: 2e-2, Precision.bf16: 2e-2}
 
 
 def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) of a run's ``weights.pt`` on its full test set.
 
-    ``root`` is the data set's folder, by default the run's own. Raises ReproError if record or weights are missing
-    or broken or not what the run recorded, if the images are not those of the run, and for a device that cannot be
-    used.
+    ``root`` is the data set's folder, by default the one that the run recorded. Raises ReproError if the record or
+    the weights are missing, broken or not what the run recorded, if the images are not the run's, and for a device
+    that cannot be used.
     """
     info = _read_info(folder)
     weights = folder / "weights.pt"
@@ -56,29 +56,30 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
 
 
 def recorded(folder: Path) -> tuple[Info, Row]:
-    """The record of a finished run and its last test. Raises ReproError where the record is not whole."""
+    """The record of a finished run and its last row. Raises ReproError if the record is unfinished or broken."""
     info, rows = _read_info(folder), read_history(folder)
     if info["status"] not in FINISHED:
-        raise ReproError(f"{folder}: its status is {info['status']}; it recorded no end to hold this against")
-    if problem := broken(info, rows) or (None if rows else "no row there"):
-        raise ReproError(f"{folder / 'history.jsonl'}: {problem}; there is no whole record to hold this against")
+        raise ReproError(f"{folder}: its status is {info['status']}; it has no final test to compare with")
+    if problem := broken(info, rows) or (None if rows else "it has no rows"):
+        raise ReproError(f"{folder / 'history.jsonl'}: {problem}; it cannot be compared with")
     return info, rows[-1]
 
 
 def difference(info: Info, row: Row, loss: float, accuracy: float) -> str | None:
-    """In words, how far a test lies from the recorded one; None where rounding explains it."""
-    then_loss, then_accuracy = row["test_loss"], row["test_accuracy"]
-    if then_loss is None or then_accuracy is None:
+    """A description of how far a test differs from the recorded one; None if rounding explains the difference."""
+    recorded_loss, recorded_accuracy = row["test_loss"], row["test_accuracy"]
+    if recorded_loss is None or recorded_accuracy is None:
         return "the recorded test has no loss or no accuracy"
     tolerance = TOLERANCE[from_dict(info["config"]).engine.precision]
-    if abs(loss - then_loss) <= tolerance * max(1.0, then_loss) and abs(accuracy - then_accuracy) <= tolerance:
+    loss_difference, accuracy_difference = loss - recorded_loss, accuracy - recorded_accuracy
+    if abs(loss_difference) <= tolerance * max(1.0, recorded_loss) and abs(accuracy_difference) <= tolerance:
         return None
-    return f"test loss by {loss - then_loss:+.6f}, accuracy by {100 * (accuracy - then_accuracy):+.4f} points"
+    return f"test loss by {loss_difference:+.6f}, accuracy by {100 * accuracy_difference:+.4f} points"
 
 
 def _read_info(folder: Path) -> Info:
     if (info := read_info(folder)) is None:
-        raise ReproError(f"{folder}: no run.json there; give a run's folder, <scale>/<figure>/<curve>/seed<k>")
+        raise ReproError(f"{folder}: it has no run.json; give a run's folder, <scale>/<figure>/<curve>/seed<k>")
     return info
 
 
@@ -88,16 +89,16 @@ def _format(loss: float | None, accuracy: float | None) -> str:
 
 
 def main() -> None:
-    """The console script ``repro-evaluate``; its exit code is 1 where the two do not agree."""
+    """The console script ``repro-evaluate``; its exit code is 1 if the test and the record disagree."""
     parser = argparse.ArgumentParser(prog="repro-evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("--root", help="the data set's folder (default: the run's own)")
+    parser.add_argument("--root", help="the data set's folder (default: the one that the run recorded)")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     loss, accuracy = evaluate(arguments.run, arguments.root, arguments.device)
     print(f"found     {_format(loss, accuracy)}")
     info, row = recorded(arguments.run)
     print(f"recorded  {_format(row['test_loss'], row['test_accuracy'])}")
-    if differ := difference(info, row, loss, accuracy):
-        sys.exit(f"error: {arguments.run}: what was found differs from what was recorded: {differ}")
+    if mismatch := difference(info, row, loss, accuracy):
+        sys.exit(f"error: {arguments.run}: the test differs from the record: {mismatch}")
     print("they agree")

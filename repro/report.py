@@ -36,7 +36,7 @@ def app(composed: DictConfig) -> None:
     chosen = HydraConfig.get().runtime.choices["figure"]
     target = Path(f"{settings.target_of('index' if chosen == 'all' else f'index-{chosen}', config)}.html")
     commands = settings.commands("report all", config)
-    if chosen != "all":  # each in a section of its own
+    if chosen != "all":  # only the command that draws it
         commands = [f"{commands[1]} figure={chosen}"]
     write_whole(target, page.page(drawn, composed.scale.name, errors, commands))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
@@ -49,6 +49,6 @@ def app(composed: DictConfig) -> None:
 
 
 def main() -> None:
-    """Write the page."""
+    """The console script ``repro-report``."""
     settings.register_schema()
     command.hydra_app(app, "figures")

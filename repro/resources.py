@@ -1,7 +1,7 @@
 """The cores and the memory that this process may use, and how its threads wait for each other.
 
-A leaf: the standard library alone. The answers hold in a container too: its cgroup may allow less than the machine
-has, in version 1 or 2, at any level between the process and the root.
+Imports the standard library alone. The results hold in a container too, whose cgroup may allow less than the
+machine has: cgroup versions 1 and 2, at any level between the process and the root.
 """
 
 import math
@@ -12,13 +12,13 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 MEMORY = Path("/proc/meminfo")
-SPINS = "10000"  # of a thread of OpenMP that waits, before it sleeps; libgomp's own are 300,000
+SPINS = "10000"  # of a waiting OpenMP thread before it sleeps; libgomp's default is 300,000
 
 
 def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """The number of CPU cores that this process may use: its affinity (cpusets are part of that), and its quota.
+    """The number of CPU cores that this process may use, by its affinity (which includes cpusets) and its quota.
 
-    Half a core counts as one.
+    A fraction of a core counts as one.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _folders("cpu", cgroups, membership):
@@ -30,26 +30,26 @@ def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
 
 
 def free_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, memory: Path = MEMORY) -> float | None:
-    """Megabytes of main memory that processes can still take without swapping; None if the system does not say."""
-    free = []
+    """Main memory available without swapping, in MiB; None if the system does not report it."""
+    free_bytes = []
     for line in _lines(memory):
         if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
+            free_bytes.append(int(line.split()[1]) * 1024)
     for folder in _folders("memory", cgroups, membership):
         used = [_number(folder / f"memory.{name}") for name in ("current", "usage_in_bytes")]
         limits = [_number(folder / f"memory.{name}") for name in ("max", "high", "limit_in_bytes")]
         for limit in filter(None, limits):
-            free.append(max(0, limit - max(filter(None, used), default=0) + _inactive(folder)))
-    return min(free) / 2**20 if free else None
+            free_bytes.append(max(0, limit - max(filter(None, used), default=0) + _inactive_bytes(folder)))
+    return min(free_bytes) / 2**20 if free_bytes else None
 
 
 def waiting(environment: Mapping[str, str], crowded: bool = False) -> dict[str, str]:
-    """The environment variables by which OpenMP's threads wait, to be set before torch is imported.
+    """Environment variables for how OpenMP threads wait, to be set before torch is imported.
 
-    By default they spin for milliseconds, which on a busy machine takes the core away from the thread that they
-    wait for: a run is ten times as slow. ``crowded`` says that there are more threads than cores, where none may
-    spin at all; otherwise a short spin is as fast as a long one on an idle machine. Empty where ``environment``
-    says already how they wait.
+    By default they spin for milliseconds, which on a busy machine takes the core from the thread that they wait
+    for: a run becomes ten times slower. With more threads than cores (``crowded``) they do not spin at all;
+    otherwise a short spin is as fast as a long one on an idle machine. Empty if ``environment`` already sets how
+    they wait.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
         return {}
@@ -72,8 +72,8 @@ def _folders(controller: str, cgroups: Path, membership: Path) -> Iterator[Path]
             yield from (root / part for part in (folder, *folder.parents))
 
 
-def _inactive(folder: Path) -> int:
-    """Bytes of a cgroup's memory that are pages of files it has not used lately: they give way."""
+def _inactive_bytes(folder: Path) -> int:
+    """Bytes of a cgroup's memory that hold inactive file pages, which the kernel can reclaim."""
     values = {name: value for name, _, value in (line.partition(" ") for line in _lines(folder / "memory.stat"))}
     return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
 
@@ -84,7 +84,7 @@ def _number(path: Path) -> int | None:
 
 
 def _words(path: Path) -> list[int | None]:
-    """The numbers of a file's first line, None for a word (as "max"); empty where it cannot be read."""
+    """The numbers on a file's first line, None for a word such as "max"; empty if the file cannot be read."""
     lines = _lines(path)
     return [int(word) if word.lstrip("-").isdecimal() else None for word in lines[0].split()] if lines else []
 

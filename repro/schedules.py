@@ -1,10 +1,10 @@
 """Learning rate and momentum as pure functions of the iteration.
 
 Each *shape* is a function of the iteration ``i`` (0 before the first update) and of keyword-only settings; a
-schedule in ``conf/schedule`` names a shape for the learning rate and one for the momentum. To add one: write
-the function here, or in a package of your own (its shape is then ``package.module:function``), and a YAML file
-there. A setting that counts iterations is annotated ``Iterations``: a scale multiplies it. A rate, of so much an
-iteration, is annotated ``PerIteration``: a scale divides it.
+schedule in ``conf/schedule`` names a shape for the learning rate and one for the momentum. To add one, write
+the function here, or in your own package (its shape is then ``package.module:function``), and a YAML file there.
+A setting that counts iterations is annotated ``Iterations``: a scale multiplies it. A rate per iteration is
+annotated ``PerIteration``: a scale divides it.
 
 Source: L. N. Smith, arXiv 1803.09820, sections 2 and 4, and the solver files that he published. "Step size" is
 half a cycle, in iterations.
@@ -20,28 +20,28 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 Shape = Callable[[int], float]
 Iterations = Annotated[int, "iterations"]
-HIGHEST = {"schedule.lr": sys.float_info.max, "schedule.momentum": 1.0}  # the lowest is 0
-ROUNDING = 1e-9  # of a shape at its ends
+HIGHEST = {"schedule.lr": sys.float_info.max, "schedule.momentum": 1.0}  # largest valid value; the smallest is 0
+ROUNDING = 1e-9  # tolerance at both ends of the valid range
 PerIteration = Annotated[float, "per iteration"]
 
 
 def lr_range(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
     """LR range test: linear from ``base_lr`` to ``max_lr`` over all ``iterations``."""
-    _check(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
+    _check_settings(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
     return base_lr + (max_lr - base_lr) * min(i / iterations, 1.0)
 
 
 def lr_range_exponential(i: int, *, base_lr: float, max_lr: float, iterations: Iterations) -> float:
-    """LR range test that multiplies: from ``base_lr``, above 0, to ``max_lr``, by one factor every iteration."""
-    _check(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
+    """Exponential LR range test: from ``base_lr`` > 0 to ``max_lr``, multiplied by one factor every iteration."""
+    _check_settings(i, base_lr=base_lr, max_lr=max_lr, iterations=iterations)
     if base_lr <= 0:
-        raise ValueError(f"base_lr {base_lr} is not above 0, and no factor leads away from 0")
+        raise ValueError(f"base_lr {base_lr} is not above 0; an exponential range test cannot start at 0")
     return float(base_lr * (max_lr / base_lr) ** min(i / iterations, 1.0))
 
 
 def triangular(i: int, *, base_lr: float, max_lr: float, step_size: Iterations) -> float:
     """CLR: ``base_lr`` up to ``max_lr`` over ``step_size`` iterations and back, repeating."""
-    _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
+    _check_settings(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
     x = i % (2 * step_size) / step_size
     return base_lr + (max_lr - base_lr) * min(x, 2 - x)
 
@@ -49,9 +49,9 @@ def triangular(i: int, *, base_lr: float, max_lr: float, step_size: Iterations) 
 def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: Iterations, final_lr: float) -> float:
     """1cycle: up to ``max_lr``, down towards zero (not to ``base_lr``), then constant at ``final_lr``.
 
-    The fall never goes below ``final_lr``, which holds from the end of the cycle (2 ``step_size``) on.
+    The descent stops at ``final_lr``, which holds from the end of the cycle (2 ``step_size``) on.
     """
-    _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
+    _check_settings(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
     if final_lr > max_lr:
         raise ValueError(f"final_lr {final_lr} is above max_lr {max_lr}")
     if i <= step_size:
@@ -60,28 +60,28 @@ def onecycle(i: int, *, base_lr: float, max_lr: float, step_size: Iterations, fi
 
 
 def multistep(i: int, *, lr: float, milestones: Sequence[Iterations], gamma: float) -> float:
-    """Piecewise constant: ``lr`` times ``gamma`` from each milestone (an iteration) on.
+    """Piecewise constant: ``lr``, multiplied by ``gamma`` at each milestone (an iteration).
 
     Milestones may coincide, as they do at a small scale.
     """
-    _check(i)
+    _check_settings(i)
     if list(milestones) != sorted(milestones) or any(m < 1 for m in milestones):
-        raise ValueError(f"milestones {list(milestones)} do not rise from 1 on")
+        raise ValueError(f"milestones {list(milestones)} are not ascending iterations from 1 on")
     return lr * float(gamma ** sum(i >= m for m in milestones))
 
 
 def ramp_multistep(
     i: int, *, base_lr: float, max_lr: float, step_size: Iterations, milestones: Sequence[Iterations], gamma: float
 ) -> float:
-    """``base_lr`` up to ``max_lr`` over ``step_size`` iterations, ``multistep`` from there (Figure 7d)."""
-    _check(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
-    share = min(i / step_size, 1.0)
-    return multistep(i, lr=base_lr + (max_lr - base_lr) * share, milestones=milestones, gamma=gamma)
+    """``base_lr`` up to ``max_lr`` over ``step_size`` iterations, then ``multistep`` (Figure 7d)."""
+    _check_settings(i, base_lr=base_lr, max_lr=max_lr, step_size=step_size)
+    progress = min(i / step_size, 1.0)
+    return multistep(i, lr=base_lr + (max_lr - base_lr) * progress, milestones=milestones, gamma=gamma)
 
 
 def inv(i: int, *, lr: float, gamma: PerIteration, power: float) -> float:
     """Caffe's ``inv``: ``lr`` (1 + ``gamma`` i)^-``power``."""
-    _check(i)
+    _check_settings(i)
     if gamma < 0:
         raise ValueError(f"gamma {gamma} is negative")
     return float(lr * (1 + gamma * i) ** -power)
@@ -89,7 +89,7 @@ def inv(i: int, *, lr: float, gamma: PerIteration, power: float) -> float:
 
 def constant(i: int, *, value: float) -> float:
     """``value`` at every iteration."""
-    _check(i)
+    _check_settings(i)
     return float(value)
 
 
@@ -98,11 +98,11 @@ def cyclical_momentum(
 ) -> float:
     """Cyclical momentum: ``max_momentum`` to ``min_momentum`` while the LR rises, and back while it falls.
 
-    After the cycle, tail "hold" stays at ``max_momentum`` (the paper); tail "caffe" cycles on at half the
-    amplitude each time (the author's code). Momentum that moves *with* the LR (Figure 8a) has the two ends
-    exchanged: ``max_momentum`` is the value at the ends of the cycle.
+    After the cycle, tail "hold" stays at ``max_momentum`` (the paper); tail "caffe" continues to cycle, halving
+    the amplitude each time (the author's code). Momentum that moves *with* the LR (Figure 8a) has the two values
+    swapped: ``max_momentum`` is the value at both ends of the cycle.
     """
-    _check(i, step_size=step_size)
+    _check_settings(i, step_size=step_size)
     if tail not in ("hold", "caffe"):
         raise ValueError(f"tail {tail!r} is neither 'hold' nor 'caffe'")
     cycle = i // (2 * step_size)
@@ -113,54 +113,54 @@ def cyclical_momentum(
 
 
 def build(lr: Mapping[str, Any], momentum: Mapping[str, Any]) -> Callable[[int], tuple[float, float]]:
-    """Iteration -> (learning rate, momentum), from two settings such as ``{"shape": "constant", "value": .9}``.
+    """Iteration -> (learning rate, momentum), from two settings such as ``{"shape": "constant", "value": 0.9}``.
 
     Raises ValueError for an unknown shape, a missing, unknown or mistyped setting, and impossible values.
     """
-    rate, mass = _shape("schedule.lr", lr), _shape("schedule.momentum", momentum)
-    return lambda i: (rate(i), mass(i))
+    lr_at, momentum_at = _build_shape("schedule.lr", lr), _build_shape("schedule.momentum", momentum)
+    return lambda i: (lr_at(i), momentum_at(i))
 
 
 @cache
 def shapes() -> dict[str, Callable[..., float]]:
-    """Every shape of this module, by name: its functions whose first parameter is the iteration ``i``."""
+    """Every shape of this module by name: the public functions whose first parameter is the iteration ``i``."""
     public = {k: f for k, f in globals().items() if inspect.isfunction(f) and not k.startswith("_")}
     return {k: f for k, f in public.items() if next(iter(inspect.signature(f).parameters), "") == "i"}
 
 
 def scaled(settings: Mapping[str, Any], scale: Callable[[int], int]) -> dict[str, Any]:
-    """The settings with ``scale`` applied to every one that counts iterations, and its inverse to rates.
+    """The settings with ``scale`` applied to those that count iterations, and its inverse to rates per iteration.
 
-    The annotations of its shape say which they are. Raises ValueError for an unknown shape.
+    The annotations of the shape's parameters say which these are. Raises ValueError for an unknown shape.
     """
-    hints = get_type_hints(_function("schedule", settings.get("shape")), include_extras=True)
-    found = dict(settings)
+    hints = get_type_hints(_find_function("schedule", settings.get("shape")), include_extras=True)
+    result = dict(settings)
     for key, value in settings.items():
         if hints.get(key) == Iterations:
-            found[key] = scale(value)
+            result[key] = scale(value)
         elif Iterations in get_args(hints.get(key)):
-            found[key] = [scale(v) for v in value]
+            result[key] = [scale(v) for v in value]
         elif hints.get(key) == PerIteration:
-            found[key] = value * 1_000_000 / scale(1_000_000)
-    return found
+            result[key] = value * 1_000_000 / scale(1_000_000)
+    return result
 
 
 def declared(group: str, settings: Mapping[str, Any]) -> set[str]:
-    """The settings that the shape of these takes. Raises ValueError for an unknown shape."""
-    parameters = inspect.signature(_function(group, settings.get("shape"))).parameters
+    """The names of all settings that the shape in ``settings`` takes. Raises ValueError for an unknown shape."""
+    parameters = inspect.signature(_find_function(group, settings.get("shape"))).parameters
     return {"shape", *parameters} - {"i"}
 
 
 def check_range(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: int) -> None:
-    """Raise what ``build`` does, and ValueError for a learning rate below 0 or a momentum outside [0, 1].
+    """Raise as ``build`` does, and ValueError for a learning rate below 0 or a momentum outside [0, 1].
 
-    It looks at iterations evenly apart, and at those that the settings count: where a shape turns.
+    It evaluates evenly spaced iterations, and those where the settings make the shape turn.
     """
     for (group, highest), settings in zip(HIGHEST.items(), (lr, momentum), strict=True):
-        shape = _shape(group, settings)
-        turns = [count for _, value in _counts(settings) for count in _listed(value)]
-        at = {*range(0, iterations + 1, max(1, iterations // 100)), *turns, *(2 * count for count in turns)}
-        for i in sorted(i for i in at if i <= iterations):
+        shape = _build_shape(group, settings)
+        turns = [count for _, value in _iteration_settings(settings) for count in _as_list(value)]
+        checked = {*range(0, iterations + 1, max(1, iterations // 100)), *turns, *(2 * count for count in turns)}
+        for i in sorted(i for i in checked if i <= iterations):
             try:
                 value = shape(i)
             except ValueError as error:
@@ -174,47 +174,47 @@ def check_range(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: 
 
 
 def cut_short(lr: Mapping[str, Any], momentum: Mapping[str, Any], iterations: int) -> dict[str, int]:
-    """The settings that a run of so many iterations ends before the end of, with the iterations that they need.
+    """The settings that a run of ``iterations`` iterations does not complete, with the iterations that they need.
 
-    A ``step_size`` of the learning rate needs whole cycles, if the rate still moves at the end; any other setting
+    A ``step_size`` of the learning rate needs whole cycles if the rate still changes at the end; any other setting
     that counts iterations needs to be reached.
     """
     needed = {}
-    for key, value in _counts(lr):
-        last = max(_listed(value), default=0)
+    for key, value in _iteration_settings(lr):
+        last = max(_as_list(value), default=0)
         if key == "step_size":
-            cycle, rate = 2 * last, _shape("schedule.lr", lr)
+            cycle, lr_at = 2 * last, _build_shape("schedule.lr", lr)
             cycles = -(-iterations // cycle)
-            inside = min(iterations % cycle, -iterations % cycle) > cycles  # a scale rounds both
-            last = cycles * cycle if inside and rate(iterations) != rate(iterations - 1) else 0
+            is_inside = min(iterations % cycle, -iterations % cycle) > cycles  # a scale rounds both
+            last = cycles * cycle if is_inside and lr_at(iterations) != lr_at(iterations - 1) else 0
         if last > iterations:
             needed[f"schedule.lr.{key}"] = last
-    for key, value in _counts(momentum):
-        if max(_listed(value), default=0) > iterations and lr.get(key) != value:
-            needed[f"schedule.momentum.{key}"] = max(_listed(value))
+    for key, value in _iteration_settings(momentum):
+        if max(_as_list(value), default=0) > iterations and lr.get(key) != value:
+            needed[f"schedule.momentum.{key}"] = max(_as_list(value))
     return needed
 
 
-def _counts(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings that count iterations, as their shape declares."""
-    hints = get_type_hints(_function("schedule", settings.get("shape")), include_extras=True)
+def _iteration_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings that count iterations, as annotated in their shape."""
+    hints = get_type_hints(_find_function("schedule", settings.get("shape")), include_extras=True)
     for key, value in settings.items():
         if hints.get(key) == Iterations or Iterations in get_args(hints.get(key)):
             yield key, value
 
 
-def _listed(value: int | Sequence[int]) -> list[int]:
+def _as_list(value: int | Sequence[int]) -> list[int]:
     return list(value) if isinstance(value, Sequence) else [value]
 
 
-def _function(group: str, name: Any) -> Callable[..., float]:
-    """The shape of that name: one of this module's, or one's own by its import path."""
+def _find_function(group: str, name: Any) -> Callable[..., float]:
+    """The shape with that name in this module, or with that import path. Raises ValueError if there is none."""
     if name in shapes():
         return shapes()[name]
     module, colon, function = str(name).partition(":")
     if not colon:
         known = ", ".join(shapes())
-        raise ValueError(f"{group}.shape: no schedule {name!r}; there are {known}, or package.module:function")
+        raise ValueError(f"{group}.shape: no schedule {name!r}; choose from {known}, or package.module:function")
     try:
         found: Callable[..., float] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
@@ -222,10 +222,10 @@ def _function(group: str, name: Any) -> Callable[..., float]:
     return found
 
 
-def _shape(group: str, settings: Mapping[str, Any]) -> Shape:
+def _build_shape(group: str, settings: Mapping[str, Any]) -> Shape:
     values = dict(settings)
     name = values.pop("shape", None)
-    function = _function(group, name)
+    function = _find_function(group, name)
     types = get_type_hints(function)
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "i"]
     if unknown := sorted(set(values) - {p.name for p in parameters}):
@@ -251,12 +251,12 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (int, str, bool):
         return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
     if get_origin(kind) is Sequence:
-        several = isinstance(value, Sequence) and not isinstance(value, str)
-        return several and all(_fits(v, *get_args(kind)) for v in value)
-    return True  # the function's own affair
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        return is_list and all(_fits(v, *get_args(kind)) for v in value)
+    return True  # any other type is for the function to check
 
 
-def _check(
+def _check_settings(
     i: int,
     *,
     base_lr: float | None = None,

@@ -1,7 +1,7 @@
 """Print the state of runs: ``python -m repro.status [sweep=fig8b] [scale=...] [--watch] [--json]``.
 
-With a sweep (or any arguments of ``repro.train``) it lists the runs of that sweep, missing ones included; without,
-every run under ``multirun_outputs`` or under ``output=DIR``.
+With a sweep (or any arguments of ``repro.train``) it lists the runs of that sweep, including missing ones; without
+arguments, every run under ``multirun_outputs`` or ``output=DIR``.
 """
 
 if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
@@ -18,7 +18,7 @@ from repro.sweeps import states
 
 
 def main() -> None:
-    """Print the states."""
+    """The console script ``repro-status``."""
     arguments = [expand_home(a) for a in sys.argv[1:] if a not in ("--json", "--watch")]
     mode = "json" if "--json" in sys.argv else "watch" if "--watch" in sys.argv else "table"
     if {"--help", "-h"} & set(arguments):
@@ -31,6 +31,7 @@ def main() -> None:
         output = Path(arguments[-1].removeprefix("output=") if arguments else "multirun_outputs")
         if not output.is_dir():
             sys.exit(
-                f"error: output={output}: no such folder; run this where the runs started, or name their folder"
+                f"error: output={output}: no such folder; run this where the runs were started, or give their "
+                "folder"
             )
         states.print_states(((path.parent, None) for path in find(output, "run.json")), mode)

@@ -1,4 +1,4 @@
-"""Train one run, or with a sweep many: the Hydra app ``python -m repro.train``."""
+"""Train one run, or the runs of a sweep: the Hydra app ``python -m repro.train``."""
 
 if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is one line too
     from repro.command import run
@@ -15,7 +15,7 @@ from repro.sweeps.arguments import expand_sweep
 
 
 def main() -> None:
-    """Train, or with ``--dry-run`` tell the cost."""
+    """Train, or with ``--dry-run`` print the cost."""
     if "--dry-run" in sys.argv:
         from repro.sweeps import sweeper
 

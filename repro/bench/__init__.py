@@ -1,6 +1,6 @@
-"""How fast this machine trains, beside the loops that people use, and how near that is to its limits.
+"""Benchmarks: the training speed of this machine, compared with commonly used loops and with the machine's limits.
 
-What may enter: what measures speed or the error of fast settings. No test asserts a speed.
+What belongs here: code that measures speed, or the errors of fast settings. No test asserts a speed.
 
 Public: ``python -m repro.bench``.
 """

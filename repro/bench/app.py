@@ -1,9 +1,10 @@
-"""How fast this machine trains, and how fast the loops that people use do: ``python -m repro.bench [--quick]``.
+"""The training speed of this machine, and that of commonly used loops: ``python -m repro.bench [--quick]``.
 
 Every loop runs in its own process, with its own threads and allocator. They take turns, a few iterations at a
 time, so that other load on the machine affects them all: read the ratios, and the range beside each median.
-``--fidelity`` measures the errors of the fast settings instead. After each part the table so far goes to ``--to``
-as CSV and markdown, and to ``bench.json`` in the user's cache folder: ``repro.train --dry-run`` estimates from it.
+``--fidelity`` measures the errors of the fast settings instead. After each part the table so far is written to
+``--to`` as CSV and markdown, and to ``bench.json`` in the user's cache folder, from which ``repro.train
+--dry-run`` estimates costs.
 """
 
 import argparse
@@ -32,9 +33,9 @@ QUICK_MINUTES = 3.0  # --minutes with --quick, which takes under two on two idle
 
 
 def list_parts(results: Results, device: str, quick: bool, rounds: int | None = None) -> list[Part]:
-    """Everything but fidelity, to be measured one part after the other.
+    """All parts except fidelity, in the order in which they are measured.
 
-    ``rounds`` are the turns of each loop (by default 3 if quick, else 7).
+    ``rounds`` is the number of turns of each loop (by default 3 if ``quick``, else 7).
     """
     from repro.bench import floor
     from repro.training.precision import emulated
@@ -42,7 +43,7 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
     parts: list[Part] = []
     bf16_emulated = emulated(Precision.bf16, device)
     if bf16_emulated:
-        print(f"note: {device} only emulates bf16; its lines are left out", file=sys.stderr)
+        print(f"note: {device} only emulates bf16; it is not measured", file=sys.stderr)
     cores = machine.cores()
     gpu = device != "cpu"
     rounds, seconds = rounds or (3 if quick else 7), 0.6 if quick or gpu else 3.0
@@ -73,9 +74,8 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
         return [replace(loop, demo=True) for loop in loops if "bf16" not in loop.name]
 
     def compare_training(name: str, experiment: str, batch_size: int, groups: int) -> None:
-        large = (
-            batch_size > 128 and name.startswith("resnet") and not gpu
-        )  # fewer loops to save memory, and fewer rounds to save time
+        # For large batches fewer loops, to save memory, and fewer rounds, to save time.
+        large = batch_size > 128 and name.startswith("resnet") and not gpu
         peers = [files]
         if not (quick or large):
             peers += [replace(files, name="peer, 2 processes", loader_workers=2), memory]
@@ -135,9 +135,9 @@ def list_parts(results: Results, device: str, quick: bool, rounds: int | None = 
     return parts
 
 
-def seed_loops(base: Loop, other: Loop, quick: bool) -> list[Loop]:
-    """Loops for four seeds: another's, one after the other, and ours, one after the other and several at once."""
-    loops = [replace(other, name=f"{other.name}, one after the other")]
+def seed_loops(base: Loop, peer: Loop, quick: bool) -> list[Loop]:
+    """Loops for four seeds: the peer's, one after the other, and ours, one after the other and concurrently."""
+    loops = [replace(peer, name=f"{peer.name}, one after the other")]
     if not quick:
         loops.append(replace(base, name="ours, one after the other"))
     for count in [base.threads] if base.device == "cpu" else [2, 4]:
@@ -149,7 +149,7 @@ def seed_loops(base: Loop, other: Loop, quick: bool) -> list[Loop]:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """The ``machine`` of ``bench.json``."""
+    """The value of ``machine`` in ``bench.json``."""
     import torch
 
     try:
@@ -162,7 +162,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command ``repro.bench``."""
+    """The console script ``repro-bench``."""
     parser = argparse.ArgumentParser(prog="repro-bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes on two idle cores")
     parser.add_argument(
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        help=f"leave out what is not begun by then, and turns (default: no end; {QUICK_MINUTES:.0f} with --quick)",
+        help=f"start no part or further turn after this (default: no limit; {QUICK_MINUTES:.0f} with --quick)",
     )
     arguments = parser.parse_args()
     import torch
@@ -191,7 +191,7 @@ def main() -> None:
     minutes = arguments.minutes or (QUICK_MINUTES if arguments.quick else math.inf)
     device = loop.device(arguments.device)
     machine_info = describe_machine(device)
-    instructions = torch.backends.cpu.get_cpu_capability()  # processors of one name may differ in it, and in speed
+    instructions = torch.backends.cpu.get_cpu_capability()  # it may differ between processors of the same name
     hardware = f"{machine_info['gpu'] or machine_info['cpu']}, {machine_info['cores']} cores, {instructions}"
     load = os.getloadavg()[0]
     if load > 0.5:
@@ -210,30 +210,30 @@ def main() -> None:
     def describe_setting() -> str:
         return f"`{command}` on {hardware}; {versions}; {(time.monotonic() - clock) / 60:.1f} min"
 
-    def keep() -> None:
+    def write_results() -> None:
         write(results, title, name, arguments.to, describe_setting())
         if results.speeds:
             cost.write_benchmark(machine_info, results.speeds)
 
     try:
-        measure_parts(choose_parts(parts, arguments.only), clock + 60 * minutes, keep)
+        measure_parts(choose_parts(parts, arguments.only), clock + 60 * minutes, write_results)
     finally:
         show(results, title, describe_setting())
 
 
 def choose_parts(parts: list[Part], only: list[str] | None) -> list[Part]:
-    """The parts whose names contain one of ``only`` (None: all). Raises ReproError where none does."""
+    """The parts whose names contain one of ``only`` (None: all). Raises ReproError if none does."""
     chosen = [part for part in parts if only is None or any(text in part.name for text in only)]
     if not chosen:
         names = "; ".join(part.name for part in parts)
-        raise ReproError(f"--only {' --only '.join(only or [])}: no such part; there are: {names}")
+        raise ReproError(f"--only {' --only '.join(only or [])}: no such part; choose from: {names}")
     return chosen
 
 
 def measure_parts(parts: list[Part], until: float, keep: Callable[[], None]) -> None:
-    """Measure one part after the other and keep each at once; none begins after ``until``, by the monotonic clock.
+    """Measure the parts in order and call ``keep`` after each; none starts after ``until`` (monotonic clock).
 
-    A part that fails is named on standard error and left out.
+    A part that fails is reported on standard error and skipped.
     """
     for index, part in enumerate(parts):
         if index and time.monotonic() > until:

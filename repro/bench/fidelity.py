@@ -1,4 +1,4 @@
-"""The errors of every fast setting, against float64 and the plain float32 step."""
+"""The errors of every fast setting, compared with float64 and with the plain float32 step."""
 
 import math
 import statistics
@@ -30,10 +30,10 @@ TRAININGS = "final test loss of four demo runs, Figure 8b's tbs512"
 
 
 def list_parts(results: Results, device: str, quick: bool) -> list[Part]:
-    """Every fast setting: one step of each network against float64, and short trainings of four seeds.
+    """For every fast setting: one step of each network compared with float64, and short runs of four seeds.
 
-    A setting passes if its gradient error is the rounding of its precision, and if its mean loss after training is
-    within float32's standard deviation over seeds.
+    A setting passes if its gradient error is the rounding error of its precision, and if its mean loss after
+    training is within float32's standard deviation over seeds.
     """
     settings = available_settings(device, quick)
     slow = [name for name, (precision, *_) in settings.items() if emulated(precision, device)]
@@ -66,10 +66,10 @@ def available_settings(device: str, quick: bool) -> dict[str, Setting]:
 
 
 def left_by(until: float, settings: dict[str, Setting]) -> Iterator[tuple[str, Setting]]:
-    """The settings, the reference in any case and the others until a time of the monotonic clock."""
+    """The reference setting, and the others that start before ``until`` (monotonic clock)."""
     for index, (name, setting) in enumerate(settings.items()):
         if index and time.monotonic() > until:
-            print(f"note: {name}: left out, the time is over", file=sys.stderr)
+            print(f"note: {name}: skipped, the time is over", file=sys.stderr)
         else:
             yield name, setting
 
@@ -82,7 +82,7 @@ def compare_gradients(
     quick: bool,
     until: float = math.inf,
 ) -> None:
-    """One step of a network: the relative errors of gradient and loss against float64."""
+    """Add the relative errors of gradient and loss in one step of a network, compared with float64."""
     batch = 16 if quick else 128
     dataset = make_noise(Dataset(name="cifar10"), device)
     images, labels = dataset.network_input(dataset.train_images[:batch]), dataset.train_labels[:batch]
@@ -92,23 +92,23 @@ def compare_gradients(
     loss = F.cross_entropy(exact(images.double()), labels)
     loss.backward()
     # After one update at LR 1 without momentum the velocity is the gradient; 0 for a bias without gradient.
-    truth = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
+    reference = torch.cat([(p if p.grad is None else p.grad).flatten() for p in exact.parameters()]).detach()
     for name, (precision, compiled, graph) in left_by(until, settings):
         network = without_dropout(models.from_config(model, 10, (32, 32, 3), 0)).to(device)
-        rule = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
-        step: Any = Plain(network, rule, precision)
+        optimizer = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
+        step: Any = Plain(network, optimizer, precision)
         if compiled or graph:
-            step = Fast(network, rule, images, labels, precision, compiled=compiled, graph=graph)
-            step.adopt(network, rule)
+            step = Fast(network, optimizer, images, labels, precision, compiled=compiled, graph=graph)
+            step.adopt(network, optimizer)
         step_loss = step(images, labels, 1.0, 0.0).item()
-        gradient = torch.cat([v.reshape(-1) for group in rule.velocities() for v in group]).double()
-        error = ((gradient - truth).norm() / truth.norm()).item()
+        gradient = torch.cat([v.reshape(-1) for group in optimizer.velocities() for v in group]).double()
+        error = ((gradient - reference).norm() / reference.norm()).item()
         note = f"loss off by {abs(step_loss / loss.item() - 1):.1e}"
         results.add(f"gradient of {network_name}, relative error", name, [error], "", note)
 
 
 def without_dropout(network: nn.Module) -> nn.Module:
-    """The network itself, which now drops nothing: what is drawn would depend on dtype and engine."""
+    """The network with its dropout disabled, in place: its random numbers depend on dtype and engine."""
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -118,7 +118,7 @@ def without_dropout(network: nn.Module) -> nn.Module:
 def compare_trainings(
     results: Results, settings: dict[str, Setting], device: str, quick: bool, until: float = math.inf
 ) -> None:
-    """The final test loss of short trainings of four seeds, its mean beside float32's."""
+    """Add the final test losses of short training runs of four seeds, and compare their mean with float32's."""
     share = 0.01 if quick else 0.05  # of the paper's iterations: 93 or 464
     losses: dict[str, list[float]] = {}
     for name, (precision, compiled, graph) in left_by(until, settings):

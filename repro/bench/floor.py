@@ -1,4 +1,4 @@
-"""The rates that the machine can reach, what training an image needs of them, and the share that our loop uses."""
+"""The machine's best rates, the operations and memory traffic of an image, and the share that our loop reaches."""
 
 import statistics
 import time
@@ -59,7 +59,7 @@ def measure(results: Results, device: str, threads: int, rounds: int = 7, *, bf1
 
 
 def count_image_needs(network: Any, images: int = 8) -> tuple[float, float]:
-    """What training on one 32x32 image needs: floating-point operations, and bytes of memory traffic.
+    """The needs of training on one 32x32 image: floating-point operations, and bytes of memory traffic.
 
     The traffic counts the float32 values kept for backward, each written once and read once.
     """

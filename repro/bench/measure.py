@@ -1,6 +1,6 @@
 """Measure loops in turns: each trains in its own process while the others wait.
 
-Other load on the machine affects them all alike, so the ratio of two loops is steadier than either speed.
+Other load on the machine affects all of them equally, so the ratio of two loops varies less than either speed.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ from repro.data import registry
 from repro.sweeps import cost, machine
 from repro.training import memory
 
-GRACE_SECONDS = 30.0  # that a loop may take beyond the time there is, to end what it has begun
+GRACE_SECONDS = 30.0  # that a loop may take beyond the time limit to finish its turn
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One way to train, a line of the table; ``at_once`` processes train together while it is measured."""
+    """One way to train, a line of the table."""
 
     name: str
-    kind: str = "ours"  # or repro.bench.peer's "files", "memory"; or only tests: "testing", "plain testing"
+    kind: str = "ours"  # or repro.bench.peer's "files", "memory"; or without training "testing", "plain testing"
     experiment: str = "fig5a/clr_3.0"
     batch_size: int = 128
     bn_groups: int = 1
     demo: bool = False  # the demo's network on digits, with its tests; otherwise the paper's on 32x32 noise
     threads: int = 1
-    at_once: int = 1  # processes
+    at_once: int = 1  # concurrent processes
     loader_workers: int = 0  # processes of the DataLoader
     device: str = "cpu"
-    keep_freed: bool = True  # memory.keep_freed_memory
+    keep_freed: bool = True  # whether to call memory.keep_freed_memory
     overrides: tuple[str, ...] = ()
 
 
@@ -66,20 +66,20 @@ class Child:
         )
 
     def start(self, iterations: int) -> None:
-        """Start training so many iterations; ``wait`` waits for their end."""
+        """Start training ``iterations`` iterations; ``wait`` waits for their end."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # wait raises the reason
+        with contextlib.suppress(BrokenPipeError):  # ``wait`` raises the reason
             print(iterations, file=self.process.stdin, flush=True)
 
     def wait(self, until: float = math.inf) -> dict[str, float]:
-        """Seconds, images and peak memory_mb.
+        """The measurement: ``seconds``, ``images`` and the peak ``memory_mb``.
 
-        Raises ReproError with the last error line of a child that died, and for one that does not answer in time.
+        Raises ReproError with the last error line of a child that died, and for one that does not respond in time.
         """
         assert self.process.stdout is not None
         timeout = None if until == math.inf else max(0.0, until - time.monotonic()) + GRACE_SECONDS
         if not select.select([self.process.stdout], [], [], timeout)[0]:
-            raise ReproError(f"{self.loop.name}: no answer in time")
+            raise ReproError(f"{self.loop.name}: no response in time")
         line = self.process.stdout.readline()
         if not line:
             assert self.process.stderr is not None
@@ -104,22 +104,23 @@ def compare(
     seconds: float = 1.0,
     until: float = math.inf,
 ) -> None:
-    """Measure loops in turns of about ``seconds`` each; ratios are to the first.
+    """Measure loops in turns of about ``seconds`` each, and add their speeds, with ratios to the first.
 
-    A loop that fails is named on standard error and left out. After ``until`` no loop and no further turns begin.
+    A loop that fails is reported on standard error and skipped. After ``until`` no loop and no further turn
+    starts.
     """
     speeds: dict[str, list[float]] = {}
     memory_mb: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         started = [(loop, [stack.enter_context(Child(loop)) for _ in range(loop.at_once)]) for loop in loops]
-        warm: list[tuple[Loop, list[Child], int]] = []  # with the iterations of a turn
-        for loop, children in started:  # a GPU's loops compile on the CPU's cores, all of them at the same time
+        warm: list[tuple[Loop, list[Child], int]] = []  # loop, processes, iterations of a turn
+        for loop, children in started:  # a GPU's loops compile on the CPU, all of them at the same time
             for child in children if loop.device != "cpu" else []:
                 child.start(1)
-        for loop, children in started:  # a CPU's one after the other, so that none disturbs another's warm-up
+        for loop, children in started:  # a CPU's loops warm up in turn, so as not to disturb each other
             try:
                 if warm and time.monotonic() > until:
-                    raise ReproError(f"{loop.name}: left out, the time is over")
+                    raise ReproError(f"{loop.name}: skipped, the time is over")
                 turn = warm_up(children, until, begun=loop.device != "cpu")
                 warm.append((loop, children, max(1, round(seconds / turn))))
             except ReproError as error:
@@ -139,7 +140,7 @@ def compare(
             placement = f"{loop.threads} thread{'s' * (loop.threads > 1)}" if loop.device == "cpu" else loop.device
             note = f"{placement}, {memory_mb[loop.name]:,.0f} MB{' each' * (loop.at_once > 1)}"
             results.add(part, loop.name, speeds[loop.name], "images/s", note, baseline)
-            # a row of bench.json is the speed of one run that shares neither its cores nor its GPU
+            # A row of bench.json is the speed of a run that shares neither its cores nor its GPU.
             fits = loop.device == "cpu" and loop.at_once * loop.threads <= machine.cores()
             if loop.kind == "ours" and not loop.overrides and loop.keep_freed and (loop.at_once == 1 or fits):
                 per_run = statistics.median(speeds[loop.name]) / loop.at_once
@@ -147,14 +148,14 @@ def compare(
 
 
 def run_together(children: list[Child], iterations: int, until: float = math.inf) -> list[dict[str, float]]:
-    """What each child measures while all of them train so many iterations at the same time."""
+    """Train ``iterations`` iterations in all children at the same time; returns each child's measurement."""
     for child in children:
         child.start(iterations)
     return [child.wait(until) for child in children]
 
 
 def warm_up(children: list[Child], until: float = math.inf, *, begun: bool = False) -> float:
-    """Train two iterations, the first perhaps ``begun`` already; the seconds of the second in the slowest."""
+    """Train two iterations, of which the first may have ``begun``; returns the slowest child's second time."""
     if begun:
         for child in children:
             child.wait(until)
@@ -182,7 +183,7 @@ def _speed_row(loop: Loop, speed: float, memory_mb: float) -> dict[str, Any]:
 
 
 def train(loop: Loop) -> None:
-    """In the process of ``Child``: for each number on standard input, train so many iterations, print the time."""
+    """In a ``Child`` process: for each number on standard input, train that many iterations and print the time."""
     if loop.keep_freed:
         memory.keep_freed_memory()
     import torch
@@ -199,14 +200,14 @@ def train(loop: Loop) -> None:
             torch.cuda.synchronize(loop.device)
         seconds = time.perf_counter() - clock
         peak_mb = peak_memory_mb()
-        if loop.device != "cpu":  # what others cannot have: also what torch keeps, and the context
+        if loop.device != "cpu":  # memory unavailable to others: also torch's cache and the context
             peak_mb = torch.cuda.max_memory_reserved(loop.device) / 2**20 + cost.PROCESS_MB
         measured = {"seconds": seconds, "images": int(line) * images, "memory_mb": peak_mb}
         print(json.dumps(measured), file=output, flush=True)
 
 
 def _iterations(loop: Loop) -> tuple[Iterator[Any], int]:
-    """A generator that trains (or tests) one iteration per ``next``, and the images of an iteration."""
+    """A generator that trains (or tests) one iteration per ``next``, and the number of images per iteration."""
     import torch
 
     from repro import models
@@ -253,7 +254,7 @@ def _repeat(action: Callable[[], object]) -> Iterator[None]:
 
 
 def make_noise(dataset: Dataset, device: str, train: int = 5000, test: int = 1000) -> Any:
-    """Random images in the shape of an image set's; speed does not depend on their content."""
+    """Random images with the shape of an image set's; speed does not depend on their content."""
     import torch
 
     from repro.data.batches import Data
@@ -270,7 +271,7 @@ def make_noise(dataset: Dataset, device: str, train: int = 5000, test: int = 100
 
 
 def compose_config(loop: Loop) -> Config:
-    """The configuration that a loop trains: a practically endless run, or the demo's, which is repeated."""
+    """The configuration that a loop trains: a practically endless run, or the demo's run, which is repeated."""
     if loop.demo:
         overrides = ["scale=demo"]
     else:
@@ -280,7 +281,7 @@ def compose_config(loop: Loop) -> Config:
 
 
 def peak_memory_mb() -> float:
-    """The most megabytes that this process has held."""
+    """The peak memory of this process, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -1,4 +1,4 @@
-"""What a run costs beside its iterations: commands from start to end, rows, W&B, checkpoints, start-up."""
+"""The cost of a run beyond its iterations: whole commands, rows, W&B, checkpoints, start-up."""
 
 import copy
 import importlib
@@ -24,7 +24,7 @@ GOAL_SPEED = 167_000.0  # images/s, at which overheads take the largest share of
 def measure_commands(
     results: Results, part: str, plain: Loop, rounds: int, until: float = math.inf, seeds: int = COMMAND_SEEDS
 ) -> None:
-    """Add a sweep of the demo as a user launches it, start and end included, beside a loop without either."""
+    """Add the speed of the demo's sweep as a command, including start and end, and of a plain loop without."""
     config = compose_config(plain)
     images = seeds * config.iterations * config.batch_size
     sweep = ["-m", "repro.train", "-m", f"experiment={config.curve}", "scale=demo", f"seed=range({seeds})"]
@@ -45,7 +45,7 @@ def measure_commands(
 
 
 def time_command(arguments: list[str]) -> float:
-    """Seconds that ``python`` takes with these arguments; runs of ``repro.train`` go to a temporary folder."""
+    """The seconds of ``python`` with these arguments; runs of ``repro.train`` go to a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         output = [f"output={folder}"] if "repro.train" in arguments else []
         clock = time.perf_counter()
@@ -54,7 +54,7 @@ def time_command(arguments: list[str]) -> float:
 
 
 def measure(results: Results, rounds: int, wandb: bool) -> None:
-    """Add the time of a row, of W&B and of a checkpoint, and its share of a run at ``GOAL_SPEED``."""
+    """Add the times of a row, of W&B and of a checkpoint, and their shares of a run at ``GOAL_SPEED``."""
     from repro import models
     from repro.records import Record
     from repro.training import checkpoints, loop
@@ -107,13 +107,13 @@ def measure(results: Results, rounds: int, wandb: bool) -> None:
 
 
 def mirror_milliseconds(info: Info, rows: list[Row]) -> float:
-    """Processor time of a W&B run of these rows, in this process and in wandb's own."""
+    """Processor time of a W&B run of these rows, in this process and in wandb's process."""
     import wandb
 
     from repro.tracking import _compat
     from repro.tracking.mirror import Mirror
 
-    importlib.import_module(_compat.PRELOAD)  # as a sweep imports it, before its runs begin
+    importlib.import_module(_compat.PRELOAD)  # a sweep imports it before its runs start
     before = sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as folder:
         mirror = Mirror(info, Path(folder))
@@ -125,7 +125,7 @@ def mirror_milliseconds(info: Info, rows: list[Row]) -> float:
 
 
 def measure_start_up(results: Results, rounds: int, wandb: bool, until: float = math.inf) -> None:
-    """Add the seconds that a run of one iteration takes as a command, beside importing torch alone."""
+    """Add the seconds of a run of one iteration as a command, and of importing torch alone."""
     run = ["-m", "repro.train", "experiment=fig5a/clr_3.0", "scale=smoke", "iterations=1", "device=cpu"]
     commands = {
         "python -c 'import torch'": ["-c", "import torch"],

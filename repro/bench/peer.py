@@ -1,7 +1,7 @@
-"""The loops that people use, as popular CIFAR repositories write them, to measure ours against.
+"""Commonly used loops, as in popular CIFAR repositories, for comparison with ours.
 
 Each is an endless generator that trains one iteration per ``next``: the same network and batch as ours, in one
-normalisation group, with torch's own SGD and OneCycleLR.
+normalisation group, with torch's SGD and OneCycleLR.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-SCHEDULE_STEPS = 1_000_000  # more than are ever measured
+SCHEDULE_STEPS = 1_000_000  # more than any measurement takes
 
 
 class Images(Dataset[tuple[Tensor, int]]):

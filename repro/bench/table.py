@@ -1,4 +1,4 @@
-"""Measurements, one a line, and the table of them."""
+"""The lines and the table of a benchmark."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ COLUMNS = ["part", "what", "median", "low", "high", "unit", "ratio", "note"]
 
 
 class Part(NamedTuple):
-    """A part of a benchmark; measured until a time of the monotonic clock, which may cut it short."""
+    """A part of a benchmark."""
 
     name: str
-    measure: Callable[[float], None]
+    measure: Callable[[float], None]  # takes the time (monotonic clock) at which to stop early
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Results:
     def add(
         self, part: str, what: str, values: list[float], unit: str, note: str = "", baseline: float = 0
     ) -> None:
-        """Add a line with the values of its rounds; its ratio is to ``baseline``, a median (0: no ratio)."""
+        """Add a line for the values of its rounds; its ratio is to ``baseline``, a median (0: no ratio)."""
         median = statistics.median(values)
         self.lines.append(
             Line(part, what, median, min(values), max(values), unit, median / baseline if baseline else None, note)

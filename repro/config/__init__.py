@@ -1,11 +1,11 @@
-"""What a run is: the typed configuration, its scale, its checks, its fingerprint; what ``conf/`` holds.
+"""The configuration of a run: its types, scale, checks and fingerprint; the contents of ``conf/``.
 
-What may enter: what says which run is meant, and how an error reaches the user. Nothing that trains or draws, and
-no torch. ``conf/`` composes a ``Config``; ``resolve`` applies the scale and checks every value. What it returns is
-what is trained, recorded and hashed.
+What belongs here: code that identifies a run, and code that reports errors to the user. Nothing that trains or
+draws, and no torch. ``conf/`` composes a ``Config``; ``resolve`` applies the scale and checks every value. The
+resolved configuration is trained, recorded and hashed.
 
-Public: the types of ``schema``, and what is named below; ``catalogue`` (which curves and figures ``conf/`` has),
-``errors`` (errors as the user reads them), ``folders`` (where the suite's own files lie).
+Public: the types of ``schema`` and the names below; ``catalogue`` (the curves and figures of ``conf/``),
+``errors`` (errors as the user reads them), ``folders`` (the paths of the suite's own files).
 """
 
 from repro.config.identity import CIRCUMSTANCES, LATER, PROTOCOL, fingerprint, flat, from_dict, to_dict

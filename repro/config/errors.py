@@ -1,4 +1,4 @@
-"""Errors as the user reads them: one line that says what is wrong, where, and what to do. No torch here."""
+"""Errors as the user reads them: one line with what is wrong, where, and what to do. Does not import torch."""
 
 import errno
 import re
@@ -18,20 +18,20 @@ FULL = {
     errno.ENOSPC: "the disk with this folder is full",
     errno.EDQUOT: "your quota on the disk with this folder is used up",
 }
-ADVICE = {  # by the number of a system's error
+ADVICE = {  # errno -> what to do
     **dict.fromkeys((*FULL, errno.EFBIG), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it readable and writable"),
 }
-EXTRAS = ["joblib", "ray", "slurm"]  # of ours that bring a launcher, by the launcher's name in conf/hydra/launcher
-NEAR = 0.75  # how alike an unknown key and the one that may be meant are, 1 if they are the same
+EXTRAS = ["joblib", "ray", "slurm"]  # our extras that install a launcher, as named in conf/hydra/launcher
+NEAR = 0.75  # smallest similarity of an unknown key and a suggested one; 1 for identical keys
 
 
 class ReproError(Exception):
-    """What the user can mend: its one line says what is wrong, where, and what to do."""
+    """An error that the user can fix: its one line says what is wrong, where, and what to do."""
 
 
 def describe(error: BaseException) -> str | None:
-    """The line for an error that the user can mend; None for a bug."""
+    """The line for an error that the user can fix; None for a bug."""
     if isinstance(error, ReproError):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -46,40 +46,40 @@ def describe(error: BaseException) -> str | None:
     return None if error.__cause__ is None else describe(error.__cause__)
 
 
-def system_error(error: OSError, then: str) -> str:
-    """The line for an error of the system: the file, what is wrong, and what helps, if known, with ``then``."""
-    what = error.strerror or str(error) or type(error).__name__
+def system_error(error: OSError, next_step: str) -> str:
+    """The line for an OSError: the file, what is wrong and, where known, what to do, followed by ``next_step``."""
+    problem = error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:
-        what = FULL[error.errno] if error.filename else FULL[error.errno].replace(" with this folder", "")
+        problem = FULL[error.errno] if error.filename else FULL[error.errno].replace(" with this folder", "")
     file = "" if error.filename is None else f"{error.filename}: "
-    return f"{file}{what}" + (f"; {ADVICE[error.errno]}, {then}" if error.errno in ADVICE else "")
+    return f"{file}{problem}" + (f"; {ADVICE[error.errno]}, {next_step}" if error.errno in ADVICE else "")
 
 
 def one_line(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf as one line: what is wrong, and the choices there are.
+    """An error of Hydra or OmegaConf as one line: what is wrong, and the valid choices.
 
-    Hydra's advice to add an unknown key with ``+`` stays out: only a dictionary, such as model.options, takes one.
+    Hydra's advice to add an unknown key with ``+`` is dropped: only a dictionary, such as model.options, takes it.
     """
     if isinstance(error, OverrideParseException):
-        return _unreadable(error.override)
+        return _unparsable(error.override)
     message = str(error).split("Config search path:")[0].split("Set the environment variable")[0]
     message = message.split("To append to your default list")[0].removeprefix("Error merging override ")
     if message.startswith("Could not override") and isinstance(error.__cause__, OmegaConfBaseException):
-        return _unknown(error.__cause__)
-    if wrong := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
-        return wrong[1]
-    if wrong := re.search(r"An item is already at '(.*?)'", message):
-        return f"{wrong[1]}: it is there already; leave out the +"
+        return _unknown_key(error.__cause__)
+    if match := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
+        return match[1]
+    if match := re.search(r"An item is already at '(.*?)'", message):
+        return f"{match[1]}: the key exists already; remove the +"
     unknown = r"(In '.*?'): Config\w+ raised.*\nKey .* not in '(\w+)'\s+full_key: (\S+)"
-    if wrong := re.search(unknown, message, re.S):
-        known = dotted(OmegaConf.structured(schema.Config)) if hasattr(schema, wrong[2]) else []
-        return f"{wrong[1]}: {no_such_key(wrong[3], known)}"
-    if wrong := re.search(r"Could not find 'experiment/(.*?)'", message):
-        return _no_experiment(wrong[1])
-    if wrong := re.search(r"In 'hydra/launcher/(\w+)': Could not (?:load|find) '(.*?)'", message):
-        return no_launcher(wrong[1], wrong[2])
-    if (wrong := re.search(r"Could not find 'hydra/launcher/(\w+)'", message)) and wrong[1] in EXTRAS:
-        return no_launcher(wrong[1])
+    if match := re.search(unknown, message, re.S):
+        known = dotted(OmegaConf.structured(schema.Config)) if hasattr(schema, match[2]) else []
+        return f"{match[1]}: {no_such_key(match[3], known)}"
+    if match := re.search(r"Could not find 'experiment/(.*?)'", message):
+        return _no_experiment(match[1])
+    if match := re.search(r"In 'hydra/launcher/(\w+)': Could not (?:load|find) '(.*?)'", message):
+        return no_launcher(match[1], match[2])
+    if (match := re.search(r"Could not find 'hydra/launcher/(\w+)'", message)) and match[1] in EXTRAS:
+        return no_launcher(match[1])
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text, options = "", False
     for line in lines:
@@ -95,7 +95,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _no_experiment(name: str) -> str:
-    """The line for an unknown experiment: its curves where it is a figure, what may be meant, or all there are."""
+    """The line for an unknown experiment: its curves if it is a figure, else the nearest names, else all names."""
     paths = (p.relative_to(CONF / "experiment").with_suffix("") for p in CONF.glob("experiment/**/*.yaml"))
     names = sorted(path.as_posix() for path in paths)
     line = f"experiment={name}: no such experiment"
@@ -103,11 +103,11 @@ def _no_experiment(name: str) -> str:
         return f"{line}; sweep={name} trains all of {', '.join(curves)}"
     if nearest := get_close_matches(name, names, cutoff=NEAR):
         return f"{line}; did you mean {' or '.join(nearest)}?"
-    return f"{line}; there are {', '.join(names)}"
+    return f"{line}; choose from {', '.join(names)}"
 
 
-def _unreadable(override: str) -> str:
-    """The line for an override that is not in Hydra's grammar."""
+def _unparsable(override: str) -> str:
+    """The line for an override that Hydra's grammar rejects."""
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override}: an argument is key=value, or an option such as --help"
@@ -119,11 +119,11 @@ def _unreadable(override: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its type where it says nothing."""
+    """The first line of an exception's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _unknown(cause: OmegaConfBaseException) -> str:
+def _unknown_key(cause: OmegaConfBaseException) -> str:
     """The line for a key that a command line sets and the configuration does not have."""
     key = str(cause.full_key)
     prefix = key.rpartition(".")[0]
@@ -138,21 +138,23 @@ def _unknown(cause: OmegaConfBaseException) -> str:
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
-    """The line for an unknown key: which of ``known``, dotted keys, may be meant, or which are beside it."""
+    """The line for an unknown key: the nearest of the dotted keys ``known``, or its siblings."""
     known = list(known)
     prefix, dot, name = key.rpartition(".")
 
-    def likeness(other: str) -> float:
-        *groups, last = other.split(".")
+    def similarity(candidate: str) -> float:
+        *groups, last = candidate.split(".")
         return 1.0 if name in groups else SequenceMatcher(None, name, last).ratio()
 
-    best = max(map(likeness, known), default=0.0)
+    best = max(map(similarity, known), default=0.0)
     if best >= NEAR:
-        nearest = [other for other in known if likeness(other) == best]
-        nearest.sort(key=lambda other: -SequenceMatcher(None, key, other).ratio())
+        nearest = [candidate for candidate in known if similarity(candidate) == best]
+        nearest.sort(key=lambda candidate: -SequenceMatcher(None, key, candidate).ratio())
         return f"{key}: no such key; did you mean {' or '.join(nearest[:4])}?"
-    beside = dict.fromkeys(k.removeprefix(prefix + dot).split(".")[0] for k in known if k.startswith(prefix + dot))
-    return f"{key}: no such key" + (f"; there are {', '.join(beside)}" if beside else "")
+    siblings = dict.fromkeys(
+        k.removeprefix(prefix + dot).split(".")[0] for k in known if k.startswith(prefix + dot)
+    )
+    return f"{key}: no such key" + (f"; choose from {', '.join(siblings)}" if siblings else "")
 
 
 def dotted(node: Any) -> list[str]:
@@ -170,8 +172,8 @@ def dotted(node: Any) -> list[str]:
 
 
 def no_launcher(name: str, lacking: str | None = None) -> str:
-    """What to say where ``hydra/launcher=<name>`` misses its plug-in, or the configuration that one brings."""
+    """The line for ``hydra/launcher=<name>`` without its plug-in, or without that plug-in's config ``lacking``."""
     if (extra := name.removesuffix("-cpu")) in EXTRAS:
         return f"hydra/launcher={name}: its plug-in is not installed; pip install -e '.[{extra}]'"
-    what = f"{lacking} is not there" if lacking else "its plug-in is not installed"
-    return f"hydra/launcher={name}: {what}; install the launcher plug-in of Hydra that brings it"
+    problem = f"{lacking} is missing" if lacking else "its plug-in is not installed"
+    return f"hydra/launcher={name}: {problem}; install the Hydra launcher plug-in that provides it"

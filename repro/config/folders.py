@@ -1,4 +1,4 @@
-"""Where the suite's own files lie: its configuration, and what it keeps for the user. No torch here."""
+"""The paths of the suite's own files: its configuration, and the user's cache. Does not import torch."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ CONF = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if pa
 
 
 def settled(config: Config, hydra: HydraConf | DictConfig) -> Config:
-    """``config`` with the paths it will be run with: ~ expanded, absolute where Hydra changes the working folder.
+    """``config`` with its final paths, changed in place: ~ expanded, absolute if Hydra changes the working folder.
 
     ``hydra`` is Hydra's part of the configuration.
     """
@@ -26,12 +26,12 @@ def settled(config: Config, hydra: HydraConf | DictConfig) -> Config:
 
 
 def expand_home(argument: str) -> str:
-    """``key=~/...`` with the user's home folder, which neither a shell nor Hydra's grammar puts there."""
+    """``key=~/...`` with ~ expanded, which neither a shell nor Hydra does after an equals sign."""
     key, _, value = argument.partition("=")
     return f"{key}={Path(value).expanduser()}" if value.startswith("~/") else argument
 
 
 def cache_folder(configured: str | None = None) -> Path:
-    """What can be made or pulled again lies there: in ``configured``, or in the user's cache folder."""
+    """The folder for files that can be made or pulled again: below ``configured``, or the user's cache folder."""
     cache = Path(configured or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache.expanduser() / "disciplined-repro"

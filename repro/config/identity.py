@@ -1,4 +1,4 @@
-"""What makes two runs the same: the fingerprint of a resolved configuration. No torch here."""
+"""What makes two runs the same: the fingerprint of a resolved configuration. Does not import torch."""
 
 import dataclasses
 import hashlib
@@ -11,9 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from repro.config.errors import ReproError, one_line
 from repro.config.schema import Config
 
-PROTOCOL = 1  # raise it when the same configuration no longer trains the same run
+PROTOCOL = 1  # increment it when the same configuration no longer trains the same run
 
-# Where and how a run happens, not what it is: neither in its fingerprint nor in its folder's name.
+# Where and how a run is executed, not what it computes: excluded from its fingerprint and its folder's name.
 CIRCUMSTANCES = [
     "curve",
     "output",
@@ -43,7 +43,7 @@ CIRCUMSTANCES = [
     "tracking.code",
 ]
 
-# Keys that came later, with what every run before them was: at that value they leave its fingerprint alone.
+# Keys added later, with the value that every earlier run had: at that value they do not change a fingerprint.
 LATER: dict[str, Any] = {
     "engine.precision": "float32",
     "model.options": None,
@@ -66,20 +66,20 @@ LATER: dict[str, Any] = {
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain nested values, as ``run.json`` holds them."""
+    """The configuration as nested plain values, as stored in ``run.json``."""
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The resolved configuration that ``to_dict`` wrote. Raises ReproError for another version's."""
+    """The resolved configuration that ``to_dict`` wrote. Raises ReproError if another version wrote it."""
     try:
         return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
     except OmegaConfBaseException as error:
-        raise ReproError(f"its configuration is of another version of the suite ({one_line(error)})") from None
+        raise ReproError(f"its configuration is from another version of the suite ({one_line(error)})") from None
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Dotted key -> value, of the keys that say what the run is (all but CIRCUMSTANCES)."""
+    """Dotted key -> value, for the keys that determine the results (all but CIRCUMSTANCES)."""
     pairs: dict[str, Any] = {}
     for key, value in to_dict(config).items():
         nested = value if dataclasses.is_dataclass(getattr(config, key)) else {"": value}
@@ -88,9 +88,9 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def fingerprint(config: Config, *, images: bool = True) -> str:
-    """Twelve hexadecimal digits that two runs share exactly when their science is the same.
+    """Twelve hexadecimal digits, equal for two runs exactly when all keys that determine the results are equal.
 
-    Without ``images`` also when their image sets differ in their contents.
+    Without ``images``, the contents of the image sets are not compared.
     """
     values = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
     if not images:

@@ -1,4 +1,4 @@
-"""From what was composed to what is trained: the scale applied, every value checked. No torch here."""
+"""From the composed to the resolved configuration: scale applied, every value checked. Does not import torch."""
 
 import dataclasses
 import math
@@ -15,14 +15,14 @@ from repro import schedules
 from repro.config.errors import ReproError, dotted, no_such_key, one_line
 from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
 
-FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # what can name one
+FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # a valid name of a folder
 
 
 def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
     """The run that a composed configuration describes: scale applied, every value checked.
 
-    ``overrides`` are those of the command line that composed it, which go before what experiment and scale say.
-    Raises ReproError, one line that names the key, for a key that there is not and a value that cannot be trained.
+    ``overrides`` are those of the command line that composed it; they take precedence over experiment and scale.
+    Raises ReproError that names the key, for an unknown key and for a value that cannot be trained.
     """
     typed = typed_keys(overrides)
     try:
@@ -33,16 +33,16 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
         config = cast(Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ReproError(one_line(error)) from None
-    config.model.options = config.model.options or None  # as records without options have it
+    config.model.options = config.model.options or None  # as in records without options
     if config.model.name == "custom" and config.model.factory is None:
         raise ReproError("model.factory=null: name your function, model.factory=package.module:function")
     if config.model.factory is not None:
         config.model.name, config.model.factory = config.model.factory, None  # one run, one spelling
     scale = config.scale
     if config.replicates is Replicates.author:
-        _as_author(config)
+        _apply_author_replicate(config)
     try:
-        _drop_settings_of_another_shape(config, typed)
+        _drop_settings_of_other_shapes(config, typed)
         _check(config)
         config.iterations = _scaled(config.iterations, scale.iterations)
         config.batch_size = _scaled(config.batch_size, scale.batch)
@@ -62,7 +62,7 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
 
 
 def notes(config: Config) -> list[str]:
-    """What is worth a word before a resolved run is trained, a line each: where its schedule is cut short."""
+    """Notes to print before a resolved run is trained, one line each: where its schedule is cut short."""
     schedule, end, factor = config.schedule, config.iterations, config.scale.iterations
     found = []
     for key, needed in schedules.cut_short(schedule.lr, schedule.momentum, end).items():
@@ -80,8 +80,8 @@ def notes(config: Config) -> list[str]:
 def refuse_unknown_keys(composed: DictConfig, schema: type) -> None:
     """Raise ReproError for a key that ``schema``, a dataclass, does not have: Hydra's ``+`` adds any."""
     for key in _unknown_keys(composed, schema):
-        beside = [k for k in dotted(composed) if k != key and not k.startswith(f"{key}.")]
-        raise ReproError(no_such_key(key, beside))
+        known = [k for k in dotted(composed) if k != key and not k.startswith(f"{key}.")]
+        raise ReproError(no_such_key(key, known))
 
 
 def _unknown_keys(node: DictConfig, schema: Any, prefix: str = "") -> Iterator[str]:
@@ -94,7 +94,7 @@ def _unknown_keys(node: DictConfig, schema: Any, prefix: str = "") -> Iterator[s
 
 
 def typed_keys(overrides: Iterable[str]) -> set[str]:
-    """The dotted keys that a command line sets; of a group its name, of a deletion ``~`` and its key."""
+    """The dotted keys that a command line sets; a group by its name, a deletion as ``~`` and its key."""
     return {key for override in overrides for key in _keys(override)}
 
 
@@ -109,24 +109,24 @@ def _keys(override: str) -> list[str]:
 
 
 def _check_typed(config: Config, typed: set[str]) -> None:
-    """Raise ReproError for what a command line says that would train and be ignored."""
+    """Raise ReproError for a command-line override that would be ignored."""
     for key in sorted(typed & {f"~{field.name}" for field in dataclasses.fields(Config)}):
-        raise ReproError(f"{key}: nothing can be left out of a run; choose another value")
+        raise ReproError(f"{key}: a key of a run cannot be deleted; choose another value")
     if "curve" in typed:
         raise ReproError(
-            f"curve={config.curve}: an experiment says itself whose runs these are; choose it by experiment=, or "
-            "keep one of your own in DIR/experiment and add --config-dir DIR"
+            f"curve={config.curve}: the experiment sets it; choose the experiment with experiment=, or keep your "
+            "own in DIR/experiment and add --config-dir DIR"
         )
     if config.scale.tests is not None and {"test_every", "scale.tests"} <= typed:
-        raise ReproError(f"test_every and scale.tests={config.scale.tests} both say when to test; leave out one")
+        raise ReproError(f"test_every and scale.tests={config.scale.tests} both say when to test; remove one")
     if config.replicates is Replicates.author and "model.init" in typed:
-        raise ReproError("model.init: replicates=author says it, by the seed; leave out one")
+        raise ReproError("model.init: replicates=author sets it by the seed; remove one of the two")
 
 
-def _drop_settings_of_another_shape(config: Config, typed: set[str]) -> None:
-    """Where the command line chose the schedule, leave out the experiment's settings that its shapes do not take.
+def _drop_settings_of_other_shapes(config: Config, typed: set[str]) -> None:
+    """Where the command line chose the schedule, drop the experiment's settings that its shapes do not take.
 
-    What the command line itself sets stays, to be refused. Raises ValueError for an unknown shape.
+    Settings on the command line are kept, so that they are refused. Raises ValueError for an unknown shape.
     """
     for part in ("lr", "momentum"):
         key, settings = f"schedule.{part}", getattr(config.schedule, part)
@@ -136,12 +136,12 @@ def _drop_settings_of_another_shape(config: Config, typed: set[str]) -> None:
             setattr(config.schedule, part, kept)
 
 
-def _as_author(config: Config) -> None:
-    """Replicate k, the seed: k images more a GPU, xavier for odd k, the iterations of the nominal batch."""
+def _apply_author_replicate(config: Config) -> None:
+    """Replicate k, the seed: k more images per GPU, xavier for odd k, the iterations of the nominal batch."""
     if config.model.gpus != 4:
         raise ReproError(
-            f"replicates=author: only known on 4 GPUs, and {config.model.name} had {config.model.gpus}; "
-            "use replicates=seeds"
+            f"replicates=author: defined only for networks trained on 4 GPUs, and {config.model.name} had "
+            f"{config.model.gpus}; use replicates=seeds"
         )
     config.batch_size += config.model.gpus * config.seed
     config.model.init = Filler.xavier if config.seed % 2 else Filler.msra
@@ -181,7 +181,7 @@ def _check_start(config: Config) -> None:
 
 
 def check_folders(key: str, names: Iterable[str]) -> None:
-    """Raise ReproError unless each of ``names`` can name a folder, one in the other."""
+    """Raise ReproError unless each of ``names``, the parts of a path, is a valid name of a folder."""
     names = list(names)
     _require(all(re.fullmatch(FOLDER, name) for name in names), key, "/".join(names), "cannot name a folder")
 

@@ -1,4 +1,4 @@
-"""Printing text that comes from outside as it is. No torch here."""
+"""Printing external text verbatim. Does not import torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def console(**options: Any) -> "Console":
-    """A rich console that takes brackets and colons for what they are, neither markup nor an emoji's name."""
+    """A rich console that prints brackets and colons literally: no markup, no emoji names."""
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)

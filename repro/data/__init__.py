@@ -1,8 +1,8 @@
-"""Image sets: their registry, their arrays decoded once, and batches of them on the device.
+"""Image sets: their registry, their decoded and cached arrays, and batches of them on the device.
 
-What may enter: where images come from, and how they are processed before a network sees them. A family of image
-sets is a module here with a dictionary DATA_SETS, name -> ``registry.ImageSet``; your own is named by its import
-path, ``package.module:object``. Nothing else needs an edit.
+What belongs here: sources of images, and their processing before the network. To add a family of image sets, add a
+module here with a dictionary DATA_SETS, name -> ``registry.ImageSet``; nothing else needs an edit. An image set
+outside this package is named by its import path, ``package.module:object``.
 
 Public: ``registry.get``, ``images.load``, ``images.identify`` and ``images.digest``, none of which imports torch;
 ``batches.load`` and ``batches.Batches``, which do.

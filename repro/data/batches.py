@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors on the device, and training batches made there by whole-batch operations."""
+"""Data sets as uint8 tensors on the device, and training batches built there by whole-batch operations."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +19,9 @@ class Data:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    mean: Tensor  # image that is subtracted, float32 (H, W, C): that of the training images, or zeros
+    mean: Tensor  # the subtracted image, float32 (H, W, C): the mean of the training images, or zeros
     classes: int
-    levels: float = 1.0  # that pixels are divided by, after that
+    levels: float = 1.0  # the divisor of the pixels after the subtraction
     digest: str | None = None  # of the whole image set
 
     def network_input(self, images: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Data:
 
 
 def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
-    """The configured data set on ``device``; a subset is the same for every seed.
+    """The configured data set on ``device``; a subset does not depend on the run's seed.
 
     Raises ReproError for missing, incomplete or broken data, and for a subset larger than the set.
     """
@@ -59,8 +59,8 @@ def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
 class Batches:
     """Training batches as a function of seed and iteration alone.
 
-    Each epoch is a new permutation of the training set, or without ``reshuffle`` the first epoch's again, with new
-    random mirroring. Epochs are concatenated without partial batches: a batch may span the end of an epoch.
+    Each epoch draws a new permutation of the training set (without ``reshuffle``, all use the first epoch's) and
+    new random mirroring. Epochs are concatenated without partial batches: a batch may span the end of an epoch.
     """
 
     def __init__(self, data: Data, batch_size: int, *, mirror: bool, reshuffle: bool = True, seed: int):

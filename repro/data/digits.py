@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn ships. No torch here."""
+"""The handwritten digits that scikit-learn ships. Does not import torch."""
 
 import importlib.util
 from pathlib import Path
@@ -10,9 +10,9 @@ from repro.data.registry import Arrays, ImageSet
 
 
 def read(root: Path) -> Arrays:
-    """scikit-learn's 1,797 handwritten digits, 8x8, values 0 to 16: a fixed 300 to train on, the rest to test.
+    """scikit-learn's 1,797 handwritten digits, 8x8, values 0 to 16: a fixed 300 for training, the rest for tests.
 
-    ``root`` is not used. Raises ReproError where scikit-learn is not installed.
+    ``root`` is not used. Raises ReproError if scikit-learn is not installed.
     """
     package = importlib.util.find_spec("sklearn")  # importing it would take a second
     folders = package.submodule_search_locations if package else None

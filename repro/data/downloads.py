@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and MNIST, from torchvision's files. Imports torch only when they are read."""
+"""CIFAR-10, CIFAR-100 and MNIST, from torchvision's files. Imports torch only to read them."""
 
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ TORCHVISION = {
 
 
 def read(root: Path, name: str) -> Arrays:
-    """The image set ``name`` as torchvision reads it under ``root``; downloads it where it is missing.
+    """The image set ``name`` as torchvision reads it under ``root``; downloads it if it is missing.
 
-    Raises ReproError for an incomplete or broken set and for a failed download, and PermissionError.
+    Raises ReproError for an incomplete or broken set and for a failed download; PermissionError.
     """
     from torchvision import datasets
 

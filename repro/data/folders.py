@@ -1,9 +1,9 @@
-"""A tree of image folders, ``train/<class>/*.png`` and ``test/<class>/*.png``: inspected whole, then decoded.
+"""A tree of image folders, ``train/<class>/*.png`` and ``test/<class>/*.png``: inspected first, then decoded.
 
-A class has the same name in both splits, and its label is its place among the sorted names. Hidden files and
-folders (``.name``) are not looked at; everything else that is neither a class nor an image is named. Decoding
-keeps every pixel as it is, except that of 16 bits it keeps the upper eight; a picture of which it would change
-more (transparent, animated, to be rotated, CMYK) is an error. No torch here.
+A class has the same name in both splits; its label is its index among the sorted names. Hidden files and folders
+(``.name``) are skipped silently; anything else that is neither a class nor an image is reported. Decoding keeps
+every pixel value, except that 16-bit values keep their upper eight bits; an image that it would change otherwise
+(transparent, animated, rotated by EXIF, CMYK) is an error. Does not import torch.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 @dataclass(frozen=True)
 class Split:
-    """One split as it lies on disk."""
+    """The files of one split."""
 
     folder: Path
-    classes: dict[str, list[str]]  # the names of each class's images; both sorted
-    ignored: list[str]  # what is neither a class nor an image, relative to the folder
+    classes: dict[str, list[str]]  # class -> the names of its images; both sorted
+    ignored: list[str]  # paths that are neither a class nor an image, relative to the folder
 
     def paths(self) -> list[str]:
-        """Its images, class by class."""
+        """The paths of its images, class by class."""
         return [os.path.join(self.folder, label, file) for label, files in self.classes.items() for file in files]
 
 
@@ -45,7 +45,7 @@ def find(root: Path, name: str) -> Path | None:
 
 
 def stamp(*folders: Path, levels: int = 2) -> str:
-    """A key of what ``folders`` hold, two levels deep: path, name, size and time of every visible file.
+    """A key of the contents of ``folders``, ``levels`` deep: path, size and time of every visible file.
 
     Raises OSError.
     """
@@ -61,16 +61,16 @@ def _file_lines(folder: str, levels: int) -> list[str]:
                 continue
             if entry.is_dir():
                 lines += _file_lines(entry.path, levels - 1) if levels > 1 else [entry.path]
-            elif entry.is_file():  # no dangling link
+            elif entry.is_file():  # False for a dangling link
                 status = entry.stat()
                 lines.append(f"{entry.path} {status.st_size} {status.st_mtime_ns}")
     return lines
 
 
 def decode(tree: Path, name: str, image_set: ImageSet) -> Arrays:
-    """The images of a tree and their labels, after the whole of it was inspected.
+    """The images of a tree and their labels, decoded after the whole tree is inspected.
 
-    Raises ReproError that names the folder or file that is wrong, and OSError.
+    Raises ReproError that names the faulty folder or file, and OSError.
     """
     from rich.progress import track
 
@@ -92,7 +92,7 @@ def decode(tree: Path, name: str, image_set: ImageSet) -> Arrays:
             else:
                 problems.append(f"{path} is {_pixels(image.shape)}, the images before it are {_pixels(size)}")
         if problems:
-            more = f"; {len(problems) - 1} more in {split.folder} cannot be taken" if len(problems) > 1 else ""
+            more = f"; {len(problems) - 1} more in {split.folder} cannot be used" if len(problems) > 1 else ""
             raise ReproError(f"dataset.root: {problems[0]}{more}")
         arrays[f"{split.folder.name}_images"] = np.stack(images)
         counts = [len(files) for files in split.classes.values()]
@@ -103,9 +103,9 @@ def decode(tree: Path, name: str, image_set: ImageSet) -> Arrays:
 
 
 def inspect(tree: Path, name: str, image_set: ImageSet) -> list[Split]:
-    """Both splits of a tree, without opening a file; prints what is ignored.
+    """Both splits of a tree, listed without opening a file; prints which files are ignored.
 
-    Raises ReproError where a class is in one split only, empty, or there twice, and for a wrong number of them.
+    Raises ReproError for a class that is in one split only, empty or duplicated, and for a wrong class count.
     """
     if lacking := [folder for folder in SPLITS if not (tree / folder).is_dir()]:
         raise ReproError(f"dataset.root: {tree} has no folder {lacking[0]}/")
@@ -122,7 +122,7 @@ def inspect(tree: Path, name: str, image_set: ImageSet) -> list[Split]:
     _require_distinct(train.folder, {label: label.lower() for label in train.classes})
     for split, expected in zip(splits, (image_set.train, image_set.test), strict=True):
         if split.ignored:
-            print(f"note: {split.folder}: ignored, as they are no <class>/*.png: {some_of(split.ignored)}")
+            print(f"note: {split.folder}: ignored, as they are not <class>/*.png: {some_of(split.ignored)}")
         if (count := len(split.paths())) != expected:
             print(f"note: {split.folder} holds {count} images; {name} has {expected}")
     return splits
@@ -133,18 +133,18 @@ def _require_same_classes(split: Split, other: Split) -> None:
         surplus = [label for label in other.classes if label not in split.classes]
         has = f", which has {some_of(surplus)}" if surplus else ""
         raise ReproError(
-            f"dataset.root: {some_of(missing)} of {split.folder} is not in {other.folder}{has}; a class has one "
-            "name in both"
+            f"dataset.root: {some_of(missing)} of {split.folder} is not in {other.folder}{has}; a class needs the "
+            "same name in both"
         )
 
 
 def _require_images(split: Split) -> None:
-    """Raise ReproError for a class without an image, and for one that has an image twice."""
+    """Raise ReproError for a class without an image, and for one with two names of the same image."""
     for label, files in split.classes.items():
         if not files:
             ignored_here = [path for path in split.ignored if path.startswith(label + os.sep)]
             has = f", but {some_of(ignored_here)}" if ignored_here else ""
-            raise ReproError(f"dataset.root: no .png in {split.folder / label}{has}; a class has its images there")
+            raise ReproError(f"dataset.root: no .png in {split.folder / label}{has}; put the class's images there")
         _require_distinct(split.folder / label, {file: file[: -len(SUFFIX)] for file in files})
 
 
@@ -171,11 +171,11 @@ def visible(folder: str | Path) -> "list[os.DirEntry[str]]":
 
 
 def _require_distinct(folder: Path, keys: Mapping[str, str]) -> None:
-    """Raise ReproError for two names with the same key: one class or one picture, counted twice."""
+    """Raise ReproError for two names with the same key: one class or one image, counted twice."""
     seen: dict[str, str] = {}
     for name, key in keys.items():
-        if (other := seen.setdefault(key, name)) != name:
-            raise ReproError(f"dataset.root: {other} and {name} in {folder} differ only in case; keep one")
+        if (first := seen.setdefault(key, name)) != name:
+            raise ReproError(f"dataset.root: {first} and {name} in {folder} differ only in case; keep one")
 
 
 def _decode_file(path: str, channels: int) -> np.ndarray:
@@ -189,10 +189,10 @@ def _decode_file(path: str, channels: int) -> np.ndarray:
         raise
     except ReproError as error:
         raise ReproError(f"{path} {error}") from None
-    except Exception as error:  # whatever Pillow stumbles upon: OSError, SyntaxError, ValueError, struct.error
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error
         raise ReproError(f"{path} is not a readable image ({first_line(error)}); restore it") from None
     if channels == 1 and (pixels != pixels[..., :1]).any():
-        raise ReproError(f"{path} is in colour, and the image set is grey; convert it")
+        raise ReproError(f"{path} is in colour, and the image set is grey; convert it to grey")
     return pixels[..., :channels]
 
 
@@ -202,11 +202,9 @@ def _pixels_of(image: "Image.Image") -> np.ndarray:
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise ReproError(f"is animated ({frames} frames); keep one")
     if (orientation := image.getexif().get(ORIENTATION, 1)) != 1:
-        raise ReproError(f"is to be shown rotated (EXIF orientation {orientation}); save it upright")
-    sixteen_bits = image.mode.startswith("I;16") or (image.mode, image.format) == (
-        "I",
-        "PNG",
-    )  # Pillow below 11: I
+        raise ReproError(f"is rotated by its metadata (EXIF orientation {orientation}); save it upright")
+    # Pillow below 11 calls the mode of a 16-bit PNG "I".
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")
     if not sixteen_bits and image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise ReproError(f"has colours of mode {image.mode}; save it as 8-bit RGB or grey")
     if image.mode.endswith("A") or "transparency" in image.info:
@@ -214,7 +212,7 @@ def _pixels_of(image: "Image.Image") -> np.ndarray:
         if (rgba[..., 3] < 255).any():
             raise ReproError("has transparent pixels; save it on a background")
         return rgba[..., :3]
-    if sixteen_bits:  # Pillow's own conversion makes white of what exceeds 255
+    if sixteen_bits:  # Pillow's own conversion clips values above 255 to white
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
@@ -224,7 +222,7 @@ def _pixels(shape: Sequence[int]) -> str:
 
 
 def some_of(names: Sequence[str], shown: int = 3) -> str:
-    """The first of some names, as they can be printed, and how many more there are."""
+    """The first ``shown`` names, made printable, and how many more there are."""
     rest = len(names) - shown
     text = ", ".join(names[:shown]).encode(errors="replace").decode()
     return text + (f" and {rest} more" if rest > 0 else "")

@@ -1,7 +1,7 @@
-"""Image sets as numpy arrays, decoded once. No torch here.
+"""Image sets as numpy arrays, decoded once and cached. Does not import torch.
 
-An image set is read from its own files (downloaded at first use) or from a tree of image folders, sorted into an
-order that does not depend on the source, and cached decoded: a run is the same from either source.
+An image set is read from its own files (downloaded on first use) or from a tree of image folders, and sorted into
+an order that does not depend on the source: a run is the same from either source.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 def load(dataset: Dataset) -> tuple[Arrays, str]:
     """The whole configured image set, and the digest of its contents.
 
-    Raises ReproError where it is missing, incomplete or broken, and where ``dataset`` requires another digest.
+    Raises ReproError if it is missing, incomplete or broken, or if ``dataset`` requires another digest.
     """
     image_set = get(dataset)
     if image_set.folder is None:
@@ -39,7 +39,7 @@ def load(dataset: Dataset) -> tuple[Arrays, str]:
 
 
 def digest(dataset: Dataset) -> str | None:
-    """Sixteen hexadecimal digits that identify the image set's contents; None before it is first decoded."""
+    """Sixteen hexadecimal digits that identify the image set's contents; None until it has been decoded once."""
     try:
         image_set = get(dataset)
         if image_set.folder is None:
@@ -47,13 +47,13 @@ def digest(dataset: Dataset) -> str | None:
         entry = _cache_entry(dataset, image_set)
         return _read_digest(entry) if entry else None
     except (ReproError, OSError):
-        return None  # loading it raises the error
+        return None  # ``load`` raises the error
 
 
 def identify(dataset: Dataset) -> None:
-    """Set ``dataset.digest`` to the digest of the images, where it is known without decoding them.
+    """Set ``dataset.digest`` to the digest of the images, if it is known without decoding them.
 
-    Raises ReproError where the configuration requires another digest.
+    Raises ReproError if the configuration requires another digest.
     """
     if (actual := digest(dataset)) is not None:
         _require_digest(dataset, actual)
@@ -91,8 +91,8 @@ def _load_files(dataset: Dataset, image_set: ImageSet) -> tuple[Arrays, str]:
         arrays = folders.decode(tree, dataset.name, image_set) if tree else image_set.read(root)
         entry = entry or _cache_entry(dataset, image_set)  # it has just been downloaded
     except OSError as error:
-        place = error.filename or "its files"
-        raise ReproError(f"dataset.root={root}: {place} cannot be read: {error.strerror or error}") from None
+        file = error.filename or "its files"
+        raise ReproError(f"dataset.root={root}: {file} cannot be read: {error.strerror or error}") from None
     _require_valid(arrays, dataset, image_set)
     arrays = {**_sort_split(arrays, "train"), **_sort_split(arrays, "test")}
     actual = _digest_arrays(arrays)
@@ -105,28 +105,28 @@ def _load_files(dataset: Dataset, image_set: ImageSet) -> tuple[Arrays, str]:
 
 
 def _cache_entry(dataset: Dataset, image_set: ImageSet) -> Path | None:
-    """The cache folder of an image set, which may not exist yet; None where there are no source images.
+    """The cache folder of an image set, which may not exist yet; None if there are no source images.
 
     Its name changes whenever one of the files does. Raises OSError.
     """
     root = Path(dataset.root).expanduser().resolve()
-    tree, own = _tree(root, dataset, image_set), root / str(image_set.folder)
-    if tree is None and not own.is_dir():
+    tree, set_folder = _tree(root, dataset, image_set), root / str(image_set.folder)
+    if tree is None and not set_folder.is_dir():
         return None
     if image_set.key is not None:
-        stamp = f"{image_set.key}-{folders.stamp(own, levels=3)}"
+        stamp = f"{image_set.key}-{folders.stamp(set_folder, levels=3)}"
     else:
-        stamp = folders.stamp(*(tree / split for split in folders.SPLITS)) if tree else folders.stamp(own)
+        stamp = folders.stamp(*(tree / split for split in folders.SPLITS)) if tree else folders.stamp(set_folder)
     return cache_folder(dataset.cache) / f"{dataset.name}-{stamp}"
 
 
 def _tree(root: Path, dataset: Dataset, image_set: ImageSet) -> Path | None:
-    """The tree of image folders that takes the place of the set's own files; None where there is none."""
+    """The tree of image folders that replaces the set's own files; None if there is none."""
     return None if image_set.key is not None else folders.find(root, dataset.name)
 
 
 def _read_cache(entry: Path) -> tuple[Arrays, str] | None:
-    """What ``_write_cache`` wrote, or None; a broken cache is deleted."""
+    """The arrays and digest that ``_write_cache`` wrote, or None; a broken cache is deleted."""
     if not entry.exists():
         return None
     try:
@@ -148,15 +148,15 @@ def _read_digest(entry: Path) -> str | None:
 
 
 def _require_valid(arrays: Arrays, dataset: Dataset, image_set: ImageSet) -> None:
-    """Raise ReproError for arrays that no network can be trained on."""
+    """Raise ReproError for arrays that cannot be trained on."""
     for split in folders.SPLITS:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         subject = f"dataset.name={dataset.name}: its {split} images"
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != image_set.channels:
-            what = f"{images.dtype} {images.shape}, not uint8 (N, H, W, {image_set.channels})"
-            raise ReproError(f"{subject} are {what}")
+            problem = f"{images.dtype} {images.shape}, not uint8 (N, H, W, {image_set.channels})"
+            raise ReproError(f"{subject} are {problem}")
         if not 0 < len(images) == len(labels):
-            raise ReproError(f"{subject} are {len(images)}, their labels {len(labels)}")
+            raise ReproError(f"{subject} number {len(images)}, their labels {len(labels)}")
         if not 0 <= labels.min() <= labels.max() < image_set.classes:
             found = f"{labels.min()} to {labels.max()}"
             raise ReproError(f"{subject} have labels {found}, and there are {image_set.classes} classes")
@@ -175,7 +175,7 @@ def _sort_split(arrays: Arrays, split: str) -> Arrays:
 
 
 def _write_cache(entry: Path, arrays: Arrays, digest: str) -> None:
-    """Write the arrays and their digest all or nothing: beside the cache folder, then renamed."""
+    """Write the arrays and their digest atomically: into a temporary folder, which is then renamed."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:

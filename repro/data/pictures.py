@@ -1,12 +1,12 @@
-"""One's own folder of pictures, ``dataset=folder dataset.root=DIR``: a folder a class, of any size and format.
+"""The user's folder of pictures, ``dataset=folder dataset.root=DIR``: one folder per class, any size and format.
 
-    DIR/<class>/*                   split by dataset.split_seed, dataset.test_fraction of each class to test
-    DIR/train/<class>/*, test/...   as they are
+    DIR/<class>/*                   split by dataset.split_seed, dataset.test_fraction of each class for testing
+    DIR/train/<class>/*, test/...   split already
 
-What Pillow reads is taken: turned upright, of an animation the first frame, of 16 bits the upper eight, what is
-transparent on white. Then it is cut to the middle square and averaged (or enlarged) to ``dataset.resolution``
-pixels a side, in ``dataset.channels`` channels: 3 are RGB, 1 is grey. Hidden files and folders are left out. No
-torch here.
+A picture may have any format that Pillow reads. It is rotated upright; an animation gives its first frame, 16-bit
+values their upper eight bits, and transparency is composited on white. Then the central square is averaged down
+(or enlarged) to ``dataset.resolution`` pixels a side, in ``dataset.channels`` channels: 3 for RGB, 1 for grey.
+Hidden files and folders are skipped. Does not import torch.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SPLITS = ("train", "test")
-UNEVEN = 5  # times as many pictures in the largest class as in the smallest are worth a word
+UNEVEN = 5  # ratio of the largest class to the smallest from which a note is printed
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a picture becomes pixels, and which are tested."""
+    """How pictures are decoded and split."""
 
     resolution: int
     channels: int
@@ -49,15 +49,15 @@ class Listing:
 
 
 def image_set(dataset: Dataset) -> ImageSet:
-    """The image set that the folder is. Raises ReproError for a folder that no network can be trained on."""
+    """The image set of the folder ``dataset.root``. Raises ReproError if it cannot be trained on."""
     if dataset.channels not in (None, 1, 3):
-        raise ReproError(f"dataset.channels={dataset.channels}: pictures have 3 (RGB) or 1 (grey)")
+        raise ReproError(f"dataset.channels={dataset.channels}: use 3 (RGB) or 1 (grey)")
     if dataset.resolution is None:
-        raise ReproError("dataset.resolution=null: pictures of any size need one, as dataset.resolution=32")
+        raise ReproError("dataset.resolution=null: a folder of pictures needs one, such as dataset.resolution=32")
     root = Path(dataset.root).expanduser()
     rule = Rule(dataset.resolution, dataset.channels or 3, dataset.test_fraction, dataset.split_seed)
     listing = _listing(root.resolve(), rule)
-    # What else than the files decides about the decoded pixels: the cache keeps each apart.
+    # The decoded arrays depend on the rule as well as on the files: each rule has its own cache entry.
     key = hashlib.sha256(repr(rule).encode()).hexdigest()[:8]
     return ImageSet(
         train=sum(map(len, listing.train)),
@@ -72,7 +72,7 @@ def image_set(dataset: Dataset) -> ImageSet:
 
 
 def read(root: Path, rule: Rule) -> Arrays:
-    """Every picture, decoded. Raises ReproError that names those that Pillow does not read, and OSError."""
+    """Every picture, decoded. Raises ReproError that names an unreadable picture, and OSError."""
     from rich.progress import track
 
     listing = _listing(root, rule)
@@ -87,7 +87,7 @@ def read(root: Path, rule: Rule) -> Arrays:
             except ReproError as error:
                 broken.append(str(error))
         if broken:
-            more = f"; {len(broken) - 1} more pictures too" if len(broken) > 1 else ""
+            more = f"; {len(broken) - 1} more pictures cannot be read" if len(broken) > 1 else ""
             raise ReproError(f"dataset.root: {broken[0]}{more}")
         arrays[f"{split}_images"] = pixels
         arrays[f"{split}_labels"] = np.repeat(np.arange(len(classes)), [len(pictures) for pictures in classes])
@@ -95,28 +95,30 @@ def read(root: Path, rule: Rule) -> Arrays:
 
 
 def _listing(root: Path, rule: Rule) -> Listing:
-    """What lies in ``root``, split. Raises ReproError, and OSError."""
+    """The classes and pictures in ``root``, split. Raises ReproError and OSError."""
     if not root.is_dir():
-        raise ReproError(f"dataset.root={root}: no such folder; name the one that holds a folder a class")
+        raise ReproError(f"dataset.root={root}: no such folder; give the folder that holds one folder per class")
     folders = sorted(path for path in (root, *root.glob("*/"), *root.glob("*/*/")) if path.is_dir())
-    times = tuple(path.stat().st_mtime_ns for path in folders)  # they change with what lies there
-    return _listed(root, rule.test_fraction, rule.split_seed, times)
+    times = tuple(path.stat().st_mtime_ns for path in folders)  # a new or deleted file changes its folder's time
+    return _cached_listing(root, rule.test_fraction, rule.split_seed, times)
 
 
 @lru_cache(maxsize=8)
-def _listed(root: Path, test_fraction: float, split_seed: int, times: tuple[int, ...]) -> Listing:
-    """``_listing``, once as long as no folder changes; prints a note where the classes are uneven."""
+def _cached_listing(root: Path, test_fraction: float, split_seed: int, times: tuple[int, ...]) -> Listing:
+    """``_listing``, cached until a folder's time changes; prints a note if the classes are uneven."""
     present = [split for split in SPLITS if (root / split).is_dir()]
     if len(present) == 1:
-        other = SPLITS[1 - SPLITS.index(present[0])]
-        raise ReproError(f"dataset.root={root}: {present[0]}/ is there, {other}/ is not; have both or neither")
+        absent = SPLITS[1 - SPLITS.index(present[0])]
+        raise ReproError(
+            f"dataset.root={root}: it has {present[0]}/ but no {absent}/; provide both, or one folder per class"
+        )
     if present:
         train, test = (_classes(root / split) for split in SPLITS)
-        for here, there, split, other in ((train, test, "train", "test"), (test, train, "test", "train")):
-            if alone := [label for label in here if label not in there]:
+        for labels, other_labels, split, other in ((train, test, "train", "test"), (test, train, "test", "train")):
+            if missing := [label for label in labels if label not in other_labels]:
                 raise ReproError(
-                    f"dataset.root={root}: {some_of(alone)} is a class in {split}/ and not in {other}/; a class "
-                    "has one name in both"
+                    f"dataset.root={root}: {some_of(missing)} is a class in {split}/ and not in {other}/; a class "
+                    "needs the same name in both"
                 )
     else:
         train, test = _split(_classes(root), test_fraction, split_seed)
@@ -124,8 +126,8 @@ def _listed(root: Path, test_fraction: float, split_seed: int, times: tuple[int,
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[most] >= UNEVEN * counts[least]:
         print(
-            f"note: the classes of {root} are uneven: {counts[most]} pictures of {most} to train on, "
-            f"{counts[least]} of {least}; the accuracy is over all test pictures alike"
+            f"note: the classes of {root} are uneven: {counts[most]} training pictures of {most}, "
+            f"{counts[least]} of {least}; the accuracy weights every test picture equally"
         )
     return Listing(tuple(train), tuple(train.values()), tuple(test.values()))
 
@@ -138,23 +140,25 @@ def _classes(folder: Path) -> dict[str, tuple[Path, ...]]:
         if entry.is_dir()
     }
     if len(classes) < 2:
-        found = f"the one class {next(iter(classes))}" if classes else "no folder"
+        found = f"only the class {next(iter(classes))}" if classes else "no folder"
         raise ReproError(
-            f"dataset.root: {folder} holds {found}; it needs a folder for each of two or more classes"
+            f"dataset.root: {folder} holds {found}; it needs one folder for each of two or more classes"
         )
     if empty := [label for label, pictures in classes.items() if not pictures]:
-        raise ReproError(f"dataset.root: no picture lies in {folder / empty[0]}; fill it or take it away")
+        raise ReproError(f"dataset.root: {folder / empty[0]} holds no picture; add pictures or remove the folder")
     return classes
 
 
 def _split(
     classes: dict[str, tuple[Path, ...]], fraction: float, seed: int
 ) -> tuple[dict[str, tuple[Path, ...]], dict[str, tuple[Path, ...]]]:
-    """Of each class the given fraction to test on, one picture at least; the rest to train on."""
+    """Split each class: ``fraction`` of its pictures, at least one, for testing, the rest for training."""
     train, test = {}, {}
     for number, (label, pictures) in enumerate(classes.items()):
         if len(pictures) < 2:
-            raise ReproError(f"dataset.root: class {label} has one picture; it takes two, to train on and to test")
+            raise ReproError(
+                f"dataset.root: class {label} has one picture; it needs at least two, to train on and to test"
+            )
         count = min(max(1, round(fraction * len(pictures))), len(pictures) - 1)
         order = np.random.default_rng((seed, number)).permutation(len(pictures))
         tested = {int(index) for index in order[:count]}
@@ -170,21 +174,19 @@ def _decode(path: Path, rule: Rule) -> np.ndarray:
     side = rule.resolution
     try:
         with Image.open(path) as opened:
-            upright = _plain(ImageOps.exif_transpose(opened))
+            upright = _to_opaque_8bit(ImageOps.exif_transpose(opened))
             image = upright.convert("L" if rule.channels == 1 else "RGB")
-            larger = min(image.size) > side
-            method = Image.Resampling.BOX if larger else Image.Resampling.BILINEAR
+            is_larger = min(image.size) > side
+            method = Image.Resampling.BOX if is_larger else Image.Resampling.BILINEAR
             return np.asarray(ImageOps.fit(image, (side, side), method)).reshape(side, side, rule.channels)
     except PermissionError:
         raise
-    except Exception as error:  # whatever Pillow stumbles upon: OSError, SyntaxError, ValueError, struct.error
-        raise ReproError(
-            f"{path} is no picture that can be read ({first_line(error)}); mend it or move it"
-        ) from None
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error
+        raise ReproError(f"{path} is not a readable picture ({first_line(error)}); repair or remove it") from None
 
 
-def _plain(image: "Image.Image") -> "Image.Image":
-    """Without transparency and of eight bits: what Pillow's own conversion to RGB or grey does not do."""
+def _to_opaque_8bit(image: "Image.Image") -> "Image.Image":
+    """The image with 8-bit values and without transparency, which Pillow's conversion to RGB or grey ignores."""
     from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", None)):

@@ -1,4 +1,4 @@
-"""The registry of image sets, and what each declares. No torch here."""
+"""The registry of image sets and their declarations. Does not import torch."""
 
 import importlib
 import pkgutil
@@ -13,12 +13,12 @@ import numpy as np
 from repro.config import Dataset
 from repro.config.errors import ReproError
 
-Arrays = dict[str, np.ndarray]  # by images.ARRAY_NAMES; images uint8 (N, H, W, C), labels int64 (N,)
+Arrays = dict[str, np.ndarray]  # keys images.ARRAY_NAMES; images uint8 (N, H, W, C), labels int64 (N,)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An image set: its size, and its source where there is no tree of image folders."""
+    """An image set: its size, and its source if there is no tree of image folders."""
 
     train: int  # number of images
     test: int
@@ -26,12 +26,12 @@ class ImageSet:
     size: int  # pixels a side
     channels: int
     read: Callable[[Path], Arrays]  # reads its files under ``dataset.root``, may download; raises ReproError
-    levels: int = 256  # of a pixel's value; ``dataset.unit_pixels`` divides by it
+    levels: int = 256  # number of pixel values; ``dataset.unit_pixels`` divides by it
     folder: str | None = None  # the folder of its files under the root; None: a package ships them
-    key: str | None = None  # what else decides about its arrays; such a set is never a tree of image folders
+    key: str | None = None  # of settings that its arrays depend on; such a set is never a tree of image folders
 
 
-Entry = ImageSet | Callable[[Dataset], ImageSet]  # or what makes one of the configuration
+Entry = ImageSet | Callable[[Dataset], ImageSet]  # a set, or a function from the configuration to one
 
 
 @lru_cache(maxsize=1)
@@ -52,11 +52,11 @@ def get(dataset: Dataset) -> ImageSet:
 
 
 def refuse_larger_subset(dataset: Dataset, **sizes: int) -> None:
-    """Raise ReproError where a subset is larger than its split; ``sizes`` has the images of each split."""
+    """Raise ReproError if a subset is larger than its split; ``sizes`` has the number of images of each split."""
     for split, size in sizes.items():
         key, count = f"dataset.{split}_images", getattr(dataset, f"{split}_images")
         if count is not None and count > size:
-            raise ReproError(f"{key}={count}: {dataset.name} has {size} there; {key}=null takes them all")
+            raise ReproError(f"{key}={count}: {dataset.name} has only {size}; {key}=null uses them all")
 
 
 def _find(dataset: Dataset) -> ImageSet:
@@ -65,12 +65,12 @@ def _find(dataset: Dataset) -> ImageSet:
         module, colon, name = dataset.name.partition(":")
         if not colon:
             names = ", ".join(data_sets())
-            raise ReproError(f"dataset.name={dataset.name}: there are {names}, or package.module:object")
+            raise ReproError(f"dataset.name={dataset.name}: choose from {names}, or package.module:object")
         try:
             entry = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ReproError(f"dataset.name={dataset.name}: {error}") from None
         if not isinstance(entry, ImageSet):
-            raise ReproError(f"dataset.name={dataset.name}: it is no repro.data.registry.ImageSet")
+            raise ReproError(f"dataset.name={dataset.name}: it is not a repro.data.registry.ImageSet")
     found: ImageSet = entry if isinstance(entry, ImageSet) else entry(dataset)
     return found

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def app(composed: DictConfig) -> None:
-    """Draw every chosen figure and table; say what it shows and what is missing."""
+    """Draw every chosen figure and table, and print its tables and notes."""
     errors = []
     for drawn in figures(composed, settings_of(composed, HydraConfig.get().overrides.task)):
         if isinstance(drawn, str):
@@ -54,11 +54,11 @@ def app(composed: DictConfig) -> None:
 def load(figure: str, *overrides: str) -> "Runs":
     """The runs of a figure or table from any source, as ``python -m repro.figures figure=<figure>`` reads them.
 
-    Its ``frame`` has a row a test: curve, seed, status, iteration, lr, momentum, train_loss, test_loss,
+    Its ``frame`` has one row per test: curve, seed, status, iteration, lr, momentum, train_loss, test_loss,
     test_accuracy (a fraction), images_per_second. ``info`` is each run's ``run.json`` by (curve, seed); ``broken``
-    and ``notes`` say in a line each what was left out and what was chosen among several.
+    has one line for each excluded run, ``notes`` one for each choice among several runs.
 
-    Raises ReproError where there is no run, and for an unknown figure, scale or setting.
+    Raises ReproError if there is no run, and for an unknown figure, scale or setting.
     """
     from repro.config import catalogue
 
@@ -84,9 +84,9 @@ def _typed(group: str, node: DictConfig) -> "Figure | Table":
 
 
 def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
-    """Every chosen figure and table of a composed configuration, drawn; or the line that says why it cannot be.
+    """Every chosen figure and table of a composed configuration, drawn; or the line that says why it is not.
 
-    Those that the command line names (figure=, table=) are chosen, or all where it names none.
+    The command line chooses with figure= and table=; without either, all are chosen.
     """
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
     named = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
@@ -115,8 +115,8 @@ def homes_of(chosen: "Figure | Table", sources: list[Path]) -> dict[str, str]:
 def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
     """The runs of ``what`` ("figure fig5b"), whose curves are ``homes`` (name -> whose runs it shows).
 
-    What is broken, or was trained with other values than ``conf/`` has now, is left out and named in ``broken``.
-    Raises ReproError where there is no run with a test.
+    Runs that are broken, or whose values differ from the current ``conf/``, are excluded and named in ``broken``.
+    Raises ReproError if no run has a test.
     """
     from repro.records import runs
 
@@ -124,26 +124,26 @@ def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
     if not homes:
         raise ReproError(f"{what}: conf/experiment has no curves of it")
     found = read(homes, config)
-    unread = bool(found.broken)
+    has_unreadable = bool(found.broken)
     for (curve, seed), problem in runs.outdated(found, scale).items():
         found.broken.append(
             f"{what}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
-            "is left out; force=true trains it again"
+            "is excluded; force=true trains it again"
         )
         found.drop(curve, seed)
     if found.frame.empty:
         place = f"at scale {scale} in {found.place}"
-        none = f"no runs {place}; {commands(what, config)[0]} trains them"
-        if unread and config.source is Source.wandb:
-            none = f"no run {place} came whole; run the same command again to pull them once more"
+        problem = f"no runs {place}; {commands(what, config)[0]} trains them"
+        if has_unreadable and config.source is Source.wandb:
+            problem = f"no run {place} is complete; run the same command again to pull them once more"
         elif found.info:
-            none = f"none of the runs {place} has come to its first test yet"
-        raise ReproError("\n".join([*found.broken, f"{what}: {none}"]))
+            problem = f"none of the runs {place} has reached its first test yet"
+        raise ReproError("\n".join([*found.broken, f"{what}: {problem}"]))
     return found
 
 
 def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
-    """Read, draw, judge and write one figure. Raises ReproError where there is no run to draw."""
+    """Read, draw, judge and write one figure. Raises ReproError if there is no run to draw."""
     from repro.figures import claims, printed, reference
     from repro.figures.drawing import draw, save
 
@@ -159,9 +159,9 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     labels, notes = captions.describe(figure_runs, expected, figure.curves)
     notes = figure_runs.notes + notes
     overlays = scale == "paper" or config.reference_rescaled
-    print_ = printed.load(name, figure.y, sources) if overlays else None
-    if print_ is not None and print_.empty:
-        print_ = None
+    printed_curves = printed.load(name, figure.y, sources) if overlays else None
+    if printed_curves is not None and printed_curves.empty:
+        printed_curves = None
     references: dict[str, pd.DataFrame] = {}
     if config.reference and overlays:
         try:
@@ -172,26 +172,28 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
         notes.append("note: the author's curves are drawn at paper scale, or with reference_rescaled=true")
     subtitle = f"{scale} scale: {captions.note(figure_runs)}"
     target = target_of(name, config)
-    save(draw(figure_runs, labels, figure, subtitle, references, print_, overlays), target, config.formats)
+    drawing = draw(figure_runs, labels, figure, subtitle, references, printed_curves, overlays)
+    save(drawing, target, config.formats)
     judged = claims.table(figure.claims, figure_runs.frame, len(config.seeds), scale)
     results = captions.results(figure_runs, labels)
-    if print_ is not None:
+    if printed_curves is not None:
         results.notes.append(captions.described_print(figure))
-    tables = [results, captions.beside(figure_runs, figure, scale, print_), captions.verdicts(judged)]
+    beside = captions.beside(figure_runs, figure, scale, printed_curves)
+    tables = [results, beside, captions.verdicts(judged)]
     tables = [table for table in tables if table.rows]
     exact = commands(f"figure {name}", config)
     drawn = Drawn(
         "figure", target.name, figure.title, captions.BAND, figure_runs, target, subtitle, exact,
         tables, judged, notes, errors,
     )  # fmt: skip
-    # The same runs give the same files on every machine: a speed stays in its record and in the report.
+    # The same runs give the same files on every machine: speeds are only in the records and the report.
     rows = figure_runs.frame.drop(columns="images_per_second")
     write_whole(Path(f"{target}.csv"), rows.to_csv(index=False))
     return publish(drawn, config)
 
 
 def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> Drawn:
-    """Read, draw, judge and write one table. Raises ReproError where none of its rows has a run."""
+    """Read, draw, judge and write one table. Raises ReproError if none of its rows has a run."""
     from repro.figures import claims, table_drawing, tables
     from repro.figures.drawing import save
 
@@ -203,17 +205,17 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
     judged = claims.table(tables.all_claims(table), found.frame, seeds, scale)
     numbers = tables.beside(table, judged, found.frame)
     begun = {curve: config.seeds for curve in homes if curve in {curve for curve, _ in found.info}}
-    notes = found.notes + captions.describe(found, begun, {})[1]  # a row that has no run says so itself
+    notes = found.notes + captions.describe(found, begun, {})[1]  # a row without a run shows that in the table
     subtitle = f"{scale} scale: {captions.note(found)}"
     target = target_of(name, config)
     save(table_drawing.draw(table, numbers, found.frame, seeds, subtitle, scale), target, config.formats)
     text = tables.as_text(table, numbers, seeds, scale)
-    own = judged[judged["claim"].isin(list(table.claims))]  # those of the rows are in the rows
-    judged = judged[judged["claim"].isin(own["claim"]) | (judged["seeds"] != "0")]
+    table_claims = judged[judged["claim"].isin(list(table.claims))]  # the rows show their own claims
+    judged = judged[judged["claim"].isin(table_claims["claim"]) | (judged["seeds"] != "0")]
     exact = commands(f"table {name}", config)
     drawn = Drawn(
         "table", target.name, table.title, table_drawing.reading(table), found, target, subtitle, exact,
-        [text, captions.verdicts(own)], judged, notes, errors,
+        [text, captions.verdicts(table_claims)], judged, notes, errors,
     )  # fmt: skip
     write_whole(Path(f"{target}.csv"), numbers.to_csv(index=False, float_format="%.6g"))
     write_whole(Path(f"{target}.tex"), captions.latex(text))
@@ -221,7 +223,7 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
 
 
 def publish(drawn: Drawn, config: App) -> Drawn:
-    """Write what every figure and table has beside its drawing and rows: claims and caption; log them if asked."""
+    """Write the claims and the caption of a figure or table; log all its files to W&B if configured."""
     write_whole(Path(f"{drawn.target}.claims.csv"), drawn.judged.to_csv(index=False))
     write_whole(Path(f"{drawn.target}.md"), captions.caption(drawn))
     if config.wandb.artifact:
@@ -233,7 +235,7 @@ def publish(drawn: Drawn, config: App) -> Drawn:
 
 
 def fail(errors: list[str]) -> None:
-    """Exit with code 1 after a line for everything that went wrong, if anything did."""
+    """If there are errors, print one line for each and exit with code 1."""
     for line in errors:
         print(f"error: {line}", file=sys.stderr)
     if errors:
@@ -266,11 +268,11 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
 
 
 def written(drawn: Drawn) -> list[Path]:
-    """The files of a figure or table."""
+    """The written files of a figure or table."""
     return list(drawn.target.parent.glob(f"{drawn.name}.*"))
 
 
 def main() -> None:
-    """Draw."""
+    """The console script ``repro-figures``."""
     register_schema()
     command.hydra_app(app, "figures")

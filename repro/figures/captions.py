@@ -1,4 +1,4 @@
-"""What is said of a figure or table: labels, notes, tables and caption, for terminal, files and report alike."""
+"""The text of a figure or table: labels, notes, tables and caption, shared by terminal, files and report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Table:
 
 @dataclass
 class Drawn:
-    """One figure or table as drawn and judged, and all that is said about it."""
+    """One figure or table as drawn and judged, with its text."""
 
     kind: str  # "figure" or "table"
     name: str
@@ -42,17 +42,17 @@ class Drawn:
     subtitle: str
     commands: list[str]
     tables: list[Table]  # its results first
-    judged: "pd.DataFrame"  # as claims.table has it
-    notes: list[str]  # what is missing, unfinished or diverged
-    errors: list[str]  # what could not be read
+    judged: "pd.DataFrame"  # as returned by claims.table
+    notes: list[str]  # on missing, unfinished and diverged runs
+    errors: list[str]  # on runs that could not be read
 
 
 def describe(
     figure_runs: "Runs", expected: Mapping[str, list[int]], names: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Legend labels that count the seeds, and a line for everything that is missing, unfinished or diverged.
+    """Legend labels with the number of seeds, and one line for each missing, unfinished or diverged curve.
 
-    ``expected`` has each curve's seeds, in the legend's order; ``names`` what the legend calls a curve.
+    ``expected`` has each curve's seeds, in the legend's order; ``names`` the legend's names of curves.
     """
     from repro.records import FINISHED
 
@@ -76,7 +76,7 @@ def describe(
 
 
 def note(figure_runs: "Runs") -> str:
-    """What the scale changed, as the runs themselves recorded it."""
+    """What the scale changes, as recorded by the runs."""
     return " / ".join(sorted({info["config"]["scale"]["note"] for info in figure_runs.info.values()}))
 
 
@@ -99,7 +99,7 @@ def results(figure_runs: "Runs", labels: Mapping[str, str]) -> Table:
 
 
 def described_print(figure: "Figure") -> str:
-    """What the printed curves are, and how exact."""
+    """The note on the printed curves and their accuracy."""
     error, unit = figure.printed.error, "" if figure.y.endswith("loss") else " points"
     exact = f"each to within {error if not unit else 100 * error:g}{unit} (one standard error)"
     tests = figure.printed.smoothed
@@ -108,11 +108,11 @@ def described_print(figure: "Figure") -> str:
 
 
 def beside(figure_runs: "Runs", figure: "Figure", scale: str, printed: "pd.DataFrame | None" = None) -> Table:
-    """Ours beside the published: what was read off the print, curve by curve, then single published values.
+    """Our results beside the published ones: the printed curves, then single published values.
 
-    A printed curve has the same summary as ours (its final value, or the figure's own), their difference, and the
-    root mean square distance over the tests that both have. A single value has ours at the same iteration of the
-    protocol.
+    A printed curve is compared by the same summary as ours (its final value, or the figure's ``summary``), the
+    difference, and the root mean square distance over the tests that both have. A single value is compared with
+    ours at the same iteration of the protocol.
     """
     from repro.records.runs import at, averaged
 
@@ -170,7 +170,7 @@ def _compared(ours: "pd.Series", published: float, digits: int) -> list[str]:
 
 
 def verdicts(judged: "pd.DataFrame") -> Table:
-    """The claims: what the text says, and what the runs say to it."""
+    """The claims: what the paper's text says, the verdict, and the findings behind it."""
     from repro.figures.claims import interval
 
     rows = []
@@ -191,7 +191,7 @@ def verdicts(judged: "pd.DataFrame") -> Table:
 
 
 def described(drawn: Drawn) -> list[str]:
-    """What a figure shows, as lines that read in a terminal and in Markdown alike."""
+    """The tables and notes of a figure, as lines that suit both a terminal and Markdown."""
     lines = []
     for table in drawn.tables:
         for block in (markdown(table), *([note] for note in table.notes)):
@@ -200,7 +200,7 @@ def described(drawn: Drawn) -> list[str]:
 
 
 def caption(drawn: Drawn) -> str:
-    """The caption file: what it shows, how it was made, and the commands that make it again."""
+    """The text of the caption file: what the figure shows, and the commands that reproduce it."""
     head = [f"# {drawn.title}", "", drawn.subtitle, "", drawn.reading, "", "```", *drawn.commands, "```", ""]
     return "\n".join([*head, *described(drawn)]).rstrip() + "\n"
 

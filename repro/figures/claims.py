@@ -1,9 +1,9 @@
 """The paper's claims, as rules fixed before any run (``conf/figure``), judged on the frame.
 
-Every rule compares a 95 % interval with a limit: of one curve's mean over seeds (Student's t), of the difference
-of two curves' means, or of a curve's mean and a published one that has a spread (Welch). The claim holds where the
-whole interval is on the stated side, fails where it is wholly on the other, and is undecided where it crosses or
-seeds are missing. Accuracies are in points.
+Every rule compares a 95 % interval with a limit: the interval of one curve's mean over seeds (Student's t), or of
+the difference of two curves' means, or of a curve's mean and a published one with a spread (Welch). The claim
+holds if the whole interval is on the stated side, fails if it is wholly on the other, and is undecided if it
+crosses the limit or seeds are missing. Accuracies are in percentage points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,24 +22,24 @@ MEASURES = ("final_accuracy", "final_loss", "minimum_loss", "final_above_minimum
 
 @dataclass
 class Rule:
-    """``of`` of ``curve``, less that of ``minus`` if there is one: above, below, or within so much of a value."""
+    """A limit on a measure of a curve, or on the difference of two curves: above, below, or within a range."""
 
     curve: str = MISSING
-    minus: str | None = None
-    of: str = "final_accuracy"  # or another of MEASURES, as ``measured`` defines them
-    lr: list[float] | None = None  # for mean_log_loss: the tests from this LR to that one, both included
+    minus: str | None = None  # the curve whose measure is subtracted
+    of: str = "final_accuracy"  # one of MEASURES, as ``measured`` defines them
+    lr: list[float] | None = None  # for mean_log_loss: the first and last LR of the tests, inclusive
     above: float | None = None
     below: float | None = None
     within: float | None = None  # of ``around``
     around: float = 0.0
-    or_pooled_sd: bool = False  # within that, or the two curves' pooled standard deviation where it is larger
-    spread: float | None = None  # the sample standard deviation that ``around`` was published with
-    runs: int = 4  # that it is over
+    or_pooled_sd: bool = False  # ``within`` is at least the two curves' pooled standard deviation
+    spread: float | None = None  # the sample standard deviation published with ``around``
+    runs: int = 4  # the number of runs that ``spread`` is over
 
 
 @dataclass
 class Summary:
-    """What one number says of a curve; ``of`` and ``lr`` as a rule's."""
+    """A measure that summarises a curve in one number; ``of`` and ``lr`` as in ``Rule``."""
 
     of: str = MISSING
     lr: list[float] | None = None
@@ -47,7 +47,7 @@ class Summary:
 
 @dataclass
 class Claim:
-    """What the text says, and the rules that all have to hold for it."""
+    """A claim of the paper's text, and the rules that must all hold."""
 
     says: str = MISSING
     rules: list[Rule] = field(default_factory=list)
@@ -55,18 +55,18 @@ class Claim:
 
 @dataclass
 class Finding:
-    """One rule judged: the estimate, its 95 % interval (NaN where there is none), runs a curve, the verdict."""
+    """One rule judged."""
 
     rule: str
     estimate: float
-    low: float
+    low: float  # of the 95 % interval; NaN if there is none
     high: float
-    seeds: str
+    seeds: str  # the number of runs of each curve
     verdict: str
 
 
 def judge(claim: Claim, frame: pd.DataFrame, seeds: int) -> tuple[str, list[Finding]]:
-    """The verdict on a claim and the findings behind it; ``seeds`` are those that every curve should have."""
+    """The verdict on a claim and its findings; ``seeds`` is the number that every curve should have."""
     findings = [_judge(rule, frame, seeds) for rule in claim.rules]
     verdicts = {finding.verdict for finding in findings}
     if NOT_REPRODUCED in verdicts:
@@ -75,7 +75,7 @@ def judge(claim: Claim, frame: pd.DataFrame, seeds: int) -> tuple[str, list[Find
 
 
 def table(claims: dict[str, Claim], frame: pd.DataFrame, seeds: int, scale: str) -> pd.DataFrame:
-    """A row a rule: claim, what it says, its verdict in words, the rule and the numbers."""
+    """One row per rule: the claim, its text, its verdict, the rule and the numbers."""
     rows = []
     for name, claim in claims.items():
         verdict, findings = judge(claim, frame, seeds)
@@ -86,11 +86,11 @@ def table(claims: dict[str, Claim], frame: pd.DataFrame, seeds: int, scale: str)
     return pd.DataFrame(rows, columns=columns)
 
 
-ORDER = (NOT_REPRODUCED, UNDECIDED, REPRODUCED)  # what speaks against the paper, or against us, comes first
+ORDER = (NOT_REPRODUCED, UNDECIDED, REPRODUCED)  # failures first
 
 
 def overview(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a claim of several figures' ``table``: figure, claim, says, verdict, a line a rule with its interval.
+    """One row per claim of several figures' ``table``: figure, claim, says, verdict, one line per rule.
 
     The claims that fail come first, then the undecided ones, each in the figures' order.
     """
@@ -107,12 +107,12 @@ def overview(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def interval(estimate: float, low: float, high: float) -> str:
-    """An estimate with its 95 % interval, in words; "-" where there is no interval."""
+    """An estimate with its 95 % interval, as text; "-" if there is no interval."""
     return "-" if np.isnan(low) else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def in_words(verdict: str, scale: str) -> str:
-    """A verdict as it may be read: only at paper scale does it speak of the paper."""
+    """A verdict as text; only at paper scale is it a verdict on the paper."""
     if scale == "paper":
         return verdict
     holds = {REPRODUCED: "holds", NOT_REPRODUCED: "does not hold", UNDECIDED: "undecided"}[verdict]
@@ -123,26 +123,26 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
     """The measure of each finished run, indexed by (curve, seed).
 
     final_accuracy (in points) and final_loss are means over the last three tests, minimum_loss is the minimum of
-    the test loss smoothed over three tests, final_above_minimum how far the final loss lies above it (0 where the
-    loss falls to the end), mean_log_loss the mean of its natural logarithm over the tests between the two LRs
-    ``lr``. Raises ValueError for another measure, and for mean_log_loss without its two LRs.
+    the test loss smoothed over three tests, final_above_minimum is the final loss minus minimum_loss (0 if the
+    loss falls to the end), mean_log_loss is the mean natural logarithm of the test loss over the tests between the
+    two LRs ``lr``. Raises ValueError for another measure, and for mean_log_loss without its two LRs.
     """
-    done = frame[frame["status"].isin(FINISHED)]
+    finished = frame[frame["status"].isin(FINISHED)]
     if of == "mean_log_loss":
         if lr is None or len(lr) != 2:
-            raise ValueError(f"mean_log_loss: lr={lr} are not the two LRs that it lies between")
-        inside = done[done["lr"].between(lr[0], lr[1])]
+            raise ValueError(f"mean_log_loss: lr={lr} is not a pair of LRs; give the first and the last")
+        inside = finished[finished["lr"].between(lr[0], lr[1])]
         logs: pd.Series = np.log(inside["test_loss"]).groupby([inside["curve"], inside["seed"]]).mean()
         return logs
     if of == "final_accuracy":
-        return 100 * final(done, "test_accuracy")
+        return 100 * final(finished, "test_accuracy")
     if of == "final_loss":
-        return final(done, "test_loss")
+        return final(finished, "test_loss")
     if of not in MEASURES:
-        raise ValueError(f"no measure {of!r}; there are {', '.join(MEASURES)}")
-    runs = done.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]
-    least: pd.Series = runs.agg(lambda loss: loss.rolling(3).mean().min())
-    return least if of == "minimum_loss" else final(done, "test_loss") - least
+        raise ValueError(f"no measure {of!r}; choose from {', '.join(MEASURES)}")
+    losses = finished.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]
+    minimum: pd.Series = losses.agg(lambda loss: loss.rolling(3).mean().min())
+    return minimum if of == "minimum_loss" else final(finished, "test_loss") - minimum
 
 
 def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
@@ -151,11 +151,11 @@ def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
         values.get(curve, pd.Series(dtype="float64")).to_numpy() for curve in (rule.curve, rule.minus) if curve
     ]
     span = f", LR {rule.lr[0]:g}-{rule.lr[1]:g}" if rule.lr else ""
-    words = " - ".join(f"{rule.of}({curve}{span})" for curve in (rule.curve, rule.minus) if curve)
+    measure = " - ".join(f"{rule.of}({curve}{span})" for curve in (rule.curve, rule.minus) if curve)
     counts = " and ".join(str(len(sample)) for sample in samples)
     sign = [1.0, -1.0][: len(samples)]
     if any(len(sample) == 0 for sample in samples):
-        return Finding(f"{words} {_limit(rule)}", np.nan, np.nan, np.nan, counts, UNDECIDED)
+        return Finding(f"{measure} {_limit(rule)}", np.nan, np.nan, np.nan, counts, UNDECIDED)
     estimate = float(sum(s * sample.mean() for s, sample in zip(sign, samples, strict=True)))
     published = [] if rule.spread is None else [sample_of(rule.around, rule.spread, rule.runs)]
     width = half_width([*samples, *published])
@@ -163,12 +163,12 @@ def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
     margin = rule.within or 0.0
     if rule.or_pooled_sd:
         margin = max(margin, pooled_sd(samples))
-    complete = all(len(sample) >= seeds for sample in samples) and np.isfinite(width)
-    verdict = _side(rule, margin, low, high) if complete else UNDECIDED
-    return Finding(f"{words} {_limit(rule)}", estimate, low, high, counts, verdict)
+    is_complete = all(len(sample) >= seeds for sample in samples) and np.isfinite(width)
+    verdict = _verdict(rule, margin, low, high) if is_complete else UNDECIDED
+    return Finding(f"{measure} {_limit(rule)}", estimate, low, high, counts, verdict)
 
 
-def _side(rule: Rule, margin: float, low: float, high: float) -> str:
+def _verdict(rule: Rule, margin: float, low: float, high: float) -> str:
     if rule.above is not None:
         holds, fails = low > rule.above, high < rule.above
     elif rule.below is not None:
@@ -190,7 +190,10 @@ def _limit(rule: Rule) -> str:
 
 
 def half_width(samples: list[np.ndarray]) -> float:
-    """Half the 95 % interval of a mean (one sample) or a difference of means (two: Welch); NaN from one value."""
+    """Half the width of the 95 % interval of a mean (one sample) or of a difference of means (two samples: Welch).
+
+    NaN if a sample has fewer than two values.
+    """
     from scipy.special import stdtrit
 
     if any(len(sample) < 2 for sample in samples):
@@ -198,18 +201,18 @@ def half_width(samples: list[np.ndarray]) -> float:
     errors = [sample.var(ddof=1) / len(sample) for sample in samples]
     if sum(errors) == 0:
         return 0.0
-    freedom = sum(errors) ** 2 / sum(e**2 / (len(s) - 1) for e, s in zip(errors, samples, strict=True))
-    return float(stdtrit(freedom, 0.975) * np.sqrt(sum(errors)))
+    dof = sum(errors) ** 2 / sum(e**2 / (len(s) - 1) for e, s in zip(errors, samples, strict=True))
+    return float(stdtrit(dof, 0.975) * np.sqrt(sum(errors)))
 
 
 def sample_of(mean: float, sd: float, runs: int) -> np.ndarray:
-    """Values with the mean and sample standard deviation that were published of so many runs."""
+    """A sample of ``runs`` values with this mean and sample standard deviation, for published values."""
     values = np.arange(runs) - (runs - 1) / 2
     sample: np.ndarray = mean + values * (sd / values.std(ddof=1) if runs > 1 else 0)
     return sample
 
 
 def pooled_sd(samples: list[np.ndarray]) -> float:
-    """The standard deviation within samples, over all of them; 0 where none has two values."""
-    freedom = sum(len(sample) - 1 for sample in samples)
-    return float(np.sqrt(sum(((s - s.mean()) ** 2).sum() for s in samples) / freedom)) if freedom else 0.0
+    """The pooled standard deviation within samples; 0 if no sample has two values."""
+    dof = sum(len(sample) - 1 for sample in samples)
+    return float(np.sqrt(sum(((s - s.mean()) ** 2).sum() for s in samples) / dof)) if dof else 0.0

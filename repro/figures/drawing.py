@@ -1,4 +1,4 @@
-"""What a figure looks like: its schema (``conf/figure``), and the drawing of it."""
+"""The schema of a figure (``conf/figure``), and its drawing."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 
-PRINT_WIDTH = 0.8  # of the paper's curves
-DOTS = {"marker": "o", "markersize": 3.5, "markeredgewidth": 0.0}  # of a second measure
+PRINT_WIDTH = 0.8  # line width of the paper's curves
+DOTS = {"marker": "o", "markersize": 3.5, "markeredgewidth": 0.0}  # markers of a second measure
 NAMES = {"test_loss": "test loss", "test_accuracy": "test accuracy, as a fraction"}
 DASHES: list[Any] = ["", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1)]
 
 
 @dataclass
 class Published:
-    """A number that was published, as printed: an accuracy in per cent."""
+    """A published number, as printed: an accuracy is in per cent."""
 
     curve: str = MISSING
     value: float = MISSING
     error: float | None = None  # the published or implied standard error or deviation
     iteration: int | None = None  # null is the end of the run
     y: str = "test_accuracy"
-    tested: str = ""  # what it was measured on
+    tested: str = ""  # the data that it was measured on
     source: str = MISSING
 
 
 @dataclass
 class Figure:
-    """What is drawn: ``conf/figure/<name>.yaml``."""
+    """The content of ``conf/figure/<name>.yaml``."""
 
     title: str = MISSING
     experiments: str = MISSING  # the folder of conf/experiment whose curves are drawn
-    x: str = "iteration"  # or lr, or momentum, or share: of the run
+    x: str = "iteration"  # or lr, momentum, or share (of the run)
     y: str = "test_accuracy"
     also: str | None = None  # a second measure on the same axis; an accuracy is a fraction there
     xlabel: str = "Iteration"
@@ -58,13 +58,13 @@ class Figure:
     curves: dict[str, str] = field(default_factory=dict)  # name -> label, in the legend's order
     published: list[Published] = field(default_factory=list)
     printed: Printed = field(default_factory=Printed)  # of the curves in conf/published/<name>.csv
-    summary: Summary | None = None  # what a curve is held against its print by; null: the final value of ``y``
+    summary: Summary | None = None  # the measure that compares a curve with its print; null: the final ``y``
     logs: dict[str, str] = field(default_factory=dict)  # curve -> the author's log, in a clone of his repository
     claims: dict[str, Claim] = field(default_factory=dict)
 
     @property
     def measures(self) -> dict[str, dict[str, Any]]:
-        """What the main axis shows: ``y``, and ``also`` if there is one; each with how its line is marked."""
+        """The measures on the main axis, ``y`` and ``also`` if set, with the marker style of their lines."""
         return {self.y: {}} | ({self.also: DOTS} if self.also else {})
 
 
@@ -94,7 +94,7 @@ def draw(
     frame = placed(averaged(figure_runs), figure_runs, figure.x)
     drawn = [curve for curve in labels if curve in set(frame["curve"])]
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
-        drawing, (main, rate, mass) = plt.subplots(
+        drawing, (main, lr_axes, momentum_axes) = plt.subplots(
             3, 1, sharex=True, figsize=(6.4, 5.6), height_ratios=[6, 1, 1], layout="constrained"
         )
         palette = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
@@ -102,10 +102,10 @@ def draw(
         style: dict[str, Any] = {"hue": "curve", "style": "curve", "hue_order": drawn, "style_order": drawn}
         style |= {"palette": palette, "dashes": dashes}
         lines = {"x": figure.x, "estimator": None, "errorbar": None, "legend": False, **style}
-        heights, first = _draw_ours(main, frame, drawn, figure, lines)
+        heights, highest_start = _draw_ours(main, frame, drawn, figure, lines)
         protocol = frame.dropna(subset="lr").drop_duplicates(["curve", "iteration"])
-        sns.lineplot(protocol, y="lr", ax=rate, **lines)
-        sns.lineplot(protocol, y="momentum", ax=mass, **lines)
+        sns.lineplot(protocol, y="lr", ax=lr_axes, **lines)
+        sns.lineplot(protocol, y="momentum", ax=momentum_axes, **lines)
         in_print: set[str] = set()
         for curve in labels:
             part = frame.iloc[:0] if printed is None else printed[printed["curve"] == curve]
@@ -113,36 +113,39 @@ def draw(
                 in_print.add(curve)
                 x = _x(part["iteration"], figure_runs, curve, figure.x)
                 for y in figure.measures:
-                    main.plot(x, part[y], **_thin(palette[curve], dashes[curve]))
+                    main.plot(x, part[y], **_print_style(palette[curve], dashes[curve]))
                     heights.append(part[y])
         for curve, reference in references.items():
             tested = reference.dropna(subset=figure.y)
             x = _x(tested["iteration"], figure_runs, curve, figure.x)
             main.plot(x, tested[figure.y], color=palette[curve], linewidth=0.7, alpha=0.9)
         handles = [
-            _line(palette[curve], fill(label, 48), **_legend(curve in drawn, curve in in_print, dashes[curve]))
+            _legend_line(
+                palette[curve], fill(label, 48), **_legend_style(curve in drawn, curve in in_print, dashes[curve])
+            )
             for curve, label in labels.items()
         ]
         if figure.also:
             for y, dots in figure.measures.items():
-                handles.append(_line("0.4", f"{'with dots' if dots else 'plain'}: {NAMES[y]}", **dots))
+                handles.append(_legend_line("0.4", f"{'with dots' if dots else 'plain'}: {NAMES[y]}", **dots))
         if in_print:
-            handles.append(_line("0.4", "the paper's print: thin, same colour and dashes", linewidth=PRINT_WIDTH))
+            label = "the paper's print: thin, same colour and dashes"
+            handles.append(_legend_line("0.4", label, linewidth=PRINT_WIDTH))
         if references:
-            handles.append(_line("0.4", "the author's log: thin and solid, same colour", linewidth=0.7))
-        if published and _published(main, figure_runs, figure, palette):
-            handles.append(_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
+            handles.append(_legend_line("0.4", "the author's log: thin and solid, same colour", linewidth=0.7))
+        if published and _draw_published(main, figure_runs, figure, palette):
+            handles.append(_legend_line("0.4", "published, of the same colour", linestyle="none", marker="D"))
         main.legend(handles=handles, fontsize=8, handlelength=3)
         if figure.yscale == "log":
-            _logarithmic(main, pd.concat(heights), first)
-        _label_axes(main, rate, mass, figure)
+            _logarithmic(main, pd.concat(heights), highest_start)
+        _label_axes(main, lr_axes, momentum_axes, figure)
         if figure.x in ("lr", "momentum"):
             _iterations_on_top(main, protocol, figure.x)
         drawing.align_ylabels()
         drawing.suptitle(figure.title, fontsize=11, fontweight="bold")
         main.set_title(fill(subtitle, 110), fontsize=7.5)
         drawing.draw_without_rendering()
-        drawing.set_layout_engine("none")  # laid out once, not again for every format
+        drawing.set_layout_engine("none")  # laid out once, not for every format
     plt.close(drawing)
     return drawing
 
@@ -150,7 +153,7 @@ def draw(
 def _draw_ours(
     main: "Axes", frame: pd.DataFrame, drawn: list[str], figure: Figure, lines: dict[str, Any]
 ) -> tuple[list[pd.Series], float]:
-    """Draw mean and band of every curve; the means of each measure, and the highest that a curve begins at."""
+    """Draw mean and band of every curve; returns the means of each measure, and the highest first mean."""
     import seaborn as sns
 
     heights, starts = [], []
@@ -167,16 +170,16 @@ def _draw_ours(
     return heights, float(pd.concat(starts).max())
 
 
-def _label_axes(main: "Axes", rate: "Axes", mass: "Axes", figure: Figure) -> None:
+def _label_axes(main: "Axes", lr_axes: "Axes", momentum_axes: "Axes", figure: Figure) -> None:
     if figure.y.endswith("accuracy") and not figure.also:
         main.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     if figure.ylim:
         main.set_ylim(*figure.ylim)
     main.set(ylabel=figure.ylabel, xlabel="")
-    rate.set(ylabel="LR", xlabel="")
-    mass.set(ylabel="Momentum", xlabel=figure.xlabel)
+    lr_axes.set(ylabel="LR", xlabel="")
+    momentum_axes.set(ylabel="Momentum", xlabel=figure.xlabel)
     if figure.x == "iteration":
-        mass.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        momentum_axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
@@ -192,34 +195,34 @@ def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
 
 
 def placed(frame: pd.DataFrame, figure_runs: Runs, x: str) -> pd.DataFrame:
-    """The frame with the column ``x`` that a figure is drawn over: "share" is the iteration over the run's."""
+    """The frame with the column ``x`` of the figure's x axis: "share" is the iteration over the run's length."""
     if x != "share":
         return frame
     length = {curve: info["config"]["iterations"] for (curve, _), info in figure_runs.info.items()}
     return frame.assign(share=frame["iteration"] / frame["curve"].map(length))
 
 
-def _thin(color: Any, dashes: Any) -> dict[str, Any]:
-    """How a printed curve is drawn: behind our line, over our band."""
+def _print_style(color: Any, dashes: Any) -> dict[str, Any]:
+    """The line style of a printed curve: behind our line, over our band."""
     style = {"dashes": dashes} if dashes else {"linestyle": "-"}
     return {"color": color, "linewidth": PRINT_WIDTH, "alpha": 0.8, "zorder": 1.6, **style}
 
 
-def _legend(drawn: bool, in_print: bool, dashes: Any) -> dict[str, Any]:
-    """The legend's line of a curve: ours, where there is none its print's, where there is neither none."""
+def _legend_style(drawn: bool, in_print: bool, dashes: Any) -> dict[str, Any]:
+    """The style of a curve's line in the legend: ours if drawn, else the print's, else no line."""
     if not (drawn or in_print):
         return {"linestyle": "none"}
     return ({"dashes": dashes} if dashes else {}) | ({} if drawn else {"linewidth": PRINT_WIDTH})
 
 
-def _line(color: Any, label: str, **style: Any) -> Any:
+def _legend_line(color: Any, label: str, **style: Any) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=color, label=label, **{"markersize": 4, **style})
 
 
-def _published(axes: "Axes", figure_runs: Runs, figure: Figure, palette: Mapping[str, Any]) -> int:
-    """Published values with their error, where they lie in our runs; how many there were."""
+def _draw_published(axes: "Axes", figure_runs: Runs, figure: Figure, palette: Mapping[str, Any]) -> int:
+    """Draw published values with their errors, at the matching x of our runs; returns how many."""
     count = 0
     for value in figure.published:
         if value.y != figure.y or config_of(figure_runs, value.curve) is None:
@@ -241,25 +244,25 @@ def _published(axes: "Axes", figure_runs: Runs, figure: Figure, palette: Mapping
 
 
 def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) -> "np.ndarray":
-    """Where paper-scale iterations (None: the end) lie on the axis of a curve; NaN for nowhere.
+    """Paper-scale iterations (None: the end) as values on the x axis of a curve; NaN outside it.
 
-    Over LR or momentum they lie where the schedule of the curve's runs, or without one of another's, has it.
+    For LR and momentum, by the schedule of the curve's runs, or of another curve's if it has none.
     """
-    own = np.array([own_iteration(figure_runs, curve, iteration) for iteration in iterations])
+    scaled = np.array([own_iteration(figure_runs, curve, iteration) for iteration in iterations])
     if x == "iteration":
-        return own
+        return scaled
     if x == "share":
-        return own / own_iteration(figure_runs, curve, None)
+        return scaled / own_iteration(figure_runs, curve, None)
     config = config_of(figure_runs, curve) or next(iter(figure_runs.info.values()))["config"]
     schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
     column = ("lr", "momentum").index(x)
-    return np.array([schedule(round(i))[column] if i <= config["iterations"] else np.nan for i in own])
+    return np.array([schedule(round(i))[column] if i <= config["iterations"] else np.nan for i in scaled])
 
 
 def _logarithmic(axes: "Axes", means: pd.Series, start: float) -> None:
-    """A logarithmic y axis around the means, with plain numbers at 1, 2 and 5.
+    """Set a logarithmic y axis around the means, with plain numbers at 1, 2 and 5.
 
-    It ends at ten times their median, or at the largest ``start`` of a curve: what diverges leaves it.
+    It ends at ten times their median, or at ``start``, the highest first mean: diverged curves leave it.
     """
     from matplotlib.ticker import LogLocator
 
@@ -271,7 +274,7 @@ def _logarithmic(axes: "Axes", means: pd.Series, start: float) -> None:
 
 
 def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame, x: str) -> None:
-    """A second axis of iterations, where ``x`` rises with them in a straight line and alike in every curve."""
+    """Add a second axis of iterations, for an ``x`` that is the same linear function of them in every curve."""
     axis = protocol.drop_duplicates("iteration").sort_values("iteration")
     if len(axis) < 2:
         return  # no line yet

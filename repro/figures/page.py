@@ -1,4 +1,4 @@
-"""The self-contained page of every figure and table of a scale. No torch here."""
+"""The self-contained page with all figures and tables of a scale. Does not import torch."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from repro.records import FINISHED
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTINGS = {  # what the configuration table shows, and under which heading
+SETTINGS = {  # key -> heading in the configuration table
     "iterations": "iterations",
     "batch_size": "batch",
     "schedule.lr": "LR",
@@ -33,14 +33,14 @@ SETTINGS = {  # what the configuration table shows, and under which heading
     "test_every": "test every",
     "replicates": "replicates",
 }
-MANY = 6  # curves that fit beside each other
+MANY = 6  # the most curves that fit side by side
 VERDICT_CLASSES = {claims.REPRODUCED: "good", claims.NOT_REPRODUCED: "bad", claims.UNDECIDED: "open"}
 
 
 def page(drawn: list[Drawn], scale: str, errors: list[str], commands: list[str]) -> str:
-    """The whole page as HTML, from ``page.html.jinja``; ``commands`` train and draw all that is on it.
+    """The page as HTML, from ``page.html.jinja``; ``commands`` train and draw its content.
 
-    Raises ReproError where a figure has no SVG.
+    Raises ReproError if a figure has no SVG.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -69,7 +69,7 @@ def page(drawn: list[Drawn], scale: str, errors: list[str], commands: list[str])
 
 
 def svg(drawn: Drawn) -> str:
-    """The figure's SVG from its first attribute on, without metadata, its ids prefixed with the figure's name."""
+    """The figure's SVG from its first attribute on, without metadata, with ids prefixed by the figure's name."""
     path = Path(f"{drawn.target}.svg")
     if not path.exists():
         raise ReproError(f"formats: the report needs svg among them ({path} is missing)")
@@ -79,13 +79,13 @@ def svg(drawn: Drawn) -> str:
 
 
 def verdict_table(tables: Mapping[str, "pd.DataFrame"]) -> Table:
-    """A row a claim of every figure, those that fail first: what the text says, the verdict, and the numbers."""
+    """One row per claim of every figure, failures first: what the text says, the verdict, and the numbers."""
     rows = claims.overview(tables).to_numpy().tolist()
     return Table(["figure", "claim", "the text says", "verdict", "rule: ours, with 95 % interval"], rows)
 
 
 def settings(drawn: Drawn) -> Table:
-    """The resolved configuration of every curve, of its first seed: in columns, or where they are many in rows."""
+    """The resolved configuration of every curve (its first seed), in columns, or in rows if there are many."""
     configs: dict[str, DictConfig] = {}
     for (curve, _), info in sorted(drawn.runs.info.items()):
         configs.setdefault(curve, OmegaConf.create(info["config"]))
@@ -109,7 +109,7 @@ def run_table(drawn: list[Drawn]) -> Table:
 
 
 def urls(drawn: list[Drawn]) -> dict[str, str]:
-    """The page on Weights & Biases of every run that has one, by the run's name."""
+    """The W&B page of every run that has one, by the run's name."""
     pages = {}
     for figure in drawn:
         for (curve, seed), info in sorted(figure.runs.info.items()):
@@ -120,7 +120,7 @@ def urls(drawn: list[Drawn]) -> dict[str, str]:
 
 
 def counts(drawn: Drawn) -> str:
-    """How many runs there are in each state."""
+    """The number of runs in each state, as text."""
     states = [info["status"] for info in drawn.runs.info.values()]
     finished = sum(state in FINISHED for state in states)
     diverged = states.count("diverged")
@@ -129,7 +129,7 @@ def counts(drawn: Drawn) -> str:
 
 
 def version_table(drawn: list[Drawn]) -> Table:
-    """Every version that a run was made with, and how many runs."""
+    """Every version that the runs were made with, and the number of runs."""
     seen: dict[tuple[str, str], int] = {}
     for figure in drawn:
         for info in figure.runs.info.values():
@@ -142,7 +142,7 @@ def version_table(drawn: list[Drawn]) -> Table:
 
 
 def differences() -> Table:
-    """conf/differences.yaml: what the paper or its files leave open or do otherwise, and the switch."""
+    """conf/differences.yaml: choices that the paper or its files leave open or make otherwise, and the switch."""
     rows: list[Any] = list(OmegaConf.load(CONF / "differences.yaml"))
     return Table(
         ["choice", "the paper and its files", "here", "switch"],

@@ -1,6 +1,6 @@
-"""The author's own curves, from files that the user has: CSV, or the Caffe logs of his repositories.
+"""The author's own curves, from files that the user provides: CSV, or the Caffe logs of his repositories.
 
-Both give the columns COLUMNS; a value that a file does not have is NaN. Facts: the logs published with
+Both give the columns COLUMNS; a value that a file lacks is NaN. Source: the logs published with
 arXiv 1708.07120 (github.com/lnsmith54/super-convergence) and 1803.09820 (github.com/lnsmith54/hyperParam1).
 """
 
@@ -25,7 +25,7 @@ def load(folder: Path, figure: str, curves: list[str], logs: Mapping[str, str]) 
     """The curves of a figure that ``folder`` has, each a frame of COLUMNS.
 
     A curve is ``<figure>_<curve>.csv``, or the log that ``logs`` names, in ``folder`` or one folder below it.
-    Raises ReproError naming file and line for what cannot be read, and where there is no curve at all.
+    Raises ReproError that names file and line of unreadable content, and if there is no curve at all.
     """
     if not folder.is_dir():
         raise ReproError(f"reference={folder}: no such folder")
@@ -38,12 +38,12 @@ def load(folder: Path, figure: str, curves: list[str], logs: Mapping[str, str]) 
             curves_read[curve] = read_log(log)
     if not curves_read:
         wanted = ", ".join([f"{figure}_<curve>.csv", *dict.fromkeys(logs.values())])
-        raise ReproError(f"reference={folder}: no curve of {figure} there; looked for {wanted}")
+        raise ReproError(f"reference={folder}: it has no curve of {figure}; looked for {wanted}")
     return curves_read
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table with a header and at least COLUMNS; an empty cell is NaN."""
+    """A CSV table with a header and at least COLUMNS; an empty cell is NaN. Raises ReproError."""
     rows = []
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
@@ -64,7 +64,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """A Caffe training log: a row an iteration that it prints."""
+    """A Caffe training log, one row per printed iteration. Raises ReproError if it has no tests."""
     rows: dict[int, dict[str, float]] = {}
     tested = None
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""What the figures app can be told, checked, and what follows from it: places, names, commands."""
+"""The settings of the figures app, their checks, and the paths, names and commands that follow from them."""
 
 import shlex
 import sys
@@ -19,7 +19,7 @@ FORMATS = ["pdf", "svg", "png", "eps", "jpg", "webp"]
 
 
 class Source(Enum):
-    """Where the runs come from; the figure is the same from each."""
+    """The source of the runs; the figure is the same from each."""
 
     local = "local"  # the records on disk
     wandb = "wandb"  # a W&B server, through the cache
@@ -29,7 +29,7 @@ class Source(Enum):
 
 @dataclass
 class Tracking:
-    """Where the runs are on W&B, said as in training."""
+    """The location of the runs on W&B, with the same keys as in training."""
 
     entity: str | None = None  # null: WANDB_ENTITY, or wandb's default
     project: str | None = None  # null: WANDB_PROJECT, or disciplined-repro
@@ -38,12 +38,12 @@ class Tracking:
 
 @dataclass
 class Wandb:
-    """What else there is to say of W&B."""
+    """Further W&B settings."""
 
     entity: str | None = None  # the former spelling of tracking.entity
     project: str | None = None  # of tracking.project
     base_url: str | None = None  # of tracking.base_url
-    cache: str | None = None  # what was pulled; null is the user's cache folder
+    cache: str | None = None  # folder for pulled runs; null is the user's cache folder
     artifact: bool = False  # log the figure's files there as an artifact
 
 
@@ -54,45 +54,43 @@ class App:
     figures: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.drawing.Figure
     tables: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.tables.Table
     scale: Scale = field(default_factory=Scale)
-    model: dict[str, Any] = field(default_factory=dict)  # what the scale changes in a run; not used in drawing
+    model: dict[str, Any] = field(default_factory=dict)  # set by the scale; not used for drawing
     dataset: dict[str, Any] = field(default_factory=dict)
     replicates: Replicates = Replicates.seeds
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # what a complete curve has
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])  # of a complete curve
     source: Source = Source.local
-    output: str = "multirun_outputs"  # where the runs are: source=local
-    path: str = "multirun_outputs"  # the folder of W&B's files: source=offline
-    tracking: Tracking = field(default_factory=Tracking)  # source=wandb and source=cache
+    output: str = "multirun_outputs"  # the folder of the runs, for source=local
+    path: str = "multirun_outputs"  # the folder of W&B's files, for source=offline
+    tracking: Tracking = field(default_factory=Tracking)  # for source=wandb and source=cache
     wandb: Wandb = field(default_factory=Wandb)
-    to: str = "paper_figures"  # where the figures go, in a folder a scale
+    to: str = "paper_figures"  # the folder for the figures, with one subfolder per scale
     formats: list[str] = field(default_factory=lambda: ["pdf", "svg", "png"])
-    variants: bool = False  # draw runs with further overrides too, each as a curve of its own
+    variants: bool = False  # also draw runs with further overrides, each variant as a separate curve
     reference: str | None = None  # a folder with the author's curves: CSV, or clones of his repositories
-    reference_rescaled: bool = False  # overlay what was published at other scales than paper too
-    edits: list[str] = field(
-        default_factory=list
-    )  # figures.KEY=VALUE, tables.KEY=VALUE of the command line, filled in by it
+    reference_rescaled: bool = False  # overlay published curves at scales other than paper, too
+    edits: list[str] = field(default_factory=list)  # filled in: overrides figures.KEY=VALUE and tables.KEY=VALUE
 
 
 def register_schema() -> None:
-    """Make ``App`` known to Hydra as ``figures_schema``, which ``conf/figures.yaml`` begins with."""
+    """Register ``App`` with Hydra as ``figures_schema``, which ``conf/figures.yaml`` extends."""
     ConfigStore.instance().store(name="figures_schema", node=App)
 
 
 def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
-    """The typed settings. Raises ReproError for an unknown key, and for one that would be read and ignored."""
+    """The typed settings. Raises ReproError for an unknown key, and for an override that would be ignored."""
     refuse_unknown_keys(composed, App)
     config = cast(App, OmegaConf.to_object(composed))
     check_folders("scale.name", [config.scale.name])
     if not config.seeds or sorted({*config.seeds}) != sorted(config.seeds) or min(config.seeds) < 0:
-        raise ReproError(f"seeds={config.seeds}: name every seed of a complete curve once, from 0 on")
+        raise ReproError(f"seeds={config.seeds}: list every seed of a complete curve once, from 0 on")
     if unknown := [kind for kind in config.formats if kind not in FORMATS]:
-        raise ReproError(f"formats: no {unknown[0]}; there are {', '.join(FORMATS)}")
-    read = {"output": Source.local, "path": Source.offline}
+        raise ReproError(f"formats: no {unknown[0]}; choose from {', '.join(FORMATS)}")
+    read_by = {"output": Source.local, "path": Source.offline}
     for key in sorted(typed_keys(overrides)):
         if key.split(".")[0] in ("model", "dataset") or key.startswith("scale."):
             raise ReproError(f"{key}: runs are drawn as they were recorded; variants=true draws others too")
-        if read.get(key, config.source) is not config.source:
-            raise ReproError(f"{key}: only source={read[key].value} reads it, not {config.source.value}")
+        if read_by.get(key, config.source) is not config.source:
+            raise ReproError(f"{key}: only source={read_by[key].value} reads it, not {config.source.value}")
     config.edits += [o for o in overrides if o.lstrip("+~").startswith(("figures.", "tables."))]
     for key in vars(config.tracking):
         if (value := getattr(config.wandb, key)) is not None:
@@ -102,17 +100,17 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
 
 
 def project_of(config: App) -> server.Project:
-    """The project on W&B that the runs are in."""
+    """The W&B project that holds the runs."""
     return server.find_project(config.tracking.entity, config.tracking.project, config.tracking.base_url)
 
 
 def suffix(config: App) -> str:
-    """The folder between a curve and its seeds where the replicates are not the default."""
+    """The folder between a curve and its seeds, "" for the default replicates."""
     return "" if config.replicates is Replicates.seeds else f"replicates={config.replicates.value}"
 
 
 def departures(config: App) -> dict[str, str]:
-    """How a command line draws otherwise than ``conf/`` says: the mark in a file's name -> the option."""
+    """The options that make a drawing differ from ``conf/``: mark in the file's name -> option."""
     seeds = config.seeds if config.seeds != App().seeds else []
     options = {
         config.replicates.value: suffix(config),
@@ -126,7 +124,7 @@ def departures(config: App) -> dict[str, str]:
 
 
 def target_of(name: str, config: App) -> Path:
-    """Where the files of a figure (or the page) go, without suffix: a departure overwrites no published file."""
+    """The path of a figure's files (or the page), without suffix; a departure overwrites no published file."""
     return Path(config.to) / config.scale.name / "-".join([name, *departures(config)])
 
 

@@ -1,10 +1,11 @@
 """Networks, by name: how they are built and initialised, and their parameter groups.
 
-What may enter: networks and their layers, as functions of their arguments alone. A family of networks is a module
-here with a dictionary NETWORKS, name -> function ``(num_classes, channels, *, options) -> nn.Module``; your own is
+What belongs here: networks and their layers, as functions of their arguments alone. To add a family of networks,
+add a module here with a dictionary NETWORKS, name -> function
+``(num_classes, channels, *, options) -> nn.Module``; nothing else needs an edit. A network outside this package is
 named by its import path, ``package.module:function``. A function with a parameter ``resolution`` receives the
-pixels a side of the images; a network with an attribute ``multiples`` has its own multiples of LR and weight decay
-(``parameter_groups``). Nothing else needs an edit.
+images' size in pixels a side; a network with an attribute ``multiples`` has its own multiples of LR and weight
+decay (``parameter_groups``).
 
 Public: ``build``, ``depth``, ``from_config``, ``networks``, ``parameter_groups``, ``one_group``,
 ``require_size``.

@@ -1,4 +1,4 @@
-"""Small convolutional networks without normalisation of the batch, as Caffe's examples have them.
+"""Small convolutional networks without batch normalization, as in Caffe's examples.
 
 Source: Caffe's examples and the network definitions published with arXiv 1803.09820. Images are float32
 (N, C, H, W), logits (N, classes).
@@ -13,14 +13,15 @@ from repro.models.layers import local_response_norm
 class CNN3(nn.Module):
     """Three 5x5 convolutions, each pooled to half the size, and a linear classifier.
 
-    Weights begin Gaussian, biases at zero. The classifier's weights decay 250 times as fast as the others.
+    Weights are initialised from a Gaussian, biases to zero. The classifier's weights have 250 times the weight
+    decay of the others.
     """
 
     def __init__(self, classes: int, channels: int, resolution: int):
         super().__init__()
         if resolution < 8:
-            raise ValueError("the 3-layer network takes images of 8 pixels a side or more")
-        # Of LR and weight decay, for rules.parameter_groups.
+            raise ValueError("the 3-layer network needs images of at least 8 pixels a side")
+        # Multiples of LR and weight decay, for rules.parameter_groups.
         self.multiples = {"conv3.bias": (1.0, 1.0), "classifier.weight": (1.0, 250.0)}
         self.conv1 = nn.Conv2d(channels, 32, 5, padding=2)
         self.conv2 = nn.Conv2d(32, 32, 5, padding=2)
@@ -46,7 +47,7 @@ class LeNet(nn.Module):
         for _ in range(2):
             resolution = (resolution - 4 + 1) // 2
         if resolution < 1:
-            raise ValueError("LeNet takes images of 13 pixels a side or more")
+            raise ValueError("LeNet needs images of at least 13 pixels a side")
         self.conv1 = nn.Conv2d(channels, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
         self.hidden = nn.Linear(50 * resolution**2, 500)
@@ -71,7 +72,7 @@ def cnn3(num_classes: int, channels: int, *, resolution: int) -> nn.Module:
 
 
 def lenet(num_classes: int, channels: int, *, resolution: int) -> nn.Module:
-    """LeNet as Caffe's MNIST example has it: 431,080 parameters at ten classes and 28x28 grey pixels."""
+    """LeNet as in Caffe's MNIST example: 431,080 parameters at ten classes and 28x28 grey pixels."""
     return LeNet(num_classes, channels, resolution)
 
 

@@ -70,7 +70,7 @@ class DenseNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W), whose sides 4 divides, to logits (N, classes)."""
+        """Images (N, C, H, W), with H and W divisible by 4, to logits (N, classes)."""
         logits: Tensor = self.classifier(F.relu_(self.bn(self.layers(self.stem(x)))).mean((2, 3)))
         return logits
 
@@ -89,7 +89,7 @@ def densenet40(
 ) -> nn.Module:
     """Table 2's densenet (``genDensenet40``): 1,019,722 parameters at ten classes. Depth is 3 ``blocks`` + 4.
 
-    ``blocks`` are the layers of each of the three dense blocks, ``width`` the channels before the first.
+    ``blocks`` is the number of layers in each of the three dense blocks, ``width`` the channels before the first.
     """
     norm = {"groups": bn_groups, "fraction": bn_fraction, "eps": bn_eps}
     return DenseNet(blocks, growth, dropout, num_classes, channels, width, norm)

@@ -1,4 +1,4 @@
-"""Caffe's normalisation layers: ghost batch normalization, in testing folded into convolutions, and LRN."""
+"""Caffe's normalisation layers: ghost batch normalization, folded into convolutions for testing, and LRN."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ class BatchNorm(nn.Module):
     Before the first iteration that is 0/0, and the output is NaN.
 
     ``norm_by_parts`` is the plain reference; under torch.compile ``norm_by_view`` computes the same in passes that
-    inductor fuses with their neighbours. A step may also pass in one group at a time, inside ``one_group``.
+    inductor fuses with their neighbours. Inside ``one_group`` a step passes one group at a time.
     """
 
     mean_sum: Tensor
@@ -38,7 +38,7 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to the same shape; in training, N is a multiple of ``groups``.
 
-        ``offset`` (C,) is a bias that training leaves out of ``x``: it is added to the running mean only.
+        ``offset`` (C,) is a bias that is not part of ``x`` in training: it is added to the running mean only.
         """
         if not self.training:
             mean, variance = self.running_averages()
@@ -88,10 +88,10 @@ def norm_by_parts(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: flo
 
 
 def norm_by_view(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Normalised:
-    """The same with the groups as a dimension of a view: nothing to split or concatenate."""
+    """``norm_by_parts`` with the groups as a dimension of a view: nothing to split or concatenate."""
     parts = x.unflatten(0, (groups, -1)).to(weight.dtype)
     variance, mean = torch.var_mean(parts, (1, 3, 4), correction=0, keepdim=True)
-    # Scale and shift of each group: then the backward pass reads its tensors twice, not more often.
+    # With a scale and a shift per group, the backward pass reads its tensors only twice.
     scale = torch.rsqrt(variance + eps) * weight[:, None, None]
     y = (parts - mean) * scale + bias[:, None, None].expand_as(scale)
     n = parts[0].numel() // x.shape[1]
@@ -121,11 +121,11 @@ def convolve_and_normalise(x: Tensor, convolution: nn.Conv2d, norm: BatchNorm) -
 def local_response_norm(x: Tensor) -> Tensor:
     """Caffe's LRN within channel: x (1 + alpha m)^-beta, with m the mean of the squares in the window around x.
 
-    The window is 3x3, alpha 5e-5 and beta 0.75, as the author has them; where the window hangs over the edge, the
-    missing pixels count as zeros. (torch's ``local_response_norm`` goes across channels.) (N, C, H, W) to the same
-    shape.
+    The window is 3x3, alpha 5e-5 and beta 0.75, the author's values; pixels of the window outside the image count
+    as zeros. (torch's ``local_response_norm`` normalises across channels.) (N, C, H, W) to the same shape.
 
-    ``lrn_by_pooling`` is the plain reference, and what inductor fuses; otherwise gradients take half its time.
+    ``lrn_by_pooling`` is the plain reference, which inductor fuses; outside torch.compile, explicit gradients take
+    half its time.
     """
     y: Tensor = lrn_by_pooling(x) if torch.compiler.is_compiling() else _LRN.apply(x)
     return y
@@ -135,12 +135,12 @@ LRN_ALPHA, LRN_BETA = 5e-5, 0.75
 
 
 def lrn_by_pooling(x: Tensor) -> Tensor:
-    """``local_response_norm`` as it is defined."""
+    """``local_response_norm``, written as its definition."""
     return x * (1 + LRN_ALPHA * F.avg_pool2d(x * x, 3, stride=1, padding=1)) ** -LRN_BETA
 
 
 class _LRN(torch.autograd.Function):
-    """The same with its gradient written out, and s^-0.75 by two square roots."""
+    """``local_response_norm`` with an explicit gradient, and s^-0.75 by two square roots."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

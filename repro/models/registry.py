@@ -54,7 +54,7 @@ def build(
         options["resolution"] = resolution
     sizes: tuple[int, ...] = (num_classes, channels)
     if sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values()) < 2:
-        # as torchvision's: num_classes by its name, which may be among **kwargs, and colour images
+        # as in torchvision: num_classes by keyword, which may be one of **kwargs, and colour images
         options |= {"num_classes": num_classes} | ({"channels": channels} if "channels" in parameters else {})
         sizes = ()
     with torch.random.fork_rng(devices=[]):
@@ -65,7 +65,7 @@ def build(
             if ":" not in name:
                 raise
             raise ValueError(
-                f"it fails for {num_classes} classes: {type(error).__name__}: {first_line(error)}"
+                f"it fails with {num_classes} classes: {type(error).__name__}: {first_line(error)}"
             ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"it returns a {type(network).__name__}, not a torch.nn.Module")
@@ -75,13 +75,15 @@ def build(
 
 
 def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed: int) -> nn.Module:
-    """The configured network for images of this shape (H, W, C), channels last in memory as they are.
+    """The configured network for images of shape (H, W, C), in channels-last memory format like the images.
 
-    Its function receives those keys of ``model`` that are its parameters, and all of ``model.options``. Raises
+    Its function receives the keys of ``model`` that are among its parameters, and all of ``model.options``. Raises
     ReproError for an unknown name or option.
     """
     if model.name not in networks() and ":" not in model.name:
-        raise ReproError(f"model.name={model.name}: there are {', '.join(networks())}, or package.module:function")
+        raise ReproError(
+            f"model.name={model.name}: choose from {', '.join(networks())}, or package.module:function"
+        )
     try:
         parameters = inspect.signature(find(model.name)).parameters
         reserved = ("name", "factory", "init", "classifier_init", "options")
@@ -103,9 +105,9 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
 
 @torch.no_grad()
 def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: int | None = None) -> None:
-    """Pass one blank image of ``shape`` (H, W, C) through, in test mode.
+    """Pass one blank image of ``shape`` (H, W, C) through the network, in evaluation mode.
 
-    Raises ReproError where the network does not take images of that size, or gives no logits of so many classes.
+    Raises ReproError if the network does not accept images of that size, or does not return logits (1, classes).
     """
     height, width, channels = shape
     device = next((parameter.device for parameter in network.parameters()), None)
@@ -116,7 +118,7 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
         raise
     except (RuntimeError, ValueError) as error:
         raise ReproError(
-            f"model.name={name}: it does not take images of {width}x{height} pixels ({first_line(error)}); "
+            f"model.name={name}: it does not accept images of {width}x{height} pixels ({first_line(error)}); "
             "dataset.resolution resizes them"
         ) from None
     finally:
@@ -125,22 +127,22 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ReproError(
             f"model.name={name}: for one image it returns {found}, not logits of shape (1, {classes}); its last "
-            "layer has an output a class"
+            "layer needs one output per class"
         )
 
 
 def depth(network: nn.Module) -> int:
-    """How many of its layers are convolutions or linear."""
+    """The number of convolutional and linear layers."""
     return sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
 
 
 def find(name: str) -> Network:
-    """The function of that name, or of that import path. Raises ValueError."""
+    """The function with that name or import path. Raises ValueError if there is none."""
     if name in networks():
         return networks()[name]
     module, colon, function = name.partition(":")
     if not colon:
-        raise ValueError(f"no network {name!r}; there are {', '.join(networks())}, or package.module:function")
+        raise ValueError(f"no network {name!r}; choose from {', '.join(networks())}, or package.module:function")
     try:
         make_network: Network = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

@@ -88,7 +88,10 @@ class ResNet(nn.Module):
 
 
 def superconv_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
-    """Figure 5's (arXiv 1708.07120): three groups of ``blocks``; groups two and three halve the image first."""
+    """The blocks of Figure 5's network (arXiv 1708.07120): three groups of ``blocks``.
+
+    Groups two and three halve the image first.
+    """
     layers: list[nn.Module] = []
     for group in range(3):
         for block in range(blocks):
@@ -98,15 +101,18 @@ def superconv_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.M
 
 
 def hyperparam_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
-    """Those of Figures 6, 8, 11 and 15 (arXiv 1803.09820): three groups of ``blocks``.
+    """The blocks of the network of Figures 6, 8, 11 and 15 (arXiv 1803.09820): three groups of ``blocks``.
 
-    The first group has one block less, but at least one. Groups two and three begin by doubling the width.
+    The first group has one block fewer, but at least one. Groups two and three begin by doubling the width.
     """
     return _widening_blocks([width] * max(1, blocks - 1) + [2 * width] * blocks + [4 * width] * blocks, norm)
 
 
 def wide_blocks(blocks: int, width: int, norm: dict[str, Any]) -> list[nn.Module]:
-    """Table 2's (arXiv 1803.09820): three groups of ``blocks``; groups two and three quadruple the width."""
+    """The blocks of Table 2's wide network (arXiv 1803.09820): three groups of ``blocks``.
+
+    Groups two and three begin by quadrupling the width.
+    """
     return _widening_blocks([width] * blocks + [4 * width] * blocks + [16 * width] * blocks, norm)
 
 

@@ -1,4 +1,4 @@
-"""The rules of the author's Caffe files for a network: fillers, and multiples of LR and weight decay."""
+"""A network's rules in the author's Caffe files: fillers, and multiples of LR and weight decay."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from repro.config.errors import ReproError
 
 @torch.no_grad()
 def initialise(network: nn.Module, init: str, classifier_init: str, generator: torch.Generator) -> None:
-    """Caffe's fillers by fan-in: ``init`` for convolutions, ``classifier_init`` for linear layers, biases zero.
+    """Apply Caffe's fillers by fan-in: ``init`` to convolutions, ``classifier_init`` to linear layers, 0 to biases.
 
     "msra" (Kaiming) is normal with variance 2 / fan-in, "xavier" (Glorot) uniform with variance 1 / fan-in.
     """
@@ -37,12 +37,12 @@ def parameter_groups(
 ) -> dict[tuple[float, float], list[nn.Parameter]]:
     """Parameters by their (LR multiple, weight-decay multiple).
 
-    A network's attribute ``multiples``, if it has one, maps names of parameters ("conv3.bias") to theirs. Of all
-    others, biases have those of the arguments; weights, and the scale and shift of normalisation, have (1, 1).
-    Raises ReproError for a name in ``multiples`` that is no parameter.
+    A network's attribute ``multiples``, if it has one, maps names of parameters ("conv3.bias") to their multiples.
+    For all others, biases take the multiples of the arguments; weights, and the scale and shift of normalisation,
+    have (1, 1). Raises ReproError for a name in ``multiples`` that is not a parameter.
     """
-    own: Mapping[str, tuple[float, float]] = getattr(network, "multiples", {})
-    if unknown := set(own) - {name for name, _ in network.named_parameters()}:
+    network_multiples: Mapping[str, tuple[float, float]] = getattr(network, "multiples", {})
+    if unknown := set(network_multiples) - {name for name, _ in network.named_parameters()}:
         raise ReproError(f"{type(network).__name__}.multiples: the network has no parameter {min(unknown)}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for prefix, module in network.named_modules():
@@ -52,6 +52,6 @@ def parameter_groups(
                 multiples = (conv_bias_lr, conv_bias_decay)
             elif name == "bias" and isinstance(module, nn.Linear):
                 multiples = (classifier_bias_lr, classifier_bias_decay)
-            multiples = own.get(f"{prefix}.{name}".lstrip("."), multiples)
+            multiples = network_multiples.get(f"{prefix}.{name}".lstrip("."), multiples)
             groups.setdefault(multiples, []).append(parameter)
     return groups

@@ -1,7 +1,7 @@
-"""The size of a network, measured by running it once; plans and estimates use it.
+"""The size of a network, measured by one forward pass, for plans and estimates.
 
 ``python -m repro.models.size`` reads JSON (a list of keyword arguments of ``size``) on standard input and prints
-the sizes as JSON, for processes that never import torch.
+the sizes as JSON, for processes that do not import torch.
 """
 
 import json
@@ -33,9 +33,10 @@ class _OutputCounter(TorchDispatchMode):
 
 
 def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int) -> tuple[int, int, int]:
-    """Multiply-adds of one image's forward pass, the values that its convolutions output, and the parameters.
+    """For one image: multiply-adds of the forward pass, output values of all convolutions, number of parameters.
 
-    ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError.
+    ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError as
+    ``from_config`` and ``require_size`` do.
     """
     network = from_config(Model(**model), classes, (resolution, resolution, channels), 0).eval()
     require_size(network, model["name"], (resolution, resolution, channels), classes)

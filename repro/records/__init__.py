@@ -1,9 +1,9 @@
-"""A run's folder: ``run.json`` and ``history.jsonl``, the truth about it; and records as one tidy frame.
+"""A run's folder: ``run.json`` and ``history.jsonl``, its authoritative record; and records as one tidy frame.
 
-What may enter: what reads, writes or keeps apart what is on disk. Nothing that trains, and no torch.
+What belongs here: code that reads, writes, names and locks the files of runs. Nothing that trains, and no torch.
 
-Public: what is named below; ``runs`` (records -> one tidy frame), ``lock`` (one process a run), ``files`` (files
-written whole).
+Public: the names below; ``runs`` (records -> one tidy frame), ``lock`` (one process per run), ``files`` (atomic
+writes).
 """
 
 from repro.records.existing import already_finished, differences, move_aside, outdated, read_weights

@@ -1,4 +1,4 @@
-"""The record that a folder already holds: is it of this run, finished and whole? If not, make room. No torch."""
+"""The record that a folder already holds: whether it is this run's, finished and intact. Does not import torch."""
 
 import copy
 import hashlib
@@ -12,26 +12,26 @@ from repro.records.types import FINISHED, Info
 
 
 def already_finished(folder: Path, config: Config) -> bool:
-    """Whether this very run is finished in ``folder``; ``config.force`` wants it trained again in any case.
+    """Whether this run is finished in ``folder``; always False with ``config.force``, which trains it again.
 
-    Raises ReproError that names what differs where a finished run of another configuration is in the way, or one
-    whose files are not what it recorded of them.
+    Raises ReproError if the folder holds a finished run of another configuration, naming the differences, or a
+    finished run whose files do not match its record.
     """
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED or config.force:
         return False
-    differ = differences(info, config)
-    if not differ:
+    changed = differences(info, config)
+    if not changed:
         require_intact(folder, info)
         return True
     raise ReproError(
-        f"{folder} holds a finished run of another configuration ({'; '.join(differ)}); "
+        f"{folder} holds a finished run of another configuration ({'; '.join(changed)}); "
         "force=true moves it aside, output=DIR puts the new one elsewhere"
     )
 
 
 def differences(info: Info, config: Config) -> list[str]:
-    """What makes a recorded run another than ``config``, a line a key; an unknown digest is no difference."""
+    """How a recorded run differs from ``config``, one line per key; an unknown digest does not count."""
     try:
         old, new = flat(from_dict(info["config"])), flat(config)
     except ReproError as error:
@@ -43,22 +43,22 @@ def differences(info: Info, config: Config) -> list[str]:
 
 
 def outdated(info: Info, config: Config) -> str | None:
-    """In words, what other values a recorded run was trained with than ``config`` has; None where there are none.
+    """A description of the values of a recorded run that differ from ``config``; None if they agree.
 
-    A record without a fingerprint is not of this suite, and nothing is said of it.
+    A record without a fingerprint was not made by this suite and is not compared.
     """
-    now = copy.deepcopy(config)
-    now.dataset.digest = info["config"].get("dataset", {}).get("digest")
-    if info.get("fingerprint") in (None, fingerprint(now)):
+    current = copy.deepcopy(config)
+    current.dataset.digest = info["config"].get("dataset", {}).get("digest")
+    if info.get("fingerprint") in (None, fingerprint(current)):
         return None
-    if differ := differences(info, now):
-        return "; ".join(differ)
-    spelt_otherwise = fingerprint(from_dict(info["config"])) == info["fingerprint"]  # a number as 1.0 or 1
-    return None if spelt_otherwise else "another fingerprint"
+    if changed := differences(info, current):
+        return "; ".join(changed)
+    is_respelled = fingerprint(from_dict(info["config"])) == info["fingerprint"]  # a number as 1.0 or 1
+    return None if is_respelled else "another fingerprint"
 
 
 def require_intact(folder: Path, info: Info) -> None:
-    """Raises ReproError where a finished run's files are not what it recorded of them; weights may be missing."""
+    """Raise ReproError if a finished run's files do not match its record; the weights may be missing."""
     if problem := broken(info, read_history(folder)):
         raise ReproError(f"{folder / 'history.jsonl'}: {problem}; {AGAIN}")
     if "weights_sha256" in info and (folder / "weights.pt").exists():
@@ -66,7 +66,7 @@ def require_intact(folder: Path, info: Info) -> None:
 
 
 def read_weights(folder: Path, info: Info) -> bytes:
-    """``weights.pt`` of a run. Raises ReproError where it cannot be read or is not what its record says."""
+    """The bytes of a run's ``weights.pt``. Raises ReproError if it cannot be read or does not match the record."""
     path = folder / "weights.pt"
     try:
         content = path.read_bytes()
@@ -78,7 +78,7 @@ def read_weights(folder: Path, info: Info) -> bytes:
 
 
 def move_aside(folder: Path) -> None:
-    """Make room for a new run where a finished one lies: its files go into the next ``earlier-<n>`` there."""
+    """Move the files of a finished run into the next ``earlier-<n>`` of its folder, to make room for a new run."""
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED:
         return

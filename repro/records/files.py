@@ -1,7 +1,4 @@
-"""One way to write a file: whole. A reader sees the old one or the new one; a kill leaves no half. No torch.
-
-And one way to find files below a folder: through symbolic links too.
-"""
+"""Writing files atomically, and finding files through symbolic links. Does not import torch."""
 
 import os
 from collections.abc import Callable
@@ -11,16 +8,16 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, content: str | Callable[[BinaryIO], object], *, durable: bool = False) -> None:
-    """Write ``content``, a text or what a function writes, beside ``path``, then rename it.
+    """Write ``content``, a text or a function that writes to a file, beside ``path``, then rename it to ``path``.
 
-    ``durable`` brings it to the disk before it is renamed. Raises OSError that names ``path``, and leaves the file
-    as it was.
+    A reader sees the old file or the new one, never a part. ``durable`` syncs the file to disk before the rename.
+    Raises OSError that names ``path``, and leaves the old file unchanged.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(partial, "wb") as file:
             if isinstance(content, str):
-                file.write(content.encode(errors="surrogateescape"))  # of a path in another encoding
+                file.write(content.encode(errors="surrogateescape"))  # for paths in another encoding
             else:
                 content(file)
             if durable:
@@ -29,31 +26,32 @@ def write_whole(path: Path, content: str | Callable[[BinaryIO], object], *, dura
         os.replace(partial, path)
     except OSError as error:
         if error.errno:
-            error.filename = str(path)  # a full disk does not say of itself which file
+            error.filename = str(path)  # the error of a full disk does not name the file
         raise
     finally:
         partial.unlink(missing_ok=True)
 
 
 def find(folder: Path, pattern: str) -> list[Path]:
-    """Every file below ``folder`` whose name matches, sorted; each once, by its own path where it has one there.
+    """Every file below ``folder`` whose name matches ``pattern``, sorted.
 
-    A folder that cannot be read, or that is not there, holds none.
+    Symbolic links to folders are followed; each folder is listed once, by its real path if that is below
+    ``folder``. A missing or unreadable folder has no files.
     """
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
     roots = [folder]
-    for root in roots:  # links to folders come last
-        for place, folders, names in os.walk(root):
+    for root in roots:  # links to folders are appended and so come last
+        for parent, folders, names in os.walk(root):
             try:
-                status = os.stat(place)
+                status = os.stat(parent)
             except OSError:
-                continue  # it has just gone
+                continue  # deleted meanwhile
             if (status.st_dev, status.st_ino) in seen:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
             folders.sort()
-            roots += [path for name in folders if (path := Path(place, name)).is_symlink()]
-            found += [Path(place, name) for name in names if fnmatchcase(name, pattern)]
+            roots += [path for name in folders if (path := Path(parent, name)).is_symlink()]
+            found += [Path(parent, name) for name in names if fnmatchcase(name, pattern)]
     return sorted(found)

@@ -1,4 +1,4 @@
-"""The rows of a run, ``history.jsonl``: read, named by a digest, held against what the run counted. No torch."""
+"""The rows of a run, ``history.jsonl``: reading, digest, verification. Does not import torch."""
 
 import hashlib
 import json
@@ -11,21 +11,21 @@ from repro.config.errors import ReproError
 from repro.records.types import Info, Row
 
 FILE = "history.jsonl"
-AGAIN = "force=true trains the run again"  # what to do about a finished run whose files are broken
+AGAIN = "force=true trains the run again"  # the advice for a finished run whose files are broken
 
 
 def read_history(folder: Path) -> list[Row]:
-    """The complete rows of a run's folder. Raises ReproError that names file and line for what is no row."""
+    """The complete rows of a run's folder. Raises ReproError that names file and line of an invalid row."""
     rows: list[Row] = []
     for number, line in enumerate(_lines(folder), start=1):
         if (row := _parse_row(line)) is None:
-            raise ReproError(f"{folder / FILE}:{number}: not a row of JSON; {AGAIN}")
+            raise ReproError(f"{folder / FILE}:{number}: not a JSON row; {AGAIN}")
         rows.append(row)
     return rows
 
 
 def _lines(folder: Path) -> list[bytes]:
-    """The complete lines of a run's history; none where there is no history."""
+    """The complete lines of a run's history; none if there is no history."""
     path = folder / FILE
     try:
         return path.read_bytes().split(b"\n")[:-1]
@@ -40,12 +40,12 @@ def _parse_row(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    numbers = isinstance(row, dict) and all(v is None or isinstance(v, int | float) for v in row.values())
-    return cast(Row, row) if numbers and isinstance(row.get("iteration"), int) else None
+    is_numeric = isinstance(row, dict) and all(v is None or isinstance(v, int | float) for v in row.values())
+    return cast(Row, row) if is_numeric and isinstance(row.get("iteration"), int) else None
 
 
 def last_row(folder: Path) -> Row | None:
-    """The last complete row of a run that may be running, without reading all of its history."""
+    """The last complete row of a run, which may be running; reads only the end of its history."""
     try:
         with open(folder / FILE, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -55,26 +55,27 @@ def last_row(folder: Path) -> Row | None:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """What ``history.jsonl`` holds of these rows."""
+    """The rows as the text of ``history.jsonl``."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def count(rows: Sequence[Row]) -> dict[str, Any]:
-    """What a checkpoint says of the rows that it counts on: how many they are, and the SHA-256 of their text."""
+    """What a checkpoint stores to identify the rows before it: their number, and the SHA-256 of their text."""
     return {"rows": len(rows), "sha256": hashlib.sha256(as_text(rows).encode()).hexdigest()}
 
 
 def counted(folder: Path, checkpoint: Mapping[str, Any]) -> list[Row] | None:
-    """The rows that ``checkpoint`` counts on; None where the file does not have them as they were.
+    """The rows before ``checkpoint``; None if the history no longer has them unchanged.
 
-    A checkpoint holds ``iteration`` and, as ``history``, what ``count`` says; those from before that count on
-    every row up to their iteration, whatever its values. Raises ReproError where the file cannot be read.
+    A checkpoint holds ``iteration`` and, as ``history``, the result of ``count``. For older checkpoints without
+    ``history``, these are all rows up to their iteration, unverified. Raises ReproError if the history cannot be
+    read.
     """
-    lines, counted = _lines(folder), checkpoint.get("history")
-    if counted is not None:
-        lines = lines[: counted["rows"]]
+    lines, expected = _lines(folder), checkpoint.get("history")
+    if expected is not None:
+        lines = lines[: expected["rows"]]
         text = b"".join(line + b"\n" for line in lines)
-        if len(lines) != counted["rows"] or hashlib.sha256(text).hexdigest() != counted["sha256"]:
+        if len(lines) != expected["rows"] or hashlib.sha256(text).hexdigest() != expected["sha256"]:
             return None
     rows: list[Row] = []
     for line in lines:
@@ -87,9 +88,9 @@ def counted(folder: Path, checkpoint: Mapping[str, Any]) -> list[Row] | None:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """Twelve hexadecimal digits of a history, the same whichever way it was stored.
+    """Twelve hexadecimal digits that identify a history, however it is stored.
 
-    The speed stays out: two runs with the same digest learnt the same.
+    The speed is excluded: two runs with the same digest have the same results.
     """
     hashed = hashlib.sha256()
     for row in rows:
@@ -99,16 +100,16 @@ def digest(rows: Iterable[Row]) -> str:
 
 
 def broken(info: Info, rows: list[Row]) -> str | None:
-    """What is wrong with a history, by what its run counted at its end; None if nothing, or if it did not end."""
+    """How a history differs from what its run recorded at its end; None if it does not, or if there is no end."""
     if "digest" not in info:
         return None
     if len(rows) != info.get("rows"):
-        return f"{len(rows)} rows came, and the run counted {info.get('rows', 'none')}"
+        return f"it has {len(rows)} rows, and the run recorded {info.get('rows', 'none')}"
     if digest(rows) != info["digest"]:
-        return f"{len(rows)} rows came, as the run counted, but with other values than it recorded"
+        return f"its {len(rows)} rows have other values than the run recorded"
     return None
 
 
 def numbers(row: Row) -> Iterable[tuple[str, float | None]]:
-    """The keys and values of a row."""
+    """The items of a row, typed."""
     return cast(dict[str, float | None], row).items()

@@ -1,4 +1,4 @@
-"""``run.json``, what is known of a run: written whole, read, told from other tools' files. No torch."""
+"""``run.json``, a run's metadata: writing, reading, and recognising its format. Does not import torch."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ from repro.records.types import Info
 
 
 def write_info(folder: Path, info: Info, *, durable: bool = False) -> None:
-    """Write ``run.json``, to the disk where it is ``durable``. Raises OSError."""
+    """Write ``run.json`` atomically; ``durable`` syncs it to disk. Raises OSError."""
     write_whole(folder / "run.json", json.dumps(info, indent=1) + "\n", durable=durable)
 
 
 def read_info(folder: Path) -> Info | None:
-    """``run.json`` of a run's folder, or None where no run has started.
+    """``run.json`` of a run's folder, or None if no run has started there.
 
-    Raises ReproError if it is broken, cannot be read, or is another tool's.
+    Raises ReproError if it is broken, cannot be read, or belongs to another tool.
     """
     path = folder / "run.json"
     try:
@@ -31,14 +31,14 @@ def read_info(folder: Path) -> Info | None:
     except (ValueError, RecursionError) as error:
         raise ReproError(f"{path}: broken ({error}); move this folder aside and run it again") from None
     if not is_record(value):
-        raise ReproError(f"{path}: no record of this suite; move it out of the folders of runs")
+        raise ReproError(f"{path}: not a record of this suite; move it out of the folders of runs")
     info: Info = value
     return info
 
 
 def is_record(value: Any) -> bool:
-    """Whether a value of JSON is ``run.json`` of this suite: another tool's holds other things."""
-    return _has(
+    """Whether a JSON value is a ``run.json`` of this suite, by its keys and their types."""
+    return _has_keys(
         value,
         curve=str,
         seed=int,
@@ -55,26 +55,26 @@ def is_record(value: Any) -> bool:
     )
 
 
-def _has(value: Any, **types: Any) -> bool:
-    """Whether a value is a dictionary with these keys, each of its type or in turn with its own keys."""
+def _has_keys(value: Any, **types: Any) -> bool:
+    """Whether a value is a dictionary with these keys, each of its type or, for a dictionary, with its keys."""
     return isinstance(value, dict) and all(
-        _has(value.get(key), **kind) if isinstance(kind, dict) else isinstance(value.get(key), kind)
+        _has_keys(value.get(key), **kind) if isinstance(kind, dict) else isinstance(value.get(key), kind)
         for key, kind in types.items()
     )
 
 
 def record_id(info: Mapping[str, Any]) -> str:
-    """The name of one attempt at a run: fingerprint, attempt, and four digits of where and when it began.
+    """The name of one attempt at a run: fingerprint, attempt, and a four-digit hash of where and when it started.
 
-    The same for a record and its copies, whoever holds them; another for a run that was trained again elsewhere.
-    Raises KeyError where ``info`` lacks one of these.
+    A record and all its copies share it; the same run trained again elsewhere has another. Raises KeyError if
+    ``info`` lacks a key that it needs.
     """
     begun = "|".join(str(info[key]) for key in ("curve", "host", "pid", "started"))
     return f"{info['fingerprint']}-{info['attempt']}-{hashlib.sha256(begun.encode()).hexdigest()[:4]}"
 
 
 def mark_failed(folder: Path, reason: str) -> None:
-    """Write the end of a run whose process died before it could; a record that is not "running" stays."""
+    """Record the failure of a run whose process died before it could; a record that is not "running" is kept."""
     try:
         info = read_info(folder)
         if info is not None and info["status"] == "running":

@@ -1,4 +1,4 @@
-"""The lock that keeps a run to one process. No torch here."""
+"""The lock that limits a run to one process. Does not import torch."""
 
 import fcntl
 import logging
@@ -13,17 +13,16 @@ from repro.config.errors import ReproError
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
-POLL_SECONDS = 2.0  # between two tries of a lock that is waited for
-patience = 0.0  # seconds that this process waits for a lock: a job that is queued again, for a dead node's
+POLL_SECONDS = 2.0  # between two attempts while waiting for a lock
+patience = 0.0  # seconds that this process waits for a lock; a requeued job waits for that of its dead node
 
 
 @contextmanager
-def locked(folder: Path, what: str | None = None) -> Iterator[None]:
+def locked(folder: Path, activity: str | None = None) -> Iterator[None]:
     """Keep other processes from this run; the lock of a process that died is free at once.
 
-    ``what`` is in words what its holder does, the training of the run otherwise.
-
-    Raises ReproError that names host and process of a holder that lives, once ``patience`` is over.
+    ``activity`` says in the error what its holder does; by default it trains the run. Raises ReproError that names
+    host and process of a living holder, once ``patience`` has passed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, until = folder / LOCK, time.monotonic() + patience
@@ -34,19 +33,21 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
         except BlockingIOError:
             file.close()
             if (name := holder(folder)) is None:
-                continue  # it has just let go
+                continue  # released meanwhile
             if time.monotonic() < until:
                 time.sleep(POLL_SECONDS)
                 continue
-            raise ReproError(f"{what or f'{folder} is being trained'} by {name}; wait for it, or end it") from None
+            raise ReproError(
+                f"{activity or f'{folder} is being trained'} by {name}; wait for it, or end it"
+            ) from None
         except OSError as error:
-            log.info("%s cannot be locked (%s): see to it that no other process trains this run", path, error)
+            log.info("%s cannot be locked (%s); make sure that no other process trains this run", path, error)
             break
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # the holder removed it between our opening and locking it
     try:
-        with suppress(OSError):  # the lock holds without these words
+        with suppress(OSError):  # the lock does not depend on its text
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
@@ -57,7 +58,7 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
 
 
 def holder(folder: Path) -> str | None:
-    """Process and host that train a run now, in words; None where no living process does."""
+    """A description of the process and host that hold a run's lock; None if no living process does."""
     try:
         with open(folder / LOCK, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

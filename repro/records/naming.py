@@ -1,7 +1,7 @@
-"""One run, one name: what a run changes in its experiment, in canonical text. No torch here.
+"""One run, one name: the overrides of its experiment, in canonical text. Does not import torch.
 
-A run's folder, its name in Weights & Biases and the curve of a variant are made of it, whichever command composed
-the run. Values that equal the experiment's own, and keys that say only where and how a run happens, name nothing.
+They name the run's folder, its W&B run and the curve of a variant, whichever command composed the run. Values
+equal to the experiment's, and keys that say only where and how a run is executed, are not part of the name.
 """
 
 import copy
@@ -27,16 +27,16 @@ from repro.records.files import find
 from repro.records.info import read_info
 
 LONGEST = 255  # bytes of a folder's name
-# The folders above and below, what only launches, and what a sweep says of the run that another starts from.
+# Keys of the folders above and below, keys that only launch, and a key that is filled in for the run's source.
 APART = ("experiment", "scale", "seed", "sweep", "start.fingerprint")
 _Leaves = dict[str, tuple[Any, Any]]  # dotted key -> its value as written and resolved
 
 
 def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
-    """What a composed configuration changes in its experiment at its scale; ``hydra`` is Hydra's part of it.
+    """The overrides of a composed configuration relative to its experiment and scale; ``hydra`` is Hydra's part.
 
-    Sorted overrides ``key=value`` that compose the same run. A group is named by its choice, and what else was
-    changed by its keys. Raises what Hydra raises.
+    Sorted overrides ``key=value`` that compose the same run: ``group=choice`` for a chosen group, and the keys
+    that differ from it. Raises what Hydra raises.
     """
     choices = hydra.runtime.choices  # group -> option
     typed = {o.lstrip("+~").partition("=")[0].partition("@")[0] for o in hydra.overrides.task}
@@ -44,10 +44,10 @@ def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
     if not typed:
         return []
     chosen = (f"experiment={choices['experiment']}", f"scale={choices['scale']}")
-    own = leaves_of(*chosen)
+    experiment = leaves_of(*chosen)
     groups = [f"{key}={choices[key]}" for key in sorted(typed) if key in choices]
-    groups = [group for group in groups if leaves_of(*chosen, group) != own]
-    base = leaves_of(*chosen, *groups) if groups else own
+    groups = [group for group in groups if leaves_of(*chosen, group) != experiment]
+    base = leaves_of(*chosen, *groups) if groups else experiment
     changed = []
     for key, (written, value) in _leaves(composed).items():
         base_written, base_value = base.get(key, (None, None))
@@ -57,34 +57,34 @@ def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
 
 
 def as_overrides(changes: Iterable[str]) -> list[str]:
-    """``changes`` for a command line that composes the run, where a key need not be in its experiment yet."""
+    """``changes`` for the command line that composes the run; ``++`` also adds keys that the experiment lacks."""
     return [f"++{change}" if "." in change.partition("=")[0] else change for change in changes]
 
 
 def folder_name(changes: Iterable[str]) -> str:
-    """``changes`` as the name of one folder, "" for none; a name past 255 bytes ends in a hash of the whole."""
+    """``changes`` as the name of one folder, "" for none; a name over 255 bytes is cut and ends in its hash."""
     return shortened(",".join(changes).replace("/", "%2F"), LONGEST)
 
 
 def shortened(name: str, longest: int) -> str:
-    """``name``, or where it is longer than ``longest`` bytes its beginning and twelve digits of its hash."""
+    """``name``, or if it is longer than ``longest`` bytes its beginning and twelve digits of its hash."""
     encoded = name.encode()
     if len(encoded) <= longest:
         return name
-    begin = encoded[: longest - 13].decode(errors="ignore")
-    return f"{begin}-{hashlib.sha256(encoded).hexdigest()[:12]}"
+    prefix = encoded[: longest - 13].decode(errors="ignore")
+    return f"{prefix}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 
 
 def split(variant: str) -> list[str]:
-    """The overrides that a folder is named after, in canonical text."""
+    """The overrides in a folder's name, in canonical text, sorted."""
     parts = re.split(r",(?=[\w./@~+]+=)", variant.replace("%2F", "/")) if variant else []
     return sorted(map(canonical, parts))
 
 
 def existing(home: Path, name: str, config: Config) -> str:
-    """``name``, or the other name under which this very run lies in ``home``, the folder of its curve.
+    """``name``, or the other name of this run's existing folder in ``home``, the folder of its curve.
 
-    Names were once as the command line spelled them.
+    Older versions named folders as the command line spelled the overrides.
     """
     seed = f"seed{config.seed}"
     if not home.is_dir() or (home / name / seed / "run.json").exists():
@@ -98,9 +98,9 @@ def existing(home: Path, name: str, config: Config) -> str:
 
 
 def register() -> None:
-    """Make ``${variant:}`` known to OmegaConf: the folder between a run's curve and its seed.
+    """Register ``${variant:}`` with OmegaConf: the folder between a run's curve and its seed.
 
-    It raises what ``resolve`` does, before Hydra makes a folder for what cannot be trained.
+    It raises what ``resolve`` raises, before Hydra makes a folder for a run that cannot be trained.
     """
 
     def variant(*, _root_: DictConfig) -> str:
@@ -110,7 +110,7 @@ def register() -> None:
         config = resolve(task, _root_.hydra.overrides.task)
         try:
             name = folder_name(changes(_root_, _root_.hydra))
-        except HydraException:  # composing the run itself fails for the same reason, and says so
+        except HydraException:  # composing the run fails for the same reason, and reports it
             return ""
         return existing(Path(config.output).expanduser() / config.scale.name / config.curve, name, config)
 
@@ -119,18 +119,18 @@ def register() -> None:
 
 
 def leaves_of(*overrides: str) -> _Leaves:
-    """The keys that say what a run is, as these overrides of a command line compose them."""
+    """The keys that determine a run's results, as these command-line overrides compose them."""
     return _compose_leaves(GlobalHydra.instance().hydra, overrides)
 
 
 @lru_cache(maxsize=256)
 def _compose_leaves(hydra: object, overrides: tuple[str, ...]) -> _Leaves:
-    """What ``overrides`` compose; ``hydra`` has the search path, and makes the cache that app's alone."""
+    """``leaves_of``, cached; ``hydra``, which has the search path, is part of the cache's key."""
     return _leaves(catalogue.composed(*overrides))
 
 
 def _leaves(node: DictConfig) -> _Leaves:
-    """The keys that say what a run is, all but Hydra's part."""
+    """The keys that determine a run's results, without Hydra's part."""
     found: _Leaves = {}
 
     def walk(values: dict[Any, Any], prefix: str) -> None:
@@ -147,16 +147,16 @@ def _leaves(node: DictConfig) -> _Leaves:
 
 
 def canonical(override: str) -> str:
-    """An override in the one spelling that names a run."""
+    """An override in its canonical spelling."""
     try:
         parsed = OverridesParser.create().parse_override(override)
         return f"{parsed.get_key_element()}={spelled(parsed.value())}"
-    except HydraException:  # a text that is no override stays what it is
+    except HydraException:  # text that is not an override is kept
         return override
 
 
 def spelled(value: Any) -> str:
-    """A value as Hydra's grammar reads it, in one spelling: 0.001 for 1e-3, 2 for 2.0."""
+    """A value in Hydra's grammar, in its canonical spelling: 0.001 for 1e-3, 2 for 2.0."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""``job.json``: which job of a cluster was last to train a run, and where it logs. No torch here.
+"""``job.json``: the cluster job that a run was last submitted as, and its log. Does not import torch.
 
 A launcher writes it beside the record when it submits the run, so that a queued run can be told from a lost one.
 """
@@ -15,17 +15,17 @@ from typing import TypedDict, cast
 from repro.records.files import write_whole
 
 NAME = "job.json"
-ANSWER_SECONDS = 30.0  # for Slurm's controller
-# Slurm's names of what a job in its queue does, as the state of a run
+ANSWER_SECONDS = 30.0  # timeout of Slurm's controller
+# Slurm's states of a queued job that is not running
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED", "PREEMPTED")
 
 
 class Submitted(TypedDict):
-    """A job of an engine that trains a run."""
+    """A cluster job that trains a run."""
 
     engine: str  # "slurm", "ray"
-    id: str  # the engine's own name of it
-    log: str  # its file, on the machine that launched or on one that shares its disk
+    id: str  # in the engine
+    log: str  # the path of its log on the machine that launched it, or on a shared disk
 
 
 def write(folder: Path, job: Submitted) -> None:
@@ -35,7 +35,7 @@ def write(folder: Path, job: Submitted) -> None:
 
 
 def read(folder: Path) -> Submitted | None:
-    """The job that was last submitted for a run; None where none was, or where its file is broken."""
+    """The job that was last submitted for a run; None if there is none, or if ``job.json`` is broken."""
     with suppress(OSError, ValueError):
         job = json.loads((folder / NAME).read_bytes())
         if isinstance(job, dict) and all(isinstance(job.get(key), str) for key in Submitted.__annotations__):
@@ -46,7 +46,7 @@ def read(folder: Path) -> Submitted | None:
 def in_queue() -> dict[str, str] | None:
     """The state of each of this user's jobs in Slurm's queue, such as RUNNING, by id (``7_0`` in an array).
 
-    None where there is no Slurm, or where its controller does not answer.
+    None if Slurm is not installed, or if its controller does not answer.
     """
     if shutil.which("squeue") is None:
         return None
@@ -61,7 +61,7 @@ def in_queue() -> dict[str, str] | None:
 
 
 def alive(jobs: Iterable[Submitted | None]) -> dict[str, str]:
-    """The states of those of the jobs that are in Slurm's queue, by id; it is asked only if there are any."""
+    """The states of the given jobs in Slurm's queue, by id; Slurm is asked only if one of the jobs is Slurm's."""
     ids = {job["id"] for job in jobs if job is not None and job["engine"] == "slurm"}
     states = (in_queue() or {}) if ids else {}
     return {id: state for id, state in states.items() if id in ids}

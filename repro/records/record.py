@@ -1,12 +1,12 @@
-"""A run's folder: the record that is the truth about it. Weights & Biases mirrors it; figures read it.
+"""A run's folder holds its authoritative record: Weights & Biases mirrors it, figures read it.
 
     run.json        configuration, fingerprint, status, versions, device, commit, wall time; at the end the number
                     of rows and their digest
-    history.jsonl   a row a test, as ``repro.training.loop`` yields them; a value that is not finite is null
+    history.jsonl   one row per test, as ``repro.training.loop`` yields them; a value that is not finite is null
     weights.pt      the final weights, whose SHA-256 is in run.json
 
-``run.json`` is replaced whole, a row of ``history.jsonl`` is one write: a reader never sees half of either (it
-leaves out a last line that does not end yet).
+``run.json`` is replaced atomically, and a row of ``history.jsonl`` is one write: a reader never sees a part of
+either (it ignores an unterminated last line).
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from repro.records.history import as_text, digest, numbers
 from repro.records.info import read_info, record_id, write_info
 from repro.records.types import Info, Row
 
-MAKES_RUNS = (":/repro", ":/conf", ":/hydra_plugins")  # what is trained, and how, from the top of the checkout
+MAKES_RUNS = (":/repro", ":/conf", ":/hydra_plugins")  # git pathspecs of the files that determine results
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 
 
@@ -48,22 +48,22 @@ class Record:
         environment: Mapping[str, Any] | None = None,
         changes: Sequence[str] = (),
     ):
-        """Say in ``run.json`` that a run begins, in place of an unfinished one.
+        """Write a new ``run.json`` with status "running", in place of that of an unfinished run.
 
-        ``changes`` is what the run changes in its experiment (``naming.changes``). The rows that are there stay as
-        they are until ``start``, which follows at once where ``environment`` is given. Before that, whatever fails
-        can be recorded already.
+        ``changes`` are the run's overrides of its experiment (``naming.changes``). Existing rows are kept until
+        ``start``, which is called here if ``environment`` is given. A failure before ``start`` can be recorded.
+        Raises OSError.
         """
         self.folder = folder
-        self._clock, self._wall = time.monotonic(), 0.0
+        self._started, self._earlier_seconds = time.monotonic(), 0.0
         self._config = config
-        before = read_info(folder)
+        previous = read_info(folder)
         known = config
-        if before is not None and not differences(before, config):
-            self._wall = before.get("wall_seconds", 0.0)
-            if config.dataset.digest is None:  # not read yet, so still the images of before
+        if previous is not None and not differences(previous, config):
+            self._earlier_seconds = previous.get("wall_seconds", 0.0)
+            if config.dataset.digest is None:  # not read yet: assume the images of the previous attempt
                 known = copy.deepcopy(config)
-                known.dataset.digest = before["config"].get("dataset", {}).get("digest")
+                known.dataset.digest = previous["config"].get("dataset", {}).get("digest")
         self._history: FileIO | None = None
         self.rows: list[Row] = []  # every row of this record
         self.info: Info = {
@@ -74,7 +74,7 @@ class Record:
             "fingerprint": fingerprint(known),
             "protocol": PROTOCOL,
             "status": "running",
-            "attempt": (before.get("attempt", 0) if before else 0) + 1,
+            "attempt": (previous.get("attempt", 0) if previous else 0) + 1,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
@@ -83,38 +83,38 @@ class Record:
             "versions": {name: _version(name) for name in VERSIONS},
             "config": to_dict(known),
             "command": _command(config, changes),
-            "earlier": _earlier(before) if before is not None and not differences(before, config) else [],
+            "earlier": _earlier(previous) if previous is not None and not differences(previous, config) else [],
         }
-        if self._wall:
-            self.info["wall_seconds"] = self._wall
+        if self._earlier_seconds:
+            self.info["wall_seconds"] = self._earlier_seconds
         folder.mkdir(parents=True, exist_ok=True)
         self._write()
         if environment is not None:
             self.start(environment)
 
     def start(self, environment: Mapping[str, Any], rows: Sequence[Row] | None = None) -> None:
-        """Open the record for rows: after ``rows``, those of before that a checkpoint counts on, or after none.
+        """Open the history: with ``rows``, those before the checkpoint that the run resumes from, or empty.
 
-        ``environment`` goes into ``run.json``.
+        ``environment`` is stored in ``run.json``. Raises OSError.
         """
         if rows is None:
-            self._wall = 0.0
+            self._earlier_seconds = 0.0
         self.rows = [*(rows or [])]
         path = self.folder / "history.jsonl"
-        write_whole(path, as_text(self.rows), durable=bool(self.rows))  # the checkpoint counts on them
+        write_whole(path, as_text(self.rows), durable=bool(self.rows))  # the checkpoint needs these rows
         self._history = open(path, "ab", buffering=0)  # noqa: SIM115
         self.info["environment"] = dict(environment)
         self.info["fingerprint"], self.info["config"] = fingerprint(self._config), to_dict(self._config)
         self._write()
 
     def append(self, row: Row) -> None:
-        """Add one test's row, whole. Raises OSError, and leaves the rows as they were."""
+        """Add the row of one test. Raises OSError, and leaves the history unchanged."""
         assert self._history is not None, "start comes first"
         finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in numbers(row)})
         line = json.dumps(finite).encode() + b"\n"
         end = os.fstat(self._history.fileno()).st_size
         try:
-            if self._history.write(line) != len(line):  # the disk took a part
+            if self._history.write(line) != len(line):  # the disk filled up within the line
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             error.filename = str(self.folder / "history.jsonl")
@@ -124,50 +124,53 @@ class Record:
         self.rows.append(finite)
 
     def sync(self) -> None:
-        """Bring the rows and the time so far to the disk, before a checkpoint counts on them."""
+        """Sync the rows and the wall time to disk, before a checkpoint that needs them. Raises OSError."""
         assert self._history is not None, "start comes first"
         os.fsync(self._history.fileno())
         self.info["wall_seconds"] = self._seconds()
         self._write()
 
     def add(self, **more: Any) -> None:
-        """Write what is known only after the start."""
+        """Add keys to ``run.json`` that are known only after the start. Raises OSError."""
         self.info |= cast(Info, more)
         self._write()
 
     def finish(self, status: str, **more: Any) -> None:
-        """Close the record: "finished", "diverged", "failed" or "interrupted", with what else is worth keeping."""
+        """Close the record as "finished", "diverged", "failed" or "interrupted"; ``more`` are further keys.
+
+        Raises OSError.
+        """
         self.info["status"], self.info["wall_seconds"] = status, self._seconds()
-        if self._history is not None:  # otherwise the rows are those of before
-            os.fsync(self._history.fileno())  # the checkpoints go once this is written
+        if self._history is not None:  # otherwise the rows of the previous attempt are kept
+            os.fsync(self._history.fileno())  # the checkpoints are deleted once this is written
             self._history.close()
             self.info["rows"], self.info["digest"] = len(self.rows), digest(self.rows)
         self.info |= cast(Info, more)
         write_info(self.folder, self.info, durable=True)
 
     def _seconds(self) -> float:
-        return round(float(self._wall) + time.monotonic() - self._clock, 3)
+        return round(float(self._earlier_seconds) + time.monotonic() - self._started, 3)
 
     def _write(self) -> None:
         write_info(self.folder, self.info)
 
 
 def _variant(folder: Path, config: Config) -> str:
-    """What the folder's name says beyond scale, curve and seed: the further overrides, or nothing."""
+    """The folder between curve and seed, which holds the overrides; "" if there is none."""
     home = f"/{config.scale.name}/{config.curve}/"
     _, found, rest = f"/{folder.as_posix()}".rpartition(home)
     return rest.rpartition("/")[0] if found else ""
 
 
 def _command(config: Config, changes: Sequence[str]) -> str:
-    own = (f"experiment={config.curve}", f"scale={config.scale.name}", f"seed={config.seed}")
-    return shlex.join(["python", "-m", "repro.train", *own, *changes])
+    chosen = (f"experiment={config.curve}", f"scale={config.scale.name}", f"seed={config.seed}")
+    return shlex.join(["python", "-m", "repro.train", *chosen, *changes])
 
 
-def _earlier(before: Info) -> list[str]:
-    """The attempts up to that of ``before``, an unfinished record."""
+def _earlier(previous: Info) -> list[str]:
+    """The record ids of all attempts up to ``previous``, an unfinished record."""
     with contextlib.suppress(KeyError):
-        return [*before.get("earlier", []), record_id(before)]
+        return [*previous.get("earlier", []), record_id(previous)]
     return []
 
 
@@ -177,20 +180,20 @@ def _commit() -> str | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit of ``folder``, None without git; with "-dirty" where a file that makes runs differs from it.
+    """The commit of ``folder``, None without git; with "-dirty" if a file in MAKES_RUNS differs from it.
 
-    A figure that was drawn again makes no run another.
+    Other changes, such as a figure drawn again, do not affect a run.
     """
     git = ["git", "-C", str(folder)]
     options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": 10}
     try:
-        named = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **options)
-        if named.returncode:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **options)
+        if head.returncode:
             return None
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *MAKES_RUNS], **options)
+        diff = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *MAKES_RUNS], **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return f"{named.stdout.strip()}{'-dirty' if changed.returncode else ''}"
+    return f"{head.stdout.strip()}{'-dirty' if diff.returncode else ''}"
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Runs into one tidy pandas frame: a row a test, the same columns whatever the source. No torch here."""
+"""Runs as one tidy pandas frame: one row per test, the same columns for every source. Does not import torch."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEYS = ["curve", "seed", "status"]
 VALUES = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy", "images_per_second"]
 TYPES = {"curve": "str", "seed": "int64", "status": "str", "iteration": "int64"}
-PARALLEL = 16  # histories read at once
+PARALLEL = 16  # histories read concurrently
 
 
 @dataclass
@@ -36,35 +36,35 @@ class Runs:
 
     frame: pd.DataFrame
     info: dict[tuple[str, int], Info] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)  # one line each: what could not be read
-    notes: list[str] = field(default_factory=list)  # one line each: what was chosen among several
-    counts: str = ""  # what each filter left of what the source has
-    place: str = ""  # the source, in words
+    broken: list[str] = field(default_factory=list)  # one line for each run that could not be read
+    notes: list[str] = field(default_factory=list)  # one line for each choice among several runs
+    counts: str = ""  # how many runs each filter kept
+    place: str = ""  # the source, as messages name it
 
     def drop(self, curve: str, seed: int) -> None:
-        """Leave a run out."""
+        """Remove a run."""
         del self.info[curve, seed]
         self.frame = self.frame[(self.frame["curve"] != curve) | (self.frame["seed"] != seed)]
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One attempt at a run of a figure, its history not read yet."""
+    """One attempt at a run of a figure; its history is read later."""
 
     curve: str
     seed: int
     name: str
     info: Info
     rows: Callable[[], list[Row]]
-    whole: bool = True  # whether the source says that it has every row
-    notes: list[str] = field(default_factory=list)  # what rows() found to say
-    copies: list["_Run"] = field(default_factory=list)  # others of the same rows, if these cannot be read
+    whole: bool = True  # whether the source reports that it has every row
+    notes: list[str] = field(default_factory=list)  # filled by rows()
+    copies: list["_Run"] = field(default_factory=list)  # other sources of the same rows, if these cannot be read
 
 
 def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
     """The runs on disk of ``curves``: name -> the folder that holds its ``seed<k>`` folders.
 
-    With ``variants``, what a command line changed in the experiment makes a curve of its own, named after it.
+    With ``variants``, runs with other overrides of the experiment are further curves, named after these overrides.
     """
     runs, errors = [], []
     for curve, folder in curves.items():
@@ -79,8 +79,8 @@ def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
                 runs.append(_Run(name, seed, str(path), info, partial(read_history, path)))
     notes: list[str] = []
     if variants:
-        runs, notes = _newest(_one_name(runs))
-    loaded = _assembled(runs)
+        runs, notes = _newest(_merge_names(runs))
+    loaded = _assemble(runs)
     loaded.broken[:0] = errors
     loaded.notes = notes
     return loaded
@@ -93,38 +93,38 @@ def pulled(
     suffix: str = "",
     variants: bool = False,
 ) -> Runs:
-    """The runs of ``curves`` (name -> whose runs it shows) among what W&B has: the newest attempt at each.
+    """The runs of ``curves`` (name -> whose runs it shows) among those that W&B has: the newest attempt at each.
 
-    ``suffix`` is the variant that is the figure's own; with ``variants`` the others are curves too.
+    ``suffix`` is the figure's own variant; with ``variants`` the others are further curves.
     """
-    everything = list(source_runs)
-    ours = [f for f in everything if f.info["curve"] in curves.values()]
-    scaled = [f for f in ours if f.info["config"]["scale"]["name"] == scale]
+    all_runs = list(source_runs)
+    of_curves = [run for run in all_runs if run.info["curve"] in curves.values()]
+    at_scale = [run for run in of_curves if run.info["config"]["scale"]["name"] == scale]
     runs = []
-    for f in scaled:
-        variant = f.info.get("variant") or ""
+    for run in at_scale:
+        variant = run.info.get("variant") or ""
         for name, home in curves.items():
-            if home == f.info["curve"] and (variant == suffix or (variants and variant.startswith(suffix))):
-                name = _variant_name(name, "" if variant == suffix else variant, f.info)
-                runs.append(_Run(name, f.info["seed"], f.name, f.info, f.rows, f.whole, f.notes))
-    chosen, notes = _newest(_one_name(runs))
-    assembled = _assembled(chosen)
+            if home == run.info["curve"] and (variant == suffix or (variants and variant.startswith(suffix))):
+                name = _variant_name(name, "" if variant == suffix else variant, run.info)
+                runs.append(_Run(name, run.info["seed"], run.name, run.info, run.rows, run.whole, run.notes))
+    chosen, notes = _newest(_merge_names(runs))
+    assembled = _assemble(chosen)
     assembled.notes[:0] = notes
     assembled.counts = (
-        f"{len(everything)} runs found, {len(ours)} of its curves, {len(scaled)} of them at scale {scale}, "
+        f"{len(all_runs)} runs found, {len(of_curves)} of its curves, {len(at_scale)} of them at scale {scale}, "
         f"{len(runs)} of those with its overrides"
     )
     return assembled
 
 
 def _variant_name(curve: str, variant: str, info: Info) -> str:
-    """``curve``, and what a run changes in it if its folder is named after that."""
-    changed = (info.get("overrides") or naming.split(variant)) if variant else []
-    return ", ".join([curve, *changed])
+    """``curve``, followed by the run's overrides if its folder is named after them."""
+    overrides = (info.get("overrides") or naming.split(variant)) if variant else []
+    return ", ".join([curve, *overrides])
 
 
-def _one_name(runs: list[_Run]) -> list[_Run]:
-    """The runs, each under the shortest of its names: folders of one run may have been spelled differently."""
+def _merge_names(runs: list[_Run]) -> list[_Run]:
+    """The runs, each under the shortest of its names: the folders of one run may be spelled differently."""
     names: dict[tuple[str, ...], str] = {}
     keys = [(run.curve.split(", ")[0], run.info.get("curve", ""), run.info.get("fingerprint", "")) for run in runs]
     for key, run in zip(keys, runs, strict=True):
@@ -133,27 +133,27 @@ def _one_name(runs: list[_Run]) -> list[_Run]:
 
 
 def _newest(runs: list[_Run]) -> tuple[list[_Run], list[str]]:
-    """One attempt at each run of a curve, the newest that finished or if none did the newest; and notes."""
+    """One attempt at each run of a curve, the newest that finished, or the newest if none did; and notes."""
     notes = []
     attempts: dict[tuple[str, int], list[_Run]] = {}
     for run in runs:
         attempts.setdefault((run.curve, run.seed), []).append(run)
     chosen = []
-    for (curve, seed), several in sorted(attempts.items()):
-        several.sort(key=_recency)
-        newest = several[-1]
-        same = (newest.info.get("fingerprint"), newest.info.get("digest"))
-        copies = [r for r in several[:-1] if (r.info.get("fingerprint"), r.info.get("digest")) == same]
-        finished = [run for run in several if run.info["status"] in FINISHED]
+    for (curve, seed), candidates in sorted(attempts.items()):
+        candidates.sort(key=_recency)
+        newest = candidates[-1]
+        identity = (newest.info.get("fingerprint"), newest.info.get("digest"))
+        copies = [r for r in candidates[:-1] if (r.info.get("fingerprint"), r.info.get("digest")) == identity]
+        finished = [run for run in candidates if run.info["status"] in FINISHED]
         if len({(run.info.get("fingerprint"), run.info.get("digest")) for run in finished}) > 1:
             names = ", ".join(run.name for run in finished)
-            configured = len({run.info.get("fingerprint") for run in finished}) > 1
-            what = "configuration" if configured else "results"
+            is_configured_otherwise = len({run.info.get("fingerprint") for run in finished}) > 1
+            aspect = "configuration" if is_configured_otherwise else "results"
             notes.append(
-                f"note: {curve} seed {seed}: {len(finished)} finished runs differ in {what} ({names}); "
+                f"note: {curve} seed {seed}: {len(finished)} finished runs differ in {aspect} ({names}); "
                 f"the newest, {newest.name}, is drawn"
             )
-        chosen.append(replace(newest, copies=copies[::-1] if same[-1] else []))
+        chosen.append(replace(newest, copies=copies[::-1] if identity[-1] else []))
     return chosen, notes
 
 
@@ -162,11 +162,11 @@ def _recency(run: _Run) -> tuple[bool, str, int]:
     return finished, run.info.get("started", ""), run.info.get("attempt", 0)
 
 
-def _assembled(runs: list[_Run]) -> Runs:
+def _assemble(runs: list[_Run]) -> Runs:
     """The frame of one attempt at each run.
 
-    A run that diverged keeps its last row for the tests that it did not reach: a network of NaNs stays one, and
-    leaving it out would flatter the mean over seeds.
+    A diverged run repeats its last row for the tests that it did not reach: its network does not recover, and
+    dropping it would flatter the mean over seeds.
     """
 
     def read(run: _Run) -> list[Row] | str:
@@ -188,13 +188,13 @@ def _assembled(runs: list[_Run]) -> Runs:
 
     loaded = Runs(pd.DataFrame())
     runs = sorted(runs, key=lambda run: (run.curve, run.seed))
-    other = [run for run in runs if run.info.get("protocol", PROTOCOL) != PROTOCOL]
-    current = [run for run in runs if run not in other]
-    if other:
-        versions = ", ".join(sorted({str(run.info["protocol"]) for run in other}))
+    outdated = [run for run in runs if run.info.get("protocol", PROTOCOL) != PROTOCOL]
+    current = [run for run in runs if run not in outdated]
+    if outdated:
+        versions = ", ".join(sorted({str(run.info["protocol"]) for run in outdated}))
         loaded.broken.append(
-            f"{len(other)} of {len(runs)} runs are of protocol version {versions} and left out: this is version "
-            f"{PROTOCOL}; train them again"
+            f"{len(outdated)} of {len(runs)} runs have protocol version {versions} and are excluded: this is "
+            f"version {PROTOCOL}; train them again"
         )
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(PARALLEL) as pool:
@@ -205,7 +205,7 @@ def _assembled(runs: list[_Run]) -> Runs:
             loaded.notes += run.notes
             info = loaded.info[run.curve, run.seed] = run.info
             if info["status"] == "diverged" and history:
-                history = history + _held(history[-1], info["config"])
+                history = history + _repeat_last(history[-1], info["config"])
             rows += [{"curve": run.curve, "seed": run.seed, "status": info["status"], **row} for row in history]
     frame = pd.DataFrame(rows, columns=KEYS + VALUES)
     loaded.frame = frame.astype({c: TYPES.get(c, "float64") for c in frame.columns})
@@ -213,17 +213,17 @@ def _assembled(runs: list[_Run]) -> Runs:
 
 
 def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
-    """The runs (by curve and seed) whose values ``conf/`` no longer has, and what differs, in words.
+    """The runs whose values differ from the current ``conf/``: (curve, seed) -> a description of the differences.
 
-    A run is held against its experiment at this scale with what it was said to change.
+    A run is compared with its experiment at this scale with the run's recorded overrides.
     """
     expected: dict[tuple[str, ...], DictConfig | str] = {}
     problems = {}
     for (curve, seed), info in loaded.info.items():
         if "fingerprint" not in info:
             continue
-        changed = info.get("overrides") or naming.split(info.get("variant") or "")
-        overrides = (f"experiment={info['curve']}", f"scale={scale}", *naming.as_overrides(changed))
+        changes = info.get("overrides") or naming.split(info.get("variant") or "")
+        overrides = (f"experiment={info['curve']}", f"scale={scale}", *naming.as_overrides(changes))
         if overrides not in expected:
             try:
                 expected[overrides] = catalogue.composed(*overrides)
@@ -236,7 +236,7 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
         base.seed = seed
         try:
             run = resolve(base, overrides)
-            starts.settle(run, changed)
+            starts.settle(run, changes)
         except ReproError as error:
             problems[curve, seed] = str(error)
             continue
@@ -246,16 +246,17 @@ def outdated(loaded: Runs, scale: str) -> dict[tuple[str, int], str]:
 
 
 def averaged(runs: Runs) -> pd.DataFrame:
-    """The rows that a figure may average: of each curve, its finished runs, or if there is none its others."""
-    done = runs.frame["status"].isin(FINISHED)
+    """The rows that a figure averages: the finished runs of each curve, or all of its runs if none finished."""
+    is_finished = runs.frame["status"].isin(FINISHED)
     curves = runs.frame["curve"]
-    return runs.frame[done | ~curves.isin(curves[done].unique())]
+    return runs.frame[is_finished | ~curves.isin(curves[is_finished].unique())]
 
 
 def over_seeds(frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Mean and sample standard deviation (ddof 1) of ``y`` over the seeds, by curve and ``x``.
 
-    Only where every seed of the curve has a row: a mean never changes the runs it is over.
+    Only at values of ``x`` where every seed of the curve has a row, so that all means of a curve average the same
+    runs. Columns: curve, ``x``, mean, std, count.
     """
     seeds = frame.groupby("curve")["seed"].nunique()
     table = frame.groupby(["curve", x], sort=True)[y].agg(["mean", "std", "count"]).reset_index()
@@ -269,14 +270,14 @@ def final(frame: pd.DataFrame, y: str, tests: int = 3) -> pd.Series:
 
 
 def config_of(loaded: Runs, curve: str) -> dict[str, Any] | None:
-    """The configuration of the curve's first run, finished or not; None where it has none."""
+    """The configuration of the curve's first run, finished or not; None if it has no run."""
     return next((info["config"] for (c, _), info in loaded.info.items() if c == curve), None)
 
 
 def own_iteration(loaded: Runs, curve: str, iteration: int | None) -> float:
-    """Where a paper-scale ``iteration`` (None: the end) lies in the curve's runs, finished or not.
+    """A paper-scale ``iteration`` (None: the end) converted to the scale of the curve's runs, finished or not.
 
-    Where the curve has no run, another curve's says how long an iteration is; its end is then nowhere (NaN).
+    If the curve has no run, the scale of another curve's run is used, and the end is NaN.
     """
     config = config_of(loaded, curve)
     if iteration is None:
@@ -285,7 +286,7 @@ def own_iteration(loaded: Runs, curve: str, iteration: int | None) -> float:
 
 
 def at(frame: pd.DataFrame, loaded: Runs, curve: str, y: str, iteration: int | None) -> pd.Series:
-    """``y`` at a paper-scale ``iteration`` (None: the end): each seed's nearest test, if it has come that far."""
+    """``y`` by seed at a paper-scale ``iteration`` (None: the end): each run's nearest test, if it reached it."""
     rows = frame[frame["curve"] == curve]
     if rows.empty:
         return pd.Series(dtype="float64")
@@ -306,10 +307,10 @@ def _folders(folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
     return sorted(folders)
 
 
-def _held(last: Row, config: dict[str, Any]) -> list[Row]:
-    """The tests that a diverged run did not come to, with the values of its last one and the schedule's LR."""
-    every, end = config["test_every"], config["iterations"]
+def _repeat_last(last: Row, config: dict[str, Any]) -> list[Row]:
+    """Rows for the tests that a diverged run did not reach: its last row, with the schedule's LR and momentum."""
+    test_every, end = config["test_every"], config["iterations"]
     schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
-    tests = [*range((last["iteration"] // every + 1) * every, end, every), end]
+    tests = [*range((last["iteration"] // test_every + 1) * test_every, end, test_every), end]
     planned = [(i, *schedule(i)) for i in tests if i > last["iteration"]]
     return [{**last, "iteration": i, "lr": lr, "momentum": momentum} for i, lr, momentum in planned]

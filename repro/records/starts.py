@@ -1,9 +1,9 @@
-"""The run that another starts from: which it is, where its snapshot lies, what is wrong with that. No torch here.
+"""The source of a run that starts from a snapshot: which run, and which snapshot. Does not import torch.
 
-``start.curve`` is the source's experiment; it is run at the same scale and seed, and with the same changes on the
-command line, but for keys in which the two experiments differ: what those say is what a restart is about.
-``start.changes`` says otherwise. A source is known by the fingerprint of what ``conf/`` says of it now, which its
-snapshot must have: it becomes part of what the run is that starts from it.
+``start.curve`` is the source's experiment, trained at the same scale and seed and with the same overrides, except
+for keys in which the two experiments differ: those differences are the point of the restart. ``start.changes``
+replaces these overrides. A source is identified by its fingerprint under the current ``conf/``, which its snapshot
+must have and which is part of the fingerprint of the run that starts from it.
 """
 
 import copy
@@ -24,52 +24,57 @@ from repro.records.types import FINISHED
 
 
 def snapshot(folder: Path, iteration: int) -> Path:
-    """Where a run in ``folder`` keeps its state after ``iteration`` updates."""
+    """The path of a run's snapshot after ``iteration`` updates."""
     return folder / f"snapshot-{iteration:09d}.pt"
 
 
 def find(folder: Path) -> list[Path]:
-    """The snapshots of a run."""
+    """The snapshots of a run, by iteration."""
     return sorted(folder.glob("snapshot-*.pt"))
 
 
-def settle(config: Config, changes: Sequence[str], later: tuple[tuple[str, ...], ...] = ()) -> None:
-    """Fill in which run a resolved ``config`` starts from, if it starts from one and nobody has said it yet.
+def settle(config: Config, changes: Sequence[str], dependents: tuple[tuple[str, ...], ...] = ()) -> None:
+    """Fill in the source of a resolved ``config``, if it starts from a snapshot and the source is not set yet.
 
-    ``changes`` is what it changes in its experiment (``naming.changes``), ``later`` what starts from it in turn.
-    Raises ReproError for a source that cannot be composed, and for a run that would start from itself.
+    ``changes`` are its overrides of its experiment (``naming.changes``), ``dependents`` the runs that start from
+    it in turn. Raises ReproError for a source that cannot be composed, and for a run that would start from itself.
     """
     start = config.start
     if start.curve is None or start.fingerprint is not None:
         return
-    own = _inherited(config, changes) if start.changes is None else sorted(map(naming.canonical, start.changes))
-    itself = start.curve == config.curve and start.changes is None
-    if itself or (start.curve, *own) in later:
+    source_changes = (
+        _inherited(config, changes) if start.changes is None else sorted(map(naming.canonical, start.changes))
+    )
+    is_itself = start.curve == config.curve and start.changes is None
+    if is_itself or (start.curve, *source_changes) in dependents:
         raise ReproError(
-            f"start.curve={start.curve}: a run cannot start from itself; start.changes=[] is its experiment as is"
+            f"start.curve={start.curve}: a run cannot start from itself; start.changes=[] starts from the "
+            "unchanged experiment"
         )
     chosen = (f"experiment={start.curve}", f"scale={config.scale.name}")
+    overrides = (*chosen, *naming.as_overrides(source_changes))
     try:
-        composed = copy.deepcopy(_composed(GlobalHydra.instance().hydra, (*chosen, *naming.as_overrides(own))))
+        composed = copy.deepcopy(_composed(GlobalHydra.instance().hydra, overrides))
     except HydraException as error:
         raise ReproError(f"start.curve={start.curve}: {one_line(error)}") from None
     composed.seed = config.seed
-    source = resolve(composed, own)
+    source = resolve(composed, source_changes)
     source.output = config.output
-    settle(source, own, (*later, (start.curve, *own)))
+    settle(source, source_changes, (*dependents, (start.curve, *source_changes)))
     home = Path(config.output) / config.scale.name / source.curve
+    name = naming.existing(home, naming.folder_name(source_changes), source)
     start.fingerprint = fingerprint(source, images=False)
-    start.folder = str(home / naming.existing(home, naming.folder_name(own), source) / f"seed{config.seed}")
-    kept = f"snapshots=[{round((start.iteration or 0) / config.scale.iterations)}]"
+    start.folder = str(home / name / f"seed{config.seed}")
+    snapshots = f"snapshots=[{round((start.iteration or 0) / config.scale.iterations)}]"
     output = [] if config.output == Config().output else [f"output={config.output}"]
-    arguments = [*chosen, *own, f"seed={config.seed}", kept, *output]
+    arguments = [*chosen, *source_changes, f"seed={config.seed}", snapshots, *output]
     start.command = shlex.join(["python", "-m", "repro.train", *arguments])
 
 
 def problem(config: Config) -> str | None:
-    """Why a settled run cannot start from its snapshot, in a line that says what to run; None where it can.
+    """Why a settled run cannot start from its snapshot, as a line that says what to run; None if it can.
 
-    Raises ReproError where the source's record cannot be read.
+    Raises ReproError if the source's record cannot be read.
     """
     start = config.start
     if start.folder is None or start.iteration is None:
@@ -85,34 +90,34 @@ def problem(config: Config) -> str | None:
         force = " force=true" if info["status"] in FINISHED else ""
     if path.exists():
         return None
-    return f"start: there is no {path}; {start.command}{force} makes it"
+    return f"start: {path} does not exist; {start.command}{force} writes it"
 
 
 def stale(config: Config, path: Path, force: bool = True) -> str:
-    """The line for a snapshot, or a folder, of another run than ``conf/`` has now."""
+    """The line for a snapshot, or a folder, of a run that ``conf/`` now configures otherwise."""
     start = config.start
     again = " force=true" if force else ""
-    return f"start: {path} is of another run than {start.curve} is now; {start.command}{again} trains that"
+    return f"start: {path} is not of {start.curve} as configured now; {start.command}{again} trains it"
 
 
 def _inherited(config: Config, changes: Sequence[str]) -> list[str]:
-    """What the source changes as ``config`` does: all but the keys that set their experiments apart."""
+    """The overrides that the source takes over from ``config``: all but keys in which their experiments differ."""
     scale = f"scale={config.scale.name}"
     try:
-        started, source = (naming.leaves_of(f"experiment={c}", scale) for c in (config.curve, config.start.curve))
+        run, source = (naming.leaves_of(f"experiment={c}", scale) for c in (config.curve, config.start.curve))
     except HydraException as error:
         raise ReproError(f"start.curve={config.start.curve}: {one_line(error)}") from None
-    values = [{key: value for key, (_, value) in leaves.items()} for leaves in (started, source)]
-    differ = {key for key in {*started, *source} if values[0].get(key) != values[1].get(key)}
+    run_values, source_values = ({key: value for key, (_, value) in leaves.items()} for leaves in (run, source))
+    differing = {key for key in {*run, *source} if run_values.get(key) != source_values.get(key)}
 
-    def belongs_to_one(key: str) -> bool:
-        return key in differ or key.startswith("start.") or any(d.startswith(f"{key}.") for d in differ)
+    def is_specific(key: str) -> bool:
+        return key in differing or key.startswith("start.") or any(d.startswith(f"{key}.") for d in differing)
 
-    return [change for change in changes if not belongs_to_one(change.partition("=")[0])]
+    return [change for change in changes if not is_specific(change.partition("=")[0])]
 
 
 @lru_cache(maxsize=64)
 def _composed(hydra: object, overrides: tuple[str, ...]) -> DictConfig:
-    """What ``overrides`` compose; ``hydra`` has the search path, and makes the cache that app's alone."""
-    made: DictConfig = catalogue.composed(*overrides)
-    return made
+    """``catalogue.composed``, cached; ``hydra``, which has the search path, is part of the cache's key."""
+    config: DictConfig = catalogue.composed(*overrides)
+    return config

@@ -1,6 +1,6 @@
 """Search for hyper-parameters as the paper does: the Hydra app ``python -m repro.search``.
 
-Its arguments are those of ``repro.train``, which describe the run that is searched for, and of
+Its arguments are those of ``repro.train``, which describe the run to search hyper-parameters for, and those of
 ``conf/search.yaml``: ``method=`` and ``search.KEY=``.
 """
 
@@ -23,11 +23,11 @@ from repro.search.found import Found, in_words
 from repro.search.runs import base_of
 from repro.search.settings import METHODS, Common
 
-SAID_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
+SET_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
 
 
 def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
-    """Search, and write and tell what is found."""
+    """Search, write the result and print it."""
     from repro.search import dry, report
 
     method = str(composed.search.method)
@@ -43,46 +43,46 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
         folder = write(found, base, settings)
         if found.parts:
             found.files.append(report.write(found, base, folder))
-    except Exception as error:  # Hydra takes this app for its last job, and would say a line of its own
+    except Exception as error:  # otherwise Hydra prints a line of its own before the error
         command.fail(error)
     print("\n".join(summary(found)))
 
 
 def settings_of(method: str, node: DictConfig) -> Common:
-    """What a method is told, checked. Raises ReproError."""
+    """The settings of a method, checked. Raises ReproError for an unknown key or an impossible value."""
     values: Any = OmegaConf.to_container(node, resolve=True)
     values.pop("method")
-    made = OmegaConf.structured(METHODS[method])
+    merged = OmegaConf.structured(METHODS[method])
     for key, value in values.items():
         try:
-            OmegaConf.update(made, key, value)
+            OmegaConf.update(merged, key, value)
         except OmegaConfBaseException as error:
             raise ReproError(f"search.{key}={value}: {one_line(error)}") from None
-    settings = cast(Common, OmegaConf.to_object(made))
+    settings = cast(Common, OmegaConf.to_object(merged))
     check_numbers(settings, "search.")
     if len(settings.momentum) not in (1, 2) or not all(0 <= m < 1 for m in settings.momentum):
         raise ReproError(
-            f"search.momentum={settings.momentum}: one value below 1, or the one at low LR and at high LR"
+            f"search.momentum={settings.momentum}: give one value below 1, or two: at low LR and at high LR"
         )
     return settings
 
 
 def refuse(training: Sequence[str]) -> None:
-    """Raise ReproError for what a search says itself."""
+    """Raise ReproError for overrides of keys that the search sets."""
     for override in training:
         key = override.lstrip("+~").partition("=")[0]
         if key == "sweep" or override in ("-m", "--multirun"):
             raise ReproError(
                 f"{override}: a search launches its runs itself; search.seeds=4 trains each with four seeds"
             )
-        if key in SAID_BY_METHOD:
+        if key in SET_BY_METHOD:
             raise ReproError(
-                f"{key}: a search says it; search.tests, search.epochs and search.divergence change it"
+                f"{key}: the search sets it; use search.tests, search.epochs and search.divergence instead"
             )
 
 
 def summary(found: Found) -> list[str]:
-    """What is printed at the end."""
+    """The lines that are printed at the end."""
     lines = [f"{name}: {in_words(value)}" for name, value in found.chosen.items()]
     lines = [*(lines or ["nothing is suggested"]), f"why: {found.why}", *(f"note: {note}" for note in found.notes)]
     lines.append(f"cost: {found.cost}")
@@ -95,24 +95,24 @@ def summary(found: Found) -> list[str]:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of the search itself, flags included, and those of the runs that it trains."""
-    own: list[str] = []
+    """The arguments of the search itself, including options, and those of the runs that it trains."""
+    searching: list[str] = []
     training: list[str] = []
     for argument, is_option in command.marked_options(arguments):
         key = argument.lstrip("+~").partition("=")[0]
-        is_own = key in ("method", "search", "hydra.searchpath") or key.startswith("search.")
-        if is_own or (is_option and argument not in ("-m", "--multirun")):
-            own.append(argument)
+        is_of_search = key in ("method", "search", "hydra.searchpath") or key.startswith("search.")
+        if is_of_search or (is_option and argument not in ("-m", "--multirun")):
+            searching.append(argument)
         else:
             training.append(argument)
-    return own, training
+    return searching, training
 
 
 def main() -> None:
     """The console script ``repro-search``."""
     register_schema()
     naming.register()
-    own, training = split([a for a in sys.argv[1:] if a != "--dry-run"])
+    searching, training = split([a for a in sys.argv[1:] if a != "--dry-run"])
     dry_run = "--dry-run" in sys.argv
-    sys.argv[1:] = own
+    sys.argv[1:] = searching
     command.hydra_app(partial(app, training=training, dry_run=dry_run), "search")

@@ -1,4 +1,4 @@
-"""The drawing of a search: test loss, accuracy, LR and momentum of what was tried."""
+"""The drawing of a search: test loss and accuracy of its runs over LR, momentum or iteration."""
 
 import itertools
 from pathlib import Path
@@ -31,7 +31,7 @@ def save(found: Found, target: Path) -> None:
 
 
 def draw(found: Found) -> "Drawing":
-    """Test loss and accuracy over the LR, the momentum or the iteration: a line a run, smoothed, and its tests."""
+    """Test loss and accuracy over LR, momentum or iteration: for each run its tests, and a smoothed line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -60,8 +60,8 @@ def draw(found: Found) -> "Drawing":
             top.annotate(f" {name} {x:.3g}", (x, 0.97), xycoords=("data", "axes fraction"), va="top")
         if found.band and found.band[1] > found.band[0]:
             top.axvspan(*found.band, color="0.5", alpha=0.15, linewidth=0)
-        _limits(top, curves["test_loss"].dropna().to_numpy())
-        if found.x == "lr" and len(curves) and _grows_by_factors(curves["lr"].to_numpy()):
+        _set_loss_limits(top, curves["test_loss"].dropna().to_numpy())
+        if found.x == "lr" and len(curves) and _is_exponential(curves["lr"].to_numpy()):
             top.set_xscale("log")
         top.set_ylabel("Test loss")
         bottom.set_ylabel("Test accuracy (%)")
@@ -72,8 +72,8 @@ def draw(found: Found) -> "Drawing":
     return drawing
 
 
-def _limits(axes: Any, loss: np.ndarray) -> None:
-    """A logarithmic axis that a diverged end does not squeeze."""
+def _set_loss_limits(axes: Any, loss: np.ndarray) -> None:
+    """Set a logarithmic y axis whose limits ignore diverged losses."""
     positive = loss[np.isfinite(loss) & (loss > 0)]
     if len(positive):
         axes.set_yscale("log")
@@ -82,6 +82,6 @@ def _limits(axes: Any, loss: np.ndarray) -> None:
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
-def _grows_by_factors(lr: np.ndarray) -> bool:
+def _is_exponential(lr: np.ndarray) -> bool:
     values = np.unique(lr)
     return len(values) > 4 and bool(np.median(values) < values.max() / 5)

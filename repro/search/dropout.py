@@ -1,4 +1,4 @@
-"""``method=dropout``: the largest dropout that still trains at a high learning rate, as of weight decay."""
+"""``method=dropout``: the largest dropout that still trains at a high learning rate, found as for weight decay."""
 
 from repro.config.errors import ReproError
 from repro.search import network, regularizer, snapshot
@@ -12,7 +12,7 @@ VALUES = [0.0, 0.1, 0.2, 0.4]
 
 
 def middle(smaller: float, larger: float) -> float:
-    """Half way."""
+    """The arithmetic mean."""
     return round((smaller + larger) / 2, 3)
 
 
@@ -20,14 +20,17 @@ KIND = Kind("dropout", "dropout", "++model.options.dropout", middle)
 
 
 def search(base: Base, settings: Regularizer) -> Found:
-    """By range tests, or by restarts from one run's snapshot. Raises ReproError for a network without dropout."""
+    """Compare values by range tests, or by restarts from one run's snapshot.
+
+    Raises ReproError for a network without dropout.
+    """
     require(base)
     method = snapshot.search if settings.mode is Strategy.snapshot else regularizer.search
     return method(base, settings, KIND, settings.values or VALUES)
 
 
 def stages(base: Base, settings: Regularizer) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     require(base)
     method = snapshot.stages if settings.mode is Strategy.snapshot else regularizer.stages
     return method(base, settings, settings.values or VALUES)
@@ -37,6 +40,6 @@ def require(base: Base) -> None:
     """Raise ReproError for a network whose function has no parameter dropout."""
     if not network.takes(base.config, "dropout"):
         raise ReproError(
-            f"method=dropout: {base.config.model.name} has no dropout; the function of a network that has it "
-            "takes a parameter dropout, as densenet40's does"
+            f"method=dropout: {base.config.model.name} has no dropout; choose a network whose function has a "
+            "parameter dropout, such as densenet40"
         )

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a search would train at most, and what that costs. Nothing is trained."""
+"""``--dry-run``: the runs that a search trains at most, and their cost. Nothing is trained."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,15 @@ from repro.sweeps import cost, machine
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a search: so many runs at most, each of so many iterations (before the scale)."""
+    """A part of a search."""
 
     name: str
-    runs: int
-    iterations: int
+    runs: int  # at most
+    iterations: int  # of each run, before the scale
 
 
 def show(method: str, base: Base, settings: Common) -> None:
-    """Print the stages of a search, and what they take by the last benchmark of this machine."""
+    """Print the stages of a search, and their time by the last benchmark of this machine."""
     import importlib
 
     module: Any = importlib.import_module(f"repro.search.{method}")
@@ -42,7 +42,7 @@ def show(method: str, base: Base, settings: Common) -> None:
 
 
 def _time(base: Base, epochs: float, runs: int) -> str:
-    """How long so many epochs take by the last benchmark of this machine, with as many tests as the base has."""
+    """The line for the time of ``epochs`` epochs by the last benchmark of this machine, with the base's tests."""
     benchmark = cost.read_benchmark()
     planned = machine.plan(base.config, runs)
     run = cost.estimate(base.config, planned, benchmark["rows"] if benchmark else [])

@@ -1,4 +1,4 @@
-"""What a search concludes."""
+"""The result of a search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,40 +14,40 @@ CURVE_COLUMNS = ["setting", "seed", "iteration", "lr", "momentum", "train_loss",
 
 @dataclass
 class Found:
-    """What a method concludes."""
+    """The result of a method."""
 
     method: str
-    overrides: list[str]  # of repro.train, on top of the base's: a whole run; none where nothing is suggested
-    chosen: dict[str, Any]  # name -> value, as they are told
+    overrides: list[str]  # the suggested run, as overrides of the base for repro.train; empty without a suggestion
+    chosen: dict[str, Any]  # name -> value, as printed
     why: str
-    notes: list[str]  # what is uncertain, a line each
-    tried: pd.DataFrame  # a row a setting and seed
-    curves: pd.DataFrame  # CURVE_COLUMNS: what is drawn
-    runs: list[Run]  # every one that was trained
+    notes: list[str]  # uncertainties, one line each
+    tried: pd.DataFrame  # one row per setting and seed
+    curves: pd.DataFrame  # CURVE_COLUMNS, for the drawing
+    runs: list[Run]  # all trained runs
     x: str = "iteration"  # of the drawing
-    marks: dict[str, float] = field(default_factory=dict)  # name -> where a line is drawn
-    band: tuple[float, float] | None = None  # of the marked value, over the seeds
-    parts: list["Found"] = field(default_factory=list)  # of a recipe: its searches
-    base: Base | None = None  # where it is another than the command line's: that of a larger batch
+    marks: dict[str, float] = field(default_factory=dict)  # name -> x of a vertical line
+    band: tuple[float, float] | None = None  # range of the marked value over the seeds
+    parts: list["Found"] = field(default_factory=list)  # of a recipe: the results of its searches
+    base: Base | None = None  # if it is not the command line's: that of a larger batch
     files: list[Path] = field(default_factory=list)
-    command: str | None = None  # that trains what is suggested
+    command: str | None = None  # trains the suggested run
 
     @property
     def cost(self) -> str:
-        """Runs, epochs and time of all of them together."""
+        """The number of runs, and their total epochs and time."""
         seconds = sum(run.info.get("wall_seconds", 0.0) for run in self.runs)
         epochs = sum(run.epochs for run in self.runs)
         return f"{len(self.runs)} runs, {epochs:,.4g} epochs, {seconds / 60:,.1f} min of training"
 
 
 def curves_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
-    """The rows of runs, each with the name of its setting."""
+    """The rows of named runs, with the columns CURVE_COLUMNS."""
     frames = [run.rows.assign(setting=name, seed=run.config.seed) for name, run in runs]
     return pd.concat(frames, ignore_index=True)[CURVE_COLUMNS] if frames else pd.DataFrame(columns=CURVE_COLUMNS)
 
 
 def finals_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
-    """A row a run, with the name of its setting: how it ended."""
+    """One row per named run: its setting, seed, status, final loss and final accuracy."""
     rows = [
         {
             "setting": name,
@@ -62,7 +62,7 @@ def finals_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:
 
 
 def in_words(value: Any) -> str:
-    """A chosen value in words: a list is a momentum."""
+    """A chosen value as text; a list is a momentum."""
     if isinstance(value, list):
         return momentum_words(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,33 +13,33 @@ from repro.search.settings import Growth, LRRange, Watch
 from repro.search.suggestion import Suggestion, overfits, suggest
 
 FACTOR = 4.0  # between the ranges of two rounds
-FEW = 0.1  # of the tests come before the suggestion, or the range is too wide to tell
+FEW = 0.1  # smallest share of the tests before the suggestion; with fewer, the range is too wide
 WORDS = {Watch.test_loss: "test loss", Watch.test_error: "error rate"}
 
 
 @dataclass
 class Ranged:
-    """Range tests of one setting, of the last round, and what they suggest together."""
+    """The range tests of one setting over several seeds, and their suggestions."""
 
-    runs: list[Run]
+    runs: list[Run]  # of the last round
     suggestions: list[Suggestion | None]
-    every: list[Run] = field(default_factory=list)  # of all rounds
+    every: list[Run] = field(default_factory=list)  # the runs of all rounds
     notes: list[str] = field(default_factory=list)
-    high: float = float("nan")  # where the range ended
+    high: float = float("nan")  # the end of the range
     watched: Watch = Watch.test_loss  # or the error rate
 
     @property
     def values(self) -> list[float]:
-        """The max LR of every seed that suggests one."""
+        """The suggested max LR of every seed that has one."""
         return _values(self.suggestions)
 
     @property
     def max_lr(self) -> float:
-        """The median over the seeds; NaN where at least half of them suggest none."""
+        """The median over the seeds; NaN if at least half of them suggest none."""
         return _median(self.suggestions)
 
     def read(self, watch: Watch) -> None:
-        """Take the suggestions from the test loss or the error rate; ``auto``: from that where most overfit."""
+        """Compute the suggestions by test loss or error rate; ``auto``: by error rate if most runs overfit."""
         if watch is Watch.auto:
             watch = Watch.test_error if self.overfit else Watch.test_loss
         self.watched = watch
@@ -47,13 +47,13 @@ class Ranged:
 
     @property
     def overfit(self) -> bool:
-        """Whether most of the runs do."""
+        """Whether most of the runs overfit."""
         rows = [run.rows[["lr", "test_loss", "train_loss"]] for run in self.runs if _is_long(run.rows)]
         return 2 * sum(overfits(*columns.to_numpy().T) for columns in rows) > len(self.runs)
 
     @property
     def note(self) -> str:
-        """What is to be said where most runs overfit."""
+        """The note for the case that most runs overfit."""
         why = "the training loss still falls where the test loss rises, as when a network overfits"
         if self.watched is Watch.test_loss:
             return f"{why}: by its accuracy another max LR may be better (search.watch=test_error)"
@@ -63,18 +63,21 @@ class Ranged:
 
     @property
     def lowest_loss(self) -> float:
-        """Median over the seeds of the smallest loss, of three tests in a row."""
+        """Median over the seeds of the smallest test loss, averaged over three tests in a row."""
         means = [run.rows["test_loss"].rolling(3, min_periods=1).mean().min() for run in self.runs]
         return float(np.median(means))
 
 
 def search(base: Base, settings: LRRange) -> Found:
-    """Range tests until one shows the minimum of what is watched: max LR just before it, min LR by ``ratios``.
+    """Run range tests until one shows the minimum of the watched curve; max LR lies just before it.
 
-    Of several ``factors`` on max LR, or ratios, those whose short 1cycle runs end at the lowest test loss.
+    Min LR follows from it by ``ratios``.
+
+    With several ``factors`` of max LR, or ratios, the choice is the pair whose short 1cycle runs end at the lowest
+    test loss.
     """
     [ranged] = ranges(base, [[]], settings)
-    notes, every, tried = list(ranged.notes), list(ranged.every), table(ranged)
+    notes, all_runs, tried = list(ranged.notes), list(ranged.every), table(ranged)
     curves, word = curves_of([("", run) for run in ranged.runs]), WORDS[ranged.watched]
     band = (min(ranged.values), max(ranged.values)) if ranged.values else None
     if np.isnan(ranged.max_lr):
@@ -82,7 +85,7 @@ def search(base: Base, settings: LRRange) -> Found:
         why = f"no range showed a {word} that falls and rises again"
         why += f"; in the last the test loss began at {first:.3g} and its lowest was {ranged.lowest_loss:.3g}"
         notes.append("a longer range test (search.epochs=) may learn what this one did not")
-        return Found("lr_range", [], {}, why, notes, tried, curves, every, "lr")
+        return Found("lr_range", [], {}, why, notes, tried, curves, all_runs, "lr")
     max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
     minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
     why = f"the {word} still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
@@ -94,16 +97,17 @@ def search(base: Base, settings: LRRange) -> Found:
         notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
     if len(settings.factors) * len(settings.ratios) > 1:
         (max_lr, min_lr), runs, rows = _by_short_runs(base, ranged.max_lr, settings)
-        every += runs
+        all_runs += runs
         tried = pd.concat([tried, rows], ignore_index=True)
         why += f"; of the short 1cycle runs, that of {min_lr:.3g} to {max_lr:.3g} ends at the lowest test loss"
     overrides = onecycle(max_lr, min_lr, settings.momentum, base.iterations)
     chosen = {"max LR": max_lr, "min LR": min_lr}
-    return Found("lr_range", overrides, chosen, why, notes, tried, curves, every, "lr", {"max LR": max_lr}, band)
+    marks = {"max LR": max_lr}
+    return Found("lr_range", overrides, chosen, why, notes, tried, curves, all_runs, "lr", marks, band)
 
 
 def stages(base: Base, settings: LRRange) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     iterations = base.length(settings.epochs, settings.share)
     found = [Stage("LR range test, by rounds", settings.rounds * settings.seeds, iterations)]
     choices = len(settings.factors) * len(settings.ratios)
@@ -111,7 +115,7 @@ def stages(base: Base, settings: LRRange) -> list[Stage]:
 
 
 def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -> list[Ranged]:
-    """Range tests of every variation of the base, side by side; more rounds where a range missed the minimum."""
+    """Range tests of every variation of the base, in parallel; further rounds where a range missed the minimum."""
     exponential = settings.growth is Growth.exponential
     low = settings.low or (settings.high / 1e6 if exponential else 0.0)
     limits = [(low, settings.high) for _ in variations]
@@ -124,25 +128,25 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
         options = [
             [*variations[i], *_options(limits[i], iterations, settings, results[i].watched)] for i in unsettled
         ]
-        again = []
+        repeated = []
         for i, runs in zip(unsettled, train(base, options, settings.seeds), strict=True):
             result = results[i]
             result.runs = runs
             result.read(settings.watch)
             result.every += runs
             result.high = limits[i][1]
-            after, problem = _next(result, limits[i], exponential, settings.tests)
-            if after is None:
+            next_limits, problem = _next_limits(result, limits[i], exponential, settings.tests)
+            if next_limits is None:
                 continue
-            after, bounds[i] = _between(after, limits[i][1], bounds[i])
-            what = f"LR {limits[i][0]:.3g} to {limits[i][1]:.3g}: {problem}"
+            next_limits, bounds[i] = _restrict(next_limits, limits[i][1], bounds[i])
+            finding = f"LR {limits[i][0]:.3g} to {limits[i][1]:.3g}: {problem}"
             if number == settings.rounds:
-                result.notes.append(f"{what}, and search.rounds={number} are over")
+                result.notes.append(f"{finding}, and search.rounds={number} are over")
             else:
-                result.notes.append(f"{what}; again from {after[0]:.3g} to {after[1]:.3g}")
-                limits[i] = after
-                again.append(i)
-        if not (unsettled := again):
+                result.notes.append(f"{finding}; again from {next_limits[0]:.3g} to {next_limits[1]:.3g}")
+                limits[i] = next_limits
+                repeated.append(i)
+        if not (unsettled := repeated):
             break
     for result in results:
         result.notes += [result.note] if result.overfit else []
@@ -150,7 +154,7 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
 
 
 def suggestion_of(run: Run, watched: Watch = Watch.test_loss) -> Suggestion | None:
-    """What a run suggests by its test loss or error rate; None where it diverged within its first tests."""
+    """The suggestion of a run by its test loss or error rate; None if it diverged within its first three tests."""
     rows = run.rows
     values = rows["test_loss"] if watched is Watch.test_loss else 1 - rows["test_accuracy"]
     loss = values.where(rows["train_loss"].notna() & rows["test_loss"].notna()).to_numpy()
@@ -158,7 +162,7 @@ def suggestion_of(run: Run, watched: Watch = Watch.test_loss) -> Suggestion | No
 
 
 def table(ranged: Ranged) -> pd.DataFrame:
-    """A row a seed: what its range test suggests."""
+    """One row per seed: the suggestion of its range test."""
     rows = []
     for run, s in zip(ranged.runs, ranged.suggestions, strict=True):
         row = {"setting": f"LR to {run.rows['lr'].max():.3g}", "seed": run.config.seed, "tests": len(run.rows)}
@@ -172,14 +176,14 @@ def table(ranged: Ranged) -> pd.DataFrame:
 
 
 def round_to(value: float, digits: int = 2) -> float:
-    """To so many significant digits: no range test knows more."""
+    """``value`` to ``digits`` significant digits; a range test is no more exact than two."""
     return float(f"{value:.{digits}g}")
 
 
 def _is_long(rows: pd.DataFrame) -> bool:
     """Whether the run had at least three tests before it diverged."""
-    begun = rows[["test_loss", "train_loss"]].head(3).to_numpy()
-    return len(begun) == 3 and bool(np.isfinite(begun).all())
+    first_losses = rows[["test_loss", "train_loss"]].head(3).to_numpy()
+    return len(first_losses) == 3 and bool(np.isfinite(first_losses).all())
 
 
 def _values(suggestions: Sequence[Suggestion | None]) -> list[float]:
@@ -193,55 +197,56 @@ def _median(suggestions: Sequence[Suggestion | None]) -> float:
     return round_to(float(np.exp(np.median(np.log(values)))))
 
 
-def _options(limit: tuple[float, float], iterations: int, settings: LRRange, last: Watch) -> list[str]:
-    """Of a range test; the test loss does not end it early where the ``last`` was read by the error rate."""
-    divergence = None if last is Watch.test_error else settings.divergence
+def _options(limits: tuple[float, float], iterations: int, settings: LRRange, watch: Watch) -> list[str]:
+    """The overrides of a range test; if ``watch`` is the error rate, the test loss does not end it early."""
+    divergence = None if watch is Watch.test_error else settings.divergence
     shape = "lr_range_exponential" if settings.growth is Growth.exponential else "lr_range"
-    options = range_test(*limit, settings.momentum, iterations, shape)
+    options = range_test(*limits, settings.momentum, iterations, shape)
     return [*options, *watched(iterations, settings.tests, divergence)]
 
 
-def _next(
-    result: Ranged, limit: tuple[float, float], exponential: bool, planned: int
+def _next_limits(
+    result: Ranged, limits: tuple[float, float], exponential: bool, tests: int
 ) -> tuple[tuple[float, float] | None, str]:
-    """The range of a further round, and why; None where the seeds suggest a max LR and most show the minimum."""
-    low, high = limit
-    early, late, lowest = 0, 0, []
+    """The range of a further round, and why; None if the seeds suggest a max LR and most show the minimum."""
+    low, high = limits
+    too_high, too_low, lowest = 0, 0, []
     for run, s in zip(result.runs, result.suggestions, strict=True):
         lr = run.rows["lr"]
-        begins_late = s is None or s.is_first or (not exponential and int((lr < s.max_lr).sum()) < FEW * planned)
-        early += begins_late
-        late += s is not None and not begins_late and s.is_last
+        is_too_high = s is None or s.is_first or (not exponential and int((lr < s.max_lr).sum()) < FEW * tests)
+        too_high += is_too_high
+        too_low += s is not None and not is_too_high and s.is_last
         lowest.append(float(lr.iloc[0]) if s is None else s.minimum)
-    if 2 * early > len(result.runs) or np.isnan(result.max_lr):  # half of them began late: no majority, no max LR
+    if 2 * too_high > len(result.runs) or np.isnan(result.max_lr):  # at exactly half there is no max LR either
         if exponential:
             return (low / 100, max(float(np.median(lowest)), low)), "it begins at too high an LR"
         return (
             low / FACTOR,
             min(high / FACTOR, FACTOR * float(np.median(lowest))),
         ), "the minimum is among its first tests"
-    if 2 * late > len(result.runs):
+    if 2 * too_low > len(result.runs):
         return (low, high * FACTOR), f"the {WORDS[result.watched]} still falls at its end"
     return None, ""
 
 
-def _between(
-    after: tuple[float, float], high: float, bounds: tuple[float, float]
+def _restrict(
+    limits: tuple[float, float], high: float, bounds: tuple[float, float]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The next range, after one that ended at ``high``: it ends between what was too low and what was too high.
+    """``limits`` of the next range, restricted so that it ends within ``bounds``, and the new bounds.
 
-    The bounds are those as well as far as they are known. Without them two ranges would take turns.
+    The bounds are the largest end that was too low and the smallest that was too high; ``high`` is the end of the
+    last range. Without them, two ranges could alternate for ever.
     """
-    bounds = (max(bounds[0], high), bounds[1]) if after[1] > high else (bounds[0], min(bounds[1], high))
-    if not bounds[0] < after[1] < bounds[1]:
-        after = after[0], round_to(float(np.sqrt(bounds[0] * bounds[1])))
-    return after, bounds
+    bounds = (max(bounds[0], high), bounds[1]) if limits[1] > high else (bounds[0], min(bounds[1], high))
+    if not bounds[0] < limits[1] < bounds[1]:
+        limits = limits[0], round_to(float(np.sqrt(bounds[0] * bounds[1])))
+    return limits, bounds
 
 
 def _by_short_runs(
     base: Base, suggested: float, settings: LRRange
 ) -> tuple[tuple[float, float], list[Run], pd.DataFrame]:
-    """Max and min LR whose 1cycle runs, as long as a range test, end at the lowest test loss."""
+    """(Max LR, min LR) whose 1cycle runs, as long as a range test, end at the lowest test loss; runs and table."""
     iterations = base.length(settings.epochs, settings.share)
     highest = [round_to(suggested * factor) for factor in settings.factors]
     limits = [(high, round_to(high / ratio)) for high in highest for ratio in settings.ratios]

@@ -1,4 +1,4 @@
-"""``method=momentum``: short 1cycle runs at constant and at cyclical momentum, and the momentum range test."""
+"""``method=momentum``: short 1cycle runs with constant and with cyclical momentum, and the momentum range test."""
 
 import numpy as np
 
@@ -8,11 +8,14 @@ from repro.search.found import Found, curves_of, finals_of
 from repro.search.runs import Base, Run, momentum_words, often, onecycle, train, watched
 from repro.search.settings import Momentum
 
-LOWEST, HIGHEST = 0.7, 1.0  # of the range test, Figure 7b
+LOWEST, HIGHEST = 0.7, 1.0  # momentum of the range test, Figure 7b
 
 
 def search(base: Base, settings: Momentum) -> Found:
-    """The momentum whose short 1cycle runs end at the lowest test loss; what a range test of it shows."""
+    """Choose the momentum whose short 1cycle runs end at the lowest test loss; note the result of its range test.
+
+    Raises ReproError without a max LR.
+    """
     max_lr, min_lr = limits(base, settings)
     iterations = base.length(settings.epochs, settings.share)
     choices = [[value] for value in settings.values]
@@ -22,13 +25,13 @@ def search(base: Base, settings: Momentum) -> Found:
     losses = [float(np.mean([run.final("test_loss") for run in runs])) for runs in results]
     order = np.argsort(losses)
     best = choices[int(order[0])]
-    every = [run for runs in results for run in runs]
+    all_runs = [run for runs in results for run in runs]
     notes = list[str]()
     pairs = [(momentum_words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]
     tried, curves = finals_of(pairs).sort_values("final_loss", ignore_index=True), curves_of(pairs)
     if not np.isfinite(losses[int(order[0])]):
         why = f"every run diverged at max LR {max_lr:.3g}: search for that first, method=lr_range"
-        return Found("momentum", [], {}, why, notes, tried, curves, every)
+        return Found("momentum", [], {}, why, notes, tried, curves, all_runs)
     second = int(order[1]) if len(order) > 1 else int(order[0])
     why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}, "
     why += f"{momentum_words(choices[second])} at {losses[second]:.4g}"
@@ -38,15 +41,15 @@ def search(base: Base, settings: Momentum) -> Found:
         notes.append(f"the difference is within the seeds' standard deviation of {spread:.2g}")
     if settings.range_test:
         runs, note = _range_test(base, settings, (max_lr + min_lr) / 2, iterations)
-        every += runs
+        all_runs += runs
         notes.append(note)
     overrides = onecycle(max_lr, min_lr, best, base.iterations)
     chosen = {"momentum": best, "max LR": max_lr, "min LR": min_lr}
-    return Found("momentum", overrides, chosen, why, notes, tried, curves, every)
+    return Found("momentum", overrides, chosen, why, notes, tried, curves, all_runs)
 
 
 def stages(base: Base, settings: Momentum) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     iterations = base.length(settings.epochs, settings.share)
     cyclical = sum(value > settings.lowest for value in settings.values)
     found = [Stage("1cycle by momentum", (len(settings.values) + cyclical) * settings.seeds, iterations)]
@@ -54,7 +57,7 @@ def stages(base: Base, settings: Momentum) -> list[Stage]:
 
 
 def limits(base: Base, settings: Momentum) -> tuple[float, float]:
-    """Max and min LR of the short runs: of ``settings``, or of the base's own schedule. Raises ReproError."""
+    """Max and min LR of the short runs: those of ``settings``, or of the base's schedule. Raises ReproError."""
     lr = base.config.schedule.lr
     max_lr = settings.max_lr or lr.get("max_lr")
     if max_lr is None:
@@ -70,12 +73,12 @@ def _spread(runs: list[Run]) -> float | None:
 
 
 def _range_test(base: Base, settings: Momentum, lr: float, iterations: int) -> tuple[list[Run], str]:
-    """Momentum from .7 to 1 at a constant LR, as Figure 7b, and what it says, which is no choice."""
+    """The momentum range test of Figure 7b, from 0.7 to 1 at a constant LR, and a note; it chooses nothing."""
     options = [
         f"iterations={iterations}",
         "schedule=constant_cm",
         f"schedule.lr.value={lr:.6g}",
-        f"schedule.momentum.max_momentum={LOWEST}",  # where the cycle begins
+        f"schedule.momentum.max_momentum={LOWEST}",  # max_momentum is the value at the start of the cycle
         f"schedule.momentum.min_momentum={HIGHEST}",
         f"schedule.momentum.step_size={iterations}",
         *watched(iterations, settings.tests, settings.divergence),

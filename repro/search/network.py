@@ -1,4 +1,4 @@
-"""What a search asks about a network. Imports torch only when it is asked."""
+"""Properties of a network that a search needs. Imports torch only inside the functions."""
 
 import inspect
 
@@ -7,7 +7,7 @@ from repro.data import registry
 
 
 def depth(config: Config) -> int:
-    """How many layers with weights (convolutions, linear ones) the network has. Raises ReproError."""
+    """The number of convolutional and linear layers of the network. Raises ReproError."""
     from repro import models
 
     data = registry.get(config.dataset)

@@ -1,4 +1,4 @@
-"""``method=recipe``: every search in the paper's order, then a training with what was found."""
+"""``method=recipe``: every search in the paper's order, then a training run with the chosen values."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,93 +19,96 @@ from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, 
 from repro.sweeps import cost, machine
 
 STAGES = ["batch_size", "lr_range", "momentum", "weight_decay", "dropout"]
-WIDE = 3.0  # times the max LR that was found: where the range tests of the regularizers end
-SHARE = 0.6  # of the minutes: later than that no further search begins, so that the last training has its time
-STAGE_SECONDS = 8.0  # that a stage takes beside training
-TRIAL = 30  # iterations that are timed
+WIDE = 3.0  # the range tests of the regularizers end at this multiple of the chosen max LR
+SHARE = 0.6  # of the minutes after which no further search starts, to leave time for the final training
+STAGE_SECONDS = 8.0  # overhead of a stage
+TRIAL = 30  # iterations of the timed run
 
 
 @dataclass
 class State:
-    """What is known so far."""
+    """The results so far."""
 
     base: Base
     max_lr: float = float("nan")
     momentum: list[float] = field(default_factory=list)
-    overrides: list[str] = field(default_factory=list)  # beside the schedule
+    overrides: list[str] = field(default_factory=list)  # the chosen values other than the schedule
     parts: list[Found] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def search(base: Base, settings: Recipe) -> Found:
-    """The searches of ``stages`` in order, each from what those before it chose; the training that they lead to.
+    """Run the searches of ``stages`` in order, each with the values chosen before it, then the final training.
 
-    A search that no longer fits in the minutes is left out and named. Raises ReproError for an unknown stage.
+    A search that no longer fits in ``minutes`` is skipped, with a note. Raises ReproError for an unknown stage.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     base = with_length(base, length(base, settings))
     state = State(base, momentum=list(settings.momentum))
     for name in ordered(settings.stages):
         if name in ("momentum", "weight_decay", "dropout") and np.isnan(state.max_lr):
             state.skipped.append(f"{name}: no LR was found to try it at")
-        elif settings.minutes and time.monotonic() - begun > SHARE * 60 * settings.minutes and name != "lr_range":
+        elif settings.minutes and time.monotonic() - start > SHARE * 60 * settings.minutes and name != "lr_range":
             state.skipped.append(f"{name}: search.minutes={settings.minutes:g} left no time for it")
         else:
             print(f"{name} ...")
-            before = len(state.parts)
+            count = len(state.parts)
             SEARCHES[name](state, settings)
-            for part in state.parts[before:]:
+            for part in state.parts[count:]:
                 print(f"{name}: {', '.join(f'{k} {in_words(v)}' for k, v in part.chosen.items())}; {part.why}")
-    return _trained(state, settings)
+    return _train_final(state, settings)
 
 
 def stages(base: Base, settings: Recipe) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     return _stages(with_length(base, length(base, settings)), settings)
 
 
 def length(base: Base, settings: Recipe) -> int:
-    """The iterations (before the scale) of the last training: the composed run's, or what the budget leaves it.
+    """The iterations (before the scale) of the final training: the composed run's, or what the budget leaves.
 
-    A budget is of everything at most. Raises ReproError for one that is too small, and for two of them.
+    A budget is an upper bound for all runs together. Raises ReproError for a budget that is too small, and for
+    two.
     """
     if settings.budget_epochs is None and settings.minutes is None:
         return base.length(settings.epochs, 1.0)
     if settings.budget_epochs is not None and settings.minutes is not None:
-        raise ReproError("search.budget_epochs and search.minutes: each says how long it may take; leave out one")
+        raise ReproError("search.budget_epochs and search.minutes: both limit the length; remove one")
     parts = _stages(base, settings)
-    share = sum(stage.runs * stage.iterations for stage in parts) / base.iterations  # of the length
+    share = sum(stage.runs * stage.iterations for stage in parts) / base.iterations  # all runs over the final one
     if settings.budget_epochs is not None:
-        found = round(base.length(settings.budget_epochs, 1.0) / share)
+        iterations = round(base.length(settings.budget_epochs, 1.0) / share)
         key = f"search.budget_epochs={settings.budget_epochs:g}"
     else:
         minutes = settings.minutes or 0.0
-        found, key = round(_iterations_in(base, settings, parts, minutes) / share), f"search.minutes={minutes:g}"
-    if (left := round(found * base.config.scale.iterations)) < settings.tests:
+        iterations = round(_iterations_in(base, settings, parts, minutes) / share)
+        key = f"search.minutes={minutes:g}"
+    if (left := round(iterations * base.config.scale.iterations)) < settings.tests:
         raise ReproError(
-            f"{key}: {left} iterations would be left for the last training; give more, or fewer stages"
+            f"{key}: {left} iterations would be left for the final training; increase it, or use fewer stages"
         )
-    return found
+    return iterations
 
 
 def with_length(base: Base, iterations: int) -> Base:
-    """The base as a run of so many iterations; it keeps its name."""
+    """The base with another number of iterations (before the scale) and the same name."""
     return replace(base_of(merged(base.overrides, [f"iterations={iterations}"])), name=base.name)
 
 
 def ordered(names: Sequence[str]) -> list[str]:
     """The stages in the paper's order. Raises ReproError for an unknown one."""
     if unknown := [name for name in names if name not in STAGES]:
-        raise ReproError(f"search.stages: no stage {unknown[0]}; there are {', '.join(STAGES)}")
+        raise ReproError(f"search.stages: no stage {unknown[0]}; choose from {', '.join(STAGES)}")
     return [name for name in STAGES if name in names]
 
 
 def defaults(base: Base) -> tuple[str, list[str]]:
-    """What the last training is held against, in words, and its overrides on top of the base.
+    """The run that the final training is compared with: its description, and its overrides of the base.
 
-    The composed run, its schedule stretched to the base's length. Where the command line chose no experiment and
-    no schedule, what is usual: LR 0.1, a tenth of it from one half and from three quarters on, momentum 0.9.
+    It is the composed run with its schedule stretched to the base's length or, if the command line chose neither
+    an experiment nor a schedule, a usual one: LR 0.1, divided by ten at one half and at three quarters, momentum
+    0.9.
     """
     keys = {override.lstrip("+~").partition("=")[0] for override in base.overrides}
     total = base.iterations
@@ -118,10 +121,12 @@ def defaults(base: Base) -> tuple[str, list[str]]:
     scale = base.config.scale.iterations
     changed = []
     for part in ("lr", "momentum"):
-        before = getattr(composed.config.schedule, part)
-        after = schedules.scaled(before, lambda count: max(1, round(count * factor / scale)))
+        settings = getattr(composed.config.schedule, part)
+        stretched = schedules.scaled(settings, lambda count: max(1, round(count * factor / scale)))
         changed += [
-            f"schedule.{part}.{k}={_text(v)}" for k, v in after.items() if v != before[k] and k != "iterations"
+            f"schedule.{part}.{k}={_as_value(v)}"
+            for k, v in stretched.items()
+            if v != settings[k] and k != "iterations"
         ]
     return "the composed run", changed
 
@@ -174,12 +179,12 @@ def _regularizer(
 ) -> None:
     high = lr_range.round_to(WIDE * state.max_lr)
     options = _as(Regularizer, settings, low=0.0, high=high, rounds=1, momentum=state.momentum)
-    found = method(_changed(state), options)
+    found = method(_with_overrides(state), options)
     state.parts.append(found)
     if found.chosen:
         state.overrides.append(f"{key}={found.chosen[name]:.6g}")
         state.chosen[name] = found.chosen[name]
-        if (max_lr := float(found.chosen["max LR"])) < state.max_lr:  # above it, no short run has confirmed it
+        if (max_lr := float(found.chosen["max LR"])) < state.max_lr:  # a higher one is not confirmed by short runs
             state.max_lr = max_lr
             state.chosen |= {"max LR": max_lr, "min LR": _min_lr(state, settings)}
 
@@ -193,14 +198,15 @@ SEARCHES: dict[str, Callable[[State, Recipe], None]] = {
 }
 
 
-def _trained(state: State, settings: Recipe) -> Found:
-    """The last training, and the defaults beside it."""
+def _train_final(state: State, settings: Recipe) -> Found:
+    """Train with the chosen values, and with the defaults for comparison."""
     base = state.base
     name, usual = defaults(base)
-    every = [run for part in state.parts for run in part.runs]
+    search_runs = [run for part in state.parts for run in part.runs]
     if np.isnan(state.max_lr):
         why = "no range test showed a learning rate to train at"
-        return Found("recipe", [], {}, why, state.skipped, pd.DataFrame(), curves_of([]), every, parts=state.parts)
+        none_tried, no_curves = pd.DataFrame(), curves_of([])
+        return Found("recipe", [], {}, why, state.skipped, none_tried, no_curves, search_runs, parts=state.parts)
     chosen = onecycle(state.max_lr, _min_lr(state, settings), state.momentum, base.iterations)
     found = [*state.overrides, *chosen]
     test = often(base.iterations, settings.tests)
@@ -209,14 +215,14 @@ def _trained(state: State, settings: Recipe) -> Found:
     why = f"{_result('found', found_runs)}; {_result(name, usual_runs)}"
     result = Found(
         "recipe", found, state.chosen, why, [*state.skipped, *_doubts(found_runs, usual_runs)], finals_of(pairs),
-        curves_of(pairs), [*every, *found_runs, *usual_runs], parts=state.parts,
+        curves_of(pairs), [*search_runs, *found_runs, *usual_runs], parts=state.parts,
     )  # fmt: skip
     result.base = base
     return result
 
 
 def _stages(base: Base, settings: Recipe) -> list[Stage]:
-    """What it trains at most, whatever the searches choose."""
+    """The largest number of runs that it trains, by stage, regardless of what the searches choose."""
     found: list[Stage] = []
     for name in ordered(settings.stages):
         if name == "lr_range":
@@ -232,28 +238,28 @@ def _stages(base: Base, settings: Recipe) -> list[Stage]:
 
 
 def _iterations_in(base: Base, settings: Recipe, parts: list[Stage], minutes: float) -> float:
-    """The iterations (before the scale) of all runs together that fit in the minutes; a short run is timed."""
+    """The iterations (before the scale) of all runs together that fit in ``minutes``, by timing a short run."""
     iterations = max(1, round(TRIAL / base.config.scale.iterations))
     options = [f"iterations={iterations}", f"test_every={iterations}", "threads=1"]
     [[run]] = train(base, [options], 1)
     speed = run.speed or 1.0
     planned = machine.plan(base.config, sum(stage.runs for stage in parts))
-    tested = base.config.dataset.test_images or registry.get(base.config.dataset).test
-    tests = sum(stage.runs for stage in parts) * settings.tests * tested / cost.TEST_SPEEDUP
+    test_images = base.config.dataset.test_images or registry.get(base.config.dataset).test
+    test_cost = sum(stage.runs for stage in parts) * settings.tests * test_images / cost.TEST_SPEEDUP
     seconds = 60 * minutes - STAGE_SECONDS * len(parts)
-    images = seconds * speed * planned.workers - tests
+    images = seconds * speed * planned.workers - test_cost
     return max(0.0, images / base.config.batch_size / base.config.scale.iterations)
 
 
 def _as(kind: type[Any], settings: Common, **changes: Any) -> Any:
-    """The settings of a method, as far as the recipe's say them; the rest as they are by default."""
+    """The settings of a method: those that it shares with the recipe, then ``changes``, else the defaults."""
     shared = {f.name: getattr(settings, f.name) for f in fields(kind) if hasattr(settings, f.name)}
     if kind is Momentum:
-        shared.pop("values", None)  # those of the regularizers
+        shared.pop("values", None)  # in the recipe these are a regularizer's
     return kind(**{**shared, "name": None, "epochs": None, **changes})
 
 
-def _changed(state: State) -> Base:
+def _with_overrides(state: State) -> Base:
     overrides = merged(state.base.overrides, state.overrides)
     return replace(base_of(overrides), name=state.base.name) if state.overrides else state.base
 
@@ -262,7 +268,7 @@ def _min_lr(state: State, settings: Recipe) -> float:
     return lr_range.round_to(state.max_lr / settings.ratios[0])
 
 
-def _text(value: Any) -> str:
+def _as_value(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else f"{value}"
 
 
@@ -274,7 +280,7 @@ def _result(name: str, runs: list[Run]) -> str:
 
 
 def _doubts(found_runs: list[Run], usual_runs: list[Run]) -> list[str]:
-    """What the comparison does not show."""
+    """Notes on the limits of the comparison."""
     if len(found_runs) < 2:
         return ["one seed of the last training: search.final_seeds=4 says how far it depends on it"]
     found, usual = ([100 * run.final("test_accuracy") for run in runs] for runs in (found_runs, usual_runs))

@@ -1,4 +1,4 @@
-"""What weight decay and dropout have in common: values compared by range tests, then bisected."""
+"""The search that weight decay and dropout share: values compared by range tests, then bisected."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,29 +12,29 @@ from repro.search.lr_range import Ranged, ranges, round_to
 from repro.search.runs import Base, onecycle
 from repro.search.settings import Regularizer
 
-HIGH = 0.5  # of the largest max LR of all values: what is still a high LR
-NEAR = 1.05  # times the lowest test loss of all: what still trains well
+HIGH = 0.5  # smallest share of the largest max LR of all values that is still a high LR
+NEAR = 1.05  # largest multiple of the lowest test loss of all values that still trains well
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A regularizer: how it is called, set and halved."""
+    """A regularizer."""
 
     method: str
-    name: str
+    name: str  # as printed
     key: str  # of the configuration
-    middle: Callable[[float, float], float]
+    middle: Callable[[float, float], float]  # the bisecting value of a smaller and a larger one
 
 
 @dataclass
 class Tried:
-    """The values that were compared, in order of size, and their range tests."""
+    """The compared values, and their range tests."""
 
     by_value: dict[float, Ranged] = field(default_factory=dict)
 
     @property
     def good(self) -> list[float]:
-        """The values that still train well at a high LR, in order of size."""
+        """The values that still train well at a high LR, ascending."""
         learning = {value: r for value, r in self.by_value.items() if not np.isnan(r.max_lr)}
         if not learning:
             return []
@@ -46,23 +46,25 @@ class Tried:
 
 
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
-    """The largest value whose range test still falls to a low loss at a high LR; then bisected."""
+    """Find the largest value whose range test still reaches a low loss at a high LR, then refine by bisection."""
     tried = Tried()
-    _add(base, settings, kind, tried, [min(values)])  # which allows the highest LR: its range is for all of them
-    first = tried.by_value[min(values)]  # and what it is read by: loss and error rate cannot be compared
+    # The smallest value allows the highest LR. Its range, and whether loss or error rate is watched, apply to all
+    # values, so that they can be compared.
+    _add(base, settings, kind, tried, [min(values)])
+    first = tried.by_value[min(values)]
     settings = replace(settings, high=first.high, rounds=1, watch=first.watched)
     _add(base, settings, kind, tried, values)
     for _ in range(settings.bisections):
-        between = _next(tried, kind)
-        if between is None:
+        value = _next_value(tried, kind)
+        if value is None:
             break
-        _add(base, settings, kind, tried, [between])
-    every = [run for ranged in tried.by_value.values() for run in ranged.every]
+        _add(base, settings, kind, tried, [value])
+    all_runs = [run for ranged in tried.by_value.values() for run in ranged.every]
     curves = curves_of([(label(kind, v), run) for v in sorted(tried.by_value) for run in tried.by_value[v].runs])
     notes = [f"{label(kind, v)}: {note}" for v, r in tried.by_value.items() for note in r.notes]
     if not tried.good:
         why = "no value's range test shows a minimum"
-        return Found(kind.method, [], {}, why, notes, table(tried), curves, every, "lr")
+        return Found(kind.method, [], {}, why, notes, table(tried), curves, all_runs, "lr")
     best = tried.good[-1]
     ranged = tried.by_value[best]
     low = round_to(ranged.max_lr / settings.ratios[0])
@@ -82,23 +84,23 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
         notes.append("one seed each: search.seeds=4 says whether the differences are more than chance")
     overrides = [f"{kind.key}={best:.6g}", *onecycle(ranged.max_lr, low, settings.momentum, base.iterations)]
     chosen = {kind.name: best, "max LR": ranged.max_lr, "min LR": low}
-    return Found(kind.method, overrides, chosen, why, notes, table(tried), curves, every, "lr")
+    return Found(kind.method, overrides, chosen, why, notes, table(tried), curves, all_runs, "lr")
 
 
 def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     iterations = base.length(settings.epochs, settings.share)
     count = (settings.rounds + len(values) - 1 + settings.bisections) * settings.seeds
     return [Stage("LR range tests by value", count, iterations)]
 
 
 def label(kind: Kind, value: float) -> str:
-    """A value as it is told."""
+    """A value with its name, as printed."""
     return f"{kind.name} {value:.2g}"
 
 
 def table(tried: Tried) -> pd.DataFrame:
-    """A row a value: what its range tests suggest together."""
+    """One row per value: the suggestion of its range tests."""
     rows = [
         {
             "value": value,
@@ -118,8 +120,8 @@ def _add(base: Base, settings: Regularizer, kind: Kind, tried: Tried, values: Se
     tried.by_value |= dict(zip(new, found, strict=True))
 
 
-def _next(tried: Tried, kind: Kind) -> float | None:
-    """Between the chosen value and the next larger one; None where there is none."""
+def _next_value(tried: Tried, kind: Kind) -> float | None:
+    """The value between the best value and the next larger one; None if there is no larger one."""
     if not tried.good:
         return None
     larger = [value for value in sorted(tried.by_value) if value > tried.good[-1]]

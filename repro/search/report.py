@@ -1,4 +1,4 @@
-"""The page of a recipe: what was tried, chosen, why, what it cost, what is uncertain. No torch here."""
+"""The page of a recipe: tried and chosen values, reasons, cost, uncertainties. Does not import torch."""
 
 import base64
 import shlex
@@ -14,7 +14,7 @@ from repro.search.runs import Base
 
 
 def write(found: Found, base: Base, folder: Path) -> Path:
-    """Write ``recipe.html``, its drawings inside, after those of its parts. Raises OSError."""
+    """Write the drawings and tables of all parts, and ``recipe.html`` with embedded drawings. Raises OSError."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 

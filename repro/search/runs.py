@@ -1,4 +1,4 @@
-"""Runs of a search: composed beside one another, trained as a sweep trains them, read back from their records."""
+"""The runs of a search: composed as variations of a base, trained as a sweep, and read from their records."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -17,34 +17,34 @@ from repro.sweeps.jobs import Job
 from repro.sweeps.sweeper import Sweeper
 
 COLUMNS = ["iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
-LAST = 3  # tests whose mean is a run's final value
-SHORTAGE = ("out of memory", "killed by signal 9")  # in the reason of a run that had too little memory
-CYCLE = 0.9  # of a 1cycle run; the rest is annealing. The paper's figures have 0.84 to 0.99
+LAST = 3  # number of last tests whose mean is a run's final value
+SHORTAGE = ("out of memory", "killed by signal 9")  # in the reason of a run that lacked memory
+CYCLE = 0.9  # share of a 1cycle run; the rest is annealing. The paper's figures have 0.84 to 0.99
 
 
 @dataclass(frozen=True)
 class Base:
-    """The run that a command line describes, which every run of a search changes."""
+    """The run that a command line describes, of which every run of a search is a variation."""
 
     overrides: tuple[str, ...]
-    iterations: int  # before the scale, as every number of iterations that is said on a command line
+    iterations: int  # before the scale, like all numbers of iterations on a command line
     config: Config  # resolved
-    images: int  # to train on
+    images: int  # number of training images
     name: str  # <data set>-<network>-<fingerprint>
 
     @property
     def folder(self) -> Path:
-        """Where the files of a search go."""
+        """The folder for the files of a search."""
         return Path(self.config.output) / "search" / self.config.scale.name / self.name
 
     def length(self, epochs: float | None, share: float) -> int:
-        """The iterations (before the scale) of ``epochs``, or where that is None of a share of the run."""
+        """The iterations (before the scale) of ``epochs``, or if that is None of a share of the run."""
         if epochs is None:
             return max(1, round(share * self.iterations))
         return max(1, round(epochs * self.images / self.config.batch_size / self.config.scale.iterations))
 
     def epochs(self, iterations: int) -> float:
-        """The epochs of so many ``iterations`` (before the scale)."""
+        """The epochs of ``iterations`` (before the scale)."""
         return iterations * self.config.scale.iterations * self.config.batch_size / self.images
 
 
@@ -60,18 +60,18 @@ class Run:
 
     @property
     def epochs(self) -> float:
-        """What it cost."""
+        """The epochs that it trained."""
         count = self.rows["iteration"].max() * self.config.batch_size
         return float(count / _images(self.config)) if len(self.rows) else 0.0
 
     @property
     def speed(self) -> float | None:
-        """Images a second, of training alone."""
+        """Training images per second, without tests; None if not recorded."""
         row = last_row(self.folder)
         return None if row is None else row["images_per_second"]
 
     def final(self, column: str) -> float:
-        """Mean of a column over the last tests; of a diverged run an infinite loss, and no accuracy."""
+        """Mean of a column over the last tests; for a run that did not finish an infinite loss, or 0."""
         if self.info["status"] != "finished":
             return float("inf") if column.endswith("loss") else 0.0
         return float(self.rows[column].tail(LAST).mean())
@@ -81,9 +81,9 @@ def base_of(overrides: Sequence[str]) -> Base:
     """The run of a command line of ``repro.train``. Raises ReproError, and what Hydra raises."""
     job = _sweeper(overrides).composer.job(list(overrides))
     config = job.config
-    if config.dataset.digest is None:  # every picture is looked at before anything trains
+    if config.dataset.digest is None:  # decode and check all images before anything trains
         config.dataset.digest = images.load(config.dataset)[1]
-    cost.parameters(config)  # and the network is built and tried
+    cost.parameters(config)  # build and check the network
     parts = (config.dataset.name, config.model.name.rpartition(":")[2], fingerprint(replace(config, seed=0))[:6])
     name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
     return Base(tuple(overrides), job.composed.iterations, config, _images(config), name)
@@ -94,7 +94,7 @@ def _images(config: Config) -> int:
 
 
 def merged(*parts: Iterable[str]) -> list[str]:
-    """Overrides where a later one goes before an earlier one of the same key, and a group before its keys."""
+    """Overrides in which a later one replaces earlier ones of the same key, and a group those of its keys."""
     kept: dict[str, str] = {}
     for override in (override for part in parts for override in part):
         key = override.lstrip("+~").partition("=")[0]
@@ -104,7 +104,7 @@ def merged(*parts: Iterable[str]) -> list[str]:
 
 
 def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[list[Run]]:
-    """Train every variation of the base, each with so many seeds, as one sweep; their runs, a list a variation.
+    """Train every variation of the base with ``seeds`` seeds, as one sweep; returns a list of runs per variation.
 
     Finished runs are kept, unfinished ones resume. Raises ReproError that names every run that failed.
     """
@@ -115,7 +115,7 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[l
         for seed in range(first, first + seeds)
     ]
     if len(combinations) == 1 and not any(o.startswith("threads=") for o in base.overrides):
-        combinations[0].append(f"threads={machine.cores()}")  # as a run alone
+        combinations[0].append(f"threads={machine.cores()}")  # as for a single run
     sweeper = _sweeper(base.overrides)
     jobs = sweeper.jobs(combinations)
     sweeper.launch(jobs)
@@ -124,9 +124,9 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[l
 
 
 def trial(base: Base, variation: Sequence[str]) -> Run:
-    """Train a variation of the base to see if it does: "failed" where it ran out of memory or was killed for it.
+    """Train a variation of the base; its status is "failed" if it ran out of memory, or was killed for that.
 
-    Raises ReproError where it fails for something else.
+    Raises ReproError if it fails for another reason.
     """
     sweeper = _sweeper(base.overrides)
     [job] = sweeper.jobs([merged(base.overrides, variation)])
@@ -134,14 +134,14 @@ def trial(base: Base, variation: Sequence[str]) -> Run:
         sweeper.launch([job])
     except ReproError:
         info = read_info(job.folder)
-        short = info is not None and any(words in info.get("reason", "") for words in SHORTAGE)
-        if info is None or info["status"] != "failed" or not short:
+        lacked_memory = info is not None and any(words in info.get("reason", "") for words in SHORTAGE)
+        if info is None or info["status"] != "failed" or not lacked_memory:
             raise
     return _run(job)
 
 
 def onecycle(max_lr: float, min_lr: float, momentum: Sequence[float], iterations: int) -> list[str]:
-    """The overrides of a 1cycle run of so many iterations; two values of ``momentum`` cycle, one is constant."""
+    """The overrides of a 1cycle run of ``iterations``; two values of ``momentum`` cycle, one is constant."""
     lr = [f"schedule.lr.base_lr={min_lr:.6g}", f"schedule.lr.max_lr={max_lr:.6g}"]
     lr += [
         f"schedule.lr.final_lr={min_lr / 1000:.6g}",
@@ -166,17 +166,17 @@ def momentum_overrides(momentum: Sequence[float]) -> list[str]:
 
 
 def momentum_words(momentum: Sequence[float]) -> str:
-    """A momentum as it is told."""
+    """A momentum, as printed."""
     return f"constant {momentum[0]:g}" if len(momentum) == 1 else f"cyclical {momentum[0]:g}-{momentum[1]:g}"
 
 
 def often(iterations: int, tests: int) -> str:
-    """The override that tests a run so many times."""
+    """The override that tests a run ``tests`` times."""
     return f"test_every={max(1, iterations // tests)}"
 
 
 def watched(iterations: int, tests: int, divergence: float | None) -> list[str]:
-    """The overrides that test a run so many times, and end it early by ``divergence`` (``Config``)."""
+    """The overrides that test a run ``tests`` times, and end it early by ``divergence`` (``Config``)."""
     return [often(iterations, tests), *([] if divergence is None else [f"divergence={divergence:.6g}"])]
 
 
@@ -202,13 +202,13 @@ def _sweeper(overrides: Sequence[str]) -> Sweeper:
     )
     sweeper = getattr(plugin, "sweeper", None)
     if not isinstance(sweeper, Sweeper):
-        raise ReproError("hydra/sweeper: a search says itself which runs it trains; leave it out")
+        raise ReproError("hydra/sweeper: a search needs the default sweeper; remove it")
     return sweeper
 
 
 def _run(job: Job) -> Run:
     info = read_info(job.folder)
     if info is None:
-        raise ReproError(f"{job.folder}: its run left no record; run the same command again")
+        raise ReproError(f"{job.folder}: its run left no record; run the same command again to resume")
     rows = pd.DataFrame(read_history(job.folder), columns=COLUMNS).astype(float)
     return Run(tuple(job.changes), job.config, job.folder, info, rows)

@@ -1,4 +1,4 @@
-"""What a search can be told: a dataclass a method, filled by ``conf/method/<method>.yaml`` and ``search.KEY=``."""
+"""The settings of a search: one dataclass per method, set by ``conf/method/<method>.yaml`` and ``search.KEY=``."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,9 +14,9 @@ class Growth(Enum):
 
 
 class Watch(Enum):
-    """What a range test is read by."""
+    """The curve whose minimum a range test looks for."""
 
-    auto = "auto"  # the test loss; where it rises by overfitting, the error rate
+    auto = "auto"  # the test loss, or the error rate if the test loss rises by overfitting
     test_loss = "test_loss"
     test_error = "test_error"
 
@@ -24,22 +24,22 @@ class Watch(Enum):
 class Strategy(Enum):
     """How the values of a regularizer are compared."""
 
-    range_test = "range_test"  # a range test each
-    snapshot = "snapshot"  # restarts of one run, from where its loss has plateaued
+    range_test = "range_test"  # by a range test of each
+    snapshot = "snapshot"  # by restarts of one run at the plateau of its loss
 
 
 @dataclass
 class Common:
-    """What every method takes."""
+    """The settings of every method."""
 
-    seeds: int = number(1, POSITIVE)  # runs of each setting, from seed= on
-    epochs: float | None = number(None, POSITIVE)  # of one of its runs; null: ``share`` of the composed run's
+    seeds: int = number(1, POSITIVE)  # runs of each setting, counting from seed=
+    epochs: float | None = number(None, POSITIVE)  # per run; null: ``share`` of the composed run's
     share: float = number(1.0, POSITIVE)
-    tests: int = number(50, "[5, inf)")  # of one of its runs
+    tests: int = number(50, "[5, inf)")  # per run
     momentum: list[float] = field(default_factory=lambda: [0.95, 0.85])  # at low and at high LR; one is constant
     divergence: float | None = number(4.0, "(1, inf)")  # ends a run early: Config.divergence
-    name: str | None = None  # of the experiment that is written; null: <data set>-<network>-<fingerprint>/<method>
-    to: str | None = None  # where it is written; null: <output>/search/...
+    name: str | None = None  # of the written experiment; null: <data set>-<network>-<fingerprint>/<method>
+    to: str | None = None  # the folder for the written experiment; null: <output>/search/...
 
 
 @dataclass
@@ -47,12 +47,13 @@ class LRRange(Common):
     """``method=lr_range``."""
 
     growth: Growth = Growth.linear
-    low: float = number(0.0, NOT_NEGATIVE)  # the LR that the range begins at
-    high: float = number(1.0, POSITIVE)  # and where it ends, in the first round
+    low: float = number(0.0, NOT_NEGATIVE)  # the LR at the start of the range
+    high: float = number(1.0, POSITIVE)  # the LR at its end, in the first round
     watch: Watch = Watch.auto
-    rounds: int = number(4, POSITIVE)  # at most, each with another range where the one before missed the minimum
-    factors: list[float] = field(default_factory=lambda: [1.0])  # of the suggested max LR; of several, and of
-    ratios: list[float] = field(default_factory=lambda: [10.0])  # several max LR / min LR, short runs choose
+    rounds: int = number(4, POSITIVE)  # at most; each takes another range if the last one missed the minimum
+    # With several factors or ratios, short runs choose among them.
+    factors: list[float] = field(default_factory=lambda: [1.0])  # of the suggested max LR
+    ratios: list[float] = field(default_factory=lambda: [10.0])  # max LR / min LR
 
 
 @dataclass
@@ -60,10 +61,10 @@ class Momentum(Common):
     """``method=momentum``."""
 
     values: list[float] = field(default_factory=lambda: [0.99, 0.97, 0.95, 0.9])
-    lowest: float = number(0.85, "[0, 1)")  # that cyclical momentum falls to while the LR rises
+    lowest: float = number(0.85, "[0, 1)")  # the value that cyclical momentum falls to while the LR rises
     max_lr: float | None = number(None, POSITIVE)  # of the short 1cycle runs; null: the composed schedule's
     min_lr: float | None = number(None, POSITIVE)
-    range_test: bool = True  # and the range test of Figure 7b
+    range_test: bool = True  # also run the range test of Figure 7b
 
 
 @dataclass
@@ -79,8 +80,8 @@ class Regularizer(LRRange):
 class BatchSize(LRRange):
     """``method=batch_size``."""
 
-    largest: int | None = number(None, POSITIVE)  # that is tried; null: a tenth of the training images
-    limit_mb: float | None = number(None, POSITIVE)  # of memory; null: on a CPU 0.8 of what is free, on a GPU all
+    largest: int | None = number(None, POSITIVE)  # batch size to try; null: a tenth of the training images
+    limit_mb: float | None = number(None, POSITIVE)  # of memory; null: 0.8 of the free memory (CPU), all (GPU)
 
 
 @dataclass
@@ -90,9 +91,9 @@ class Recipe(Regularizer):
     stages: list[str] = field(
         default_factory=lambda: ["batch_size", "lr_range", "momentum", "weight_decay", "dropout"]
     )
-    budget_epochs: float | None = number(None, POSITIVE)  # of everything; it sets the length of the last training
-    minutes: float | None = number(None, POSITIVE)  # the same as time
-    final_seeds: int = number(2, POSITIVE)  # of the last training, and of the defaults beside it
+    budget_epochs: float | None = number(None, POSITIVE)  # of all runs; it sets the length of the final training
+    minutes: float | None = number(None, POSITIVE)  # the same budget as time
+    final_seeds: int = number(2, POSITIVE)  # of the final training, and of the defaults that it is compared with
 
 
 METHODS: dict[str, type[Common]] = {

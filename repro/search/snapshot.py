@@ -1,8 +1,8 @@
 """``search.mode=snapshot``: values compared by restarts of one run from its plateau (Figure 12).
 
-One range test at a middle value keeps its state at several iterations. Where its test loss has plateaued, the
-other values go on from it, along the same schedule: their curves part at one point, and what differs behind it is
-theirs.
+One range test at a middle value saves snapshots at several iterations. At the plateau of its test loss the other
+values continue from its snapshot, along the same schedule: the curves are identical before that point, and differ
+after it only by the value.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from repro.search.runs import Base, Run, onecycle, range_test, train, watched
 from repro.search.settings import Regularizer
 from repro.search.suggestion import smooth, suggest
 
-KEPT = 10  # states of the first run, evenly apart
-STILL = 0.02  # so much of the loss over a tenth of the run, and it has plateaued
-LOW = 10.0  # the range test's max LR over its min LR, as in Figure 12
+KEPT = 10  # equal parts of the first run, with a snapshot after each but the last
+STILL = 0.02  # the loss has plateaued if its logarithm falls by less than this over a tenth of the run
+LOW = 10.0  # max LR / min LR of the range test, as in Figure 12
 
 
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
-    """The largest value whose restart reaches the lowest test loss, or one within a twentieth of it.
+    """Find the largest value whose restart reaches a test loss within a twentieth of the lowest.
 
-    The range test rises to the composed schedule's max LR, or to ``high`` where it has none. Raises ReproError
-    where the first run diverges before it plateaus.
+    The range test rises to the composed schedule's max LR, or to ``high`` if it has none. Raises ReproError if the
+    first run diverges before it plateaus.
     """
     ordered = sorted(values)
     middle = ordered[len(ordered) // 2]
@@ -51,7 +51,7 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     restarts = [[f"{kind.key}={value:.6g}", *options, *start, "test_at_start=true"] for value in others]
     results = dict(zip(others, (runs[0] for runs in train(base, restarts, 1)), strict=True))
     results[middle] = source
-    _forget(source, round(at * base.config.scale.iterations))
+    _delete_other_snapshots(source, round(at * base.config.scale.iterations))
     lowest = {value: _lowest(run, at * base.config.scale.iterations) for value, run in results.items()}
     best = max(value for value, loss in lowest.items() if loss <= NEAR * min(lowest.values()))
     notes = ["one seed: the same command with seed=1 says whether the differences are more than chance"]
@@ -67,7 +67,7 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     why += (
         f"reaches a test loss of {lowest[best]:.3g}, the lowest or within a twentieth of it, at the largest value"
     )
-    every = [*results.values()]
+    all_runs = [*results.values()]
     curves = curves_of([(label(kind, value), results[value]) for value in ordered])
     chosen = {kind.name: best, "max LR": rate, "min LR": round_to(rate / settings.ratios[0])}
     overrides = [
@@ -78,19 +78,19 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
         [{"value": v, "lowest_loss": lowest[v], "status": results[v].info["status"]} for v in ordered]
     )
     marks = {"restart": float(source.rows["lr"].iloc[int(np.abs(source.rows["iteration"] - at).argmin())])}
-    return Found(kind.method, overrides, chosen, why, notes, tried, curves, every, "lr", marks)
+    return Found(kind.method, overrides, chosen, why, notes, tried, curves, all_runs, "lr", marks)
 
 
 def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     return [Stage("one run, and restarts from it", len(values), base.length(settings.epochs, settings.share))]
 
 
 def plateau(run: Run, kept: Sequence[int], factor: float) -> int:
-    """The first kept iteration (before the scale, whose factor on iterations is given) at which the loss is still.
+    """The first of the ``kept`` iterations (before the scale) at which the test loss has plateaued.
 
-    Still is a test loss that has fallen, smoothed, by less than a fiftieth over the last tenth of the run, after
-    it has fallen at all. Raises ReproError where there is none before the run diverged.
+    It has plateaued if, smoothed, it has fallen before, and by less than a fiftieth over the last tenth of the
+    run. ``factor`` is the scale's on iterations. Raises ReproError if there is no plateau before the run diverges.
     """
     level = smooth(np.log(run.rows["test_loss"].to_numpy()))
     iteration = run.rows["iteration"].to_numpy()
@@ -112,8 +112,8 @@ def _lowest(run: Run, after: float) -> float:
     return float(rows["test_loss"].rolling(3, min_periods=1).mean().min())
 
 
-def _forget(source: Run, iteration: int) -> None:
-    """Delete the states that nothing started from."""
+def _delete_other_snapshots(source: Run, iteration: int) -> None:
+    """Delete the snapshots from which no run started."""
     for path in starts.find(source.folder):
         if path != starts.snapshot(source.folder, iteration):
             with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""The learning rate that a range test suggests: the paper's rule made exact, and the rules of others.
+"""The learning rate that a range test suggests: the paper's rule made precise, and rules of other tools.
 
-L. N. Smith, arXiv 1803.09820: the test loss is watched while the LR grows; the largest LR of a cycle lies just
-before the loss's minimum, where it still improves. Where the network overfits, the error rate is watched in its
-place, which is our addition. No torch here.
+L. N. Smith, arXiv 1803.09820: the test loss is watched while the LR grows; the max LR of a cycle lies just before
+the loss's minimum, where it still improves. If the network overfits, the error rate is watched instead, which is
+our addition. Does not import torch.
 """
 
 from collections.abc import Callable
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOVED = 0.1  # a fall of the logarithm of the loss that counts as learning: a tenth of the loss
-RISE = 0.5  # of what it has fallen by: a rise of so much ends what is looked at, for good
-NEAR = 0.05  # of the fall: so near to the minimum it has stopped improving
+MOVED = 0.1  # smallest fall of the logarithm of the loss that counts as learning: about a tenth of the loss
+RISE = 0.5  # a lasting rise by this share of the fall ends the curve
+NEAR = 0.05  # within this share of the fall above the minimum, the loss has stopped improving
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a curve suggests."""
+    """The suggestion of a curve."""
 
-    max_lr: float  # NaN where it suggests none
+    max_lr: float  # NaN if it suggests none
     minimum: float  # the LR at the smoothed minimum
-    is_first: bool  # the loss was at its lowest at the first test: the range begins too high
-    is_last: bool  # or at the last: the range ends before the loss rises
-    diverged: float | None  # the LR from which on it rose for good
+    is_first: bool  # the loss is lowest at the first test: the range starts too high
+    is_last: bool  # the loss is lowest at the last test: the range ends before the loss rises
+    diverged: float | None  # the LR from which the loss rises for good; None if it does not
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Running median of three, then running mean of three, or of a twentieth of the tests where that is more.
+    """Running median of three, then running mean of three, or of a twentieth of the tests if that is more.
 
-    A single spike vanishes, and the ends stay where they are.
+    A single spike vanishes, and the first and last values are kept. ``values`` (n,) to (n,).
     """
     window = max(3, len(values) // 20) // 2
     medians = np.array([np.median(values[max(0, i - 1) : i + 2]) for i in range(len(values))])
@@ -42,24 +42,25 @@ def smooth(values: np.ndarray) -> np.ndarray:
 def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
     """The largest LR for a cycle, from the LR and the loss at every test of a range test.
 
-    1. The logarithm of the loss is smoothed (``smooth``), so that neither one bad test nor noise decides.
-    2. It is followed up to where it has risen again, for good, by half of what it had fallen by (if that is a
-       tenth of the loss at least): what comes after a divergence, a plateau at chance mostly, is no minimum.
-    3. Of the minimum's left side, the first test that is near it: nearer than a twentieth of the fall, or than the
-       noise of a smoothed test. Up to there the loss still improves; on the flat bottom behind it only chance
-       would choose.
+    1. The logarithm of the loss is smoothed (``smooth``), so that neither a single bad test nor noise decides.
+    2. The curve ends where it has risen again, for good, by half of its fall (if the fall is at least a tenth of
+       the loss): after a divergence, mostly a plateau at chance level, there is no minimum of interest.
+    3. The choice is the first test before the minimum that is near it: within a twentieth of the fall, or within
+       the noise of a smoothed test. Up to there the loss still improves; on the flat bottom after it the choice
+       would be random.
 
-    Tests whose loss is not finite end the curve. ``lr`` rises. Raises ValueError for fewer than three tests.
+    Tests whose loss is not finite end the curve. ``lr`` and ``loss`` have shape (tests,); ``lr`` is ascending.
+    Raises ValueError for fewer than three tests.
     """
     lr, loss = np.asarray(lr, float), np.asarray(loss, float)
     if not np.isfinite(loss).all():
         end = int(np.argmin(np.isfinite(loss)))
-        broke: float | None = float(lr[end])
+        first_not_finite: float | None = float(lr[end])
         lr, loss = lr[:end], loss[:end]
     else:
-        broke = None
+        first_not_finite = None
     if len(loss) < 3:
-        raise ValueError(f"{len(loss)} tests before the loss stops being finite; three are the least")
+        raise ValueError(f"only {len(loss)} tests before the loss is not finite; at least three are needed")
     raw = np.log(np.maximum(loss, 1e-12))
     level = smooth(raw)
     end = _end(level)
@@ -68,33 +69,33 @@ def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
     noise = 1.4826 * float(np.median(np.abs(raw - level)[:end]))
     near = max(NEAR * fall, noise / np.sqrt(3))
     chosen = int(np.argmax(level[: lowest + 1] <= level[lowest] + near))
-    learnt = fall >= MOVED
-    diverged = float(lr[end]) if end < len(lr) else broke
+    has_learnt = fall >= MOVED
+    diverged = float(lr[end]) if end < len(lr) else first_not_finite
     return Suggestion(
-        max_lr=float(lr[chosen]) if learnt else float("nan"),
+        max_lr=float(lr[chosen]) if has_learnt else float("nan"),
         minimum=float(lr[lowest]),
-        is_first=lowest == 0 or not learnt,
+        is_first=lowest == 0 or not has_learnt,
         is_last=lowest >= len(lr) - 2 and diverged is None,
         diverged=diverged,
     )
 
 
 def overfits(lr: np.ndarray, test_loss: np.ndarray, train_loss: np.ndarray) -> bool:
-    """Whether a range test's test loss rises for good while the training loss still falls, by a tenth at least.
+    """Whether a range test's test loss rises for good while its training loss still falls by at least a tenth.
 
-    Then the test loss shows how sure the network becomes of what it learns by heart, and the LR need not be too
-    high; the error rate says whether it is. Raises ValueError as ``suggest`` does.
+    Then the test loss reflects overconfidence on memorised images rather than too high an LR; the error rate tells
+    the two apart. All arrays have shape (tests,). Raises ValueError as ``suggest`` does.
     """
     finite = np.isfinite(test_loss) & np.isfinite(train_loss)
     by_test = suggest(lr, np.where(finite, test_loss, np.nan))
     if by_test.diverged is None:
         return False
-    level, behind = smooth(np.log(np.maximum(train_loss[finite], 1e-12))), lr[finite] > by_test.minimum
-    return bool(behind.any() and level[behind].min() <= level[~behind].min() - MOVED)
+    level, is_after = smooth(np.log(np.maximum(train_loss[finite], 1e-12))), lr[finite] > by_test.minimum
+    return bool(is_after.any() and level[is_after].min() <= level[~is_after].min() - MOVED)
 
 
 def _end(level: np.ndarray) -> int:
-    """The index from which on a smoothed curve has risen for good; its length where it has not."""
+    """The index from which a smoothed curve rises for good; its length if it does not."""
     for i in range(1, len(level)):
         lowest = level[:i].min()
         fall = level[:i].max() - lowest
@@ -104,24 +105,24 @@ def _end(level: np.ndarray) -> int:
 
 
 def steepest(lr: np.ndarray, loss: np.ndarray) -> float:
-    """Where the smoothed loss falls fastest over the logarithm of the LR: fastai's ``steep``."""
+    """The LR at which the smoothed loss falls fastest over the logarithm of the LR: fastai's ``steep``."""
     return float(lr[int(np.argmin(np.diff(smooth(loss)) / np.diff(np.log(np.maximum(lr, 1e-12)))))])
 
 
 def steepest_test(lr: np.ndarray, loss: np.ndarray) -> float:
-    """Where the loss falls fastest from test to test: what ``torch-lr-finder`` suggests."""
+    """The LR at which the loss falls fastest from test to test: the suggestion of ``torch-lr-finder``."""
     return float(lr[int(np.argmin(np.gradient(loss)))])
 
 
 def valley(lr: np.ndarray, loss: np.ndarray) -> float:
     """The middle of the longest falling subsequence: fastai's ``valley``, its default."""
     n = len(loss)
-    length, before = np.ones(n, int), np.full(n, -1)
+    length, previous = np.ones(n, int), np.full(n, -1)
     for i in range(1, n):
         falls = np.flatnonzero((loss[:i] > loss[i]) & (length[:i] + 1 > length[i]))
         if len(falls):
-            before[i] = falls[np.argmax(length[falls])]
-            length[i] = length[before[i]] + 1
+            previous[i] = falls[np.argmax(length[falls])]
+            length[i] = length[previous[i]] + 1
     end = int(np.argmax(length))
     start = end - int(length[end])
     third = (end - start) / 3

@@ -10,7 +10,7 @@ from repro.search.regularizer import Kind
 from repro.search.runs import Base
 from repro.search.settings import Regularizer, Strategy
 
-# The report's advice: 1e-3, 1e-4, 1e-5 and 0 where nothing is known; shallow networks and small data need more.
+# The report's advice: 1e-3, 1e-4, 1e-5 and 0 if nothing is known; shallow networks and small data need more.
 USUAL = [1e-3, 1e-4, 1e-5, 0.0]
 LARGER = [1e-2, 1e-3, 1e-4, 1e-5]
 SHALLOW = 8  # layers with weights
@@ -18,7 +18,7 @@ SMALL = 10_000  # training images
 
 
 def middle(smaller: float, larger: float) -> float:
-    """The exponent is bisected: 10**-3.5 lies between 1e-4 and 1e-3. Zero counts as a hundredth of the other."""
+    """The geometric mean, which bisects the exponent: 10**-3.5 for 1e-4 and 1e-3. Zero counts as larger / 100."""
     value = math.sqrt((smaller or larger / 100) * larger)
     return float(f"{value:.2g}")
 
@@ -27,21 +27,21 @@ KIND = Kind("weight_decay", "weight decay", "regularization.weight_decay", middl
 
 
 def search(base: Base, settings: Regularizer) -> Found:
-    """By range tests, or by restarts from one run's snapshot."""
+    """Compare values by range tests, or by restarts from one run's snapshot."""
     if settings.mode is Strategy.snapshot:
         return snapshot.search(base, settings, KIND, values(base, settings))
     return regularizer.search(base, settings, KIND, values(base, settings))
 
 
 def stages(base: Base, settings: Regularizer) -> list[Stage]:
-    """What it trains at most."""
+    """The largest number of runs that it trains, by stage."""
     if settings.mode is Strategy.snapshot:
         return snapshot.stages(base, settings, values(base, settings))
     return regularizer.stages(base, settings, values(base, settings))
 
 
 def values(base: Base, settings: Regularizer) -> list[float]:
-    """Those that are told, or by the depth of the network and the size of the data."""
+    """The configured values, or a default by the depth of the network and the size of the data."""
     if settings.values is not None:
         return settings.values
     return LARGER if base.images < SMALL or depth(base.config) <= SHALLOW else USUAL

@@ -1,6 +1,6 @@
-"""The only file that uses what Hydra and multiprocessing do not document.
+"""The only file that uses undocumented parts of Hydra and multiprocessing.
 
-``tests/sweeps/test_compat.py`` fails first when they change. No torch here.
+``tests/sweeps/test_compat.py`` fails first when they change. Does not import torch.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from omegaconf import DictConfig
 
 from repro.config.errors import ReproError
 
-LONGEST = 70  # bytes of TMPDIR: a socket's path has 103 at most (macOS; Linux 107), and its name takes 32
+LONGEST = 70  # bytes of TMPDIR: a socket's path has at most 103 (macOS; Linux 107), of which its name takes 32
 SHORT = ["/tmp", "/var/tmp", "/dev/shm"]
 ORPHANED = 255  # the exit code that multiprocessing gives a process whose fork server died
 
 
 def start_fork_server(blocked: Iterable[int]) -> None:
-    """Start this process's fork server unless it runs; it and its forks start with these signals blocked.
+    """Start this process's fork server unless it is running; it and its forks start with these signals blocked.
 
-    Raises ReproError where there is no folder for its socket.
+    Raises ReproError if no folder is suitable for its socket.
     """
     _shorten_socket()
     resource_tracker.ensure_running()  # first, because it unblocks them again
@@ -45,7 +45,7 @@ def start_fork_server(blocked: Iterable[int]) -> None:
 
 
 def _shorten_socket() -> None:
-    """Keep the fork server's socket out of a TMPDIR whose path is longer than sockets may have."""
+    """Put the fork server's socket into another folder if the path of TMPDIR is too long for a socket."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if len(os.fsencode(tempfile.gettempdir())) <= LONGEST or "tempdir" in config:
         return
@@ -53,16 +53,16 @@ def _shorten_socket() -> None:
     try:
         for tempfile.tempdir in SHORT:
             with contextlib.suppress(OSError):
-                util.get_temp_dir()  # this process keeps to it
+                util.get_temp_dir()  # caches the folder for this process
                 return
     finally:
         tempfile.tempdir = previous
-    raise ReproError(f"TMPDIR={previous}: longer than the {LONGEST} bytes that sockets leave for it; set another")
+    raise ReproError(f"TMPDIR={previous}: longer than {LONGEST} bytes, the limit for sockets; set another")
 
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """While entered, a process that starts does not run the app's module again."""
+    """While entered, a started process does not run the app's module again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -87,7 +87,7 @@ def job_context(composed: DictConfig) -> HydraContext:
 
 
 def instantiate_sweeper(config_name: str, task: TaskFunction, overrides: list[str]) -> Sweeper:
-    """The sweeper that ``conf/<config_name>.yaml`` with these overrides names, inside a Hydra app of another name.
+    """The sweeper of ``conf/<config_name>.yaml`` with these overrides, inside a Hydra app of another config.
 
     Raises what Hydra raises.
     """
@@ -104,6 +104,6 @@ def failed_return(overrides: list[str], error: Exception) -> JobReturn:
 
 
 def error_of(job_return: JobReturn) -> Any:
-    """What a failed job raised; None if it completed."""
-    # return_value itself would print the error
+    """The exception of a failed job; None if it completed."""
+    # the property return_value would print the error
     return None if job_return.status is JobStatus.COMPLETED else job_return._return_value

@@ -35,7 +35,9 @@ def expand_sweep(arguments: list[str]) -> list[str]:
             expanded += [f"sweep={FIGURE}", f"hydra.sweeper.params.experiment={name}/*"]
         elif figures.issuperset(name.split(",")):
             several = ",".join(f"{figure}/*" for figure in name.split(","))
-            raise ReproError(f"sweep={name}: it takes one name; for several, -m 'experiment={several}' 'seed=range(4)'")
+            raise ReproError(
+                f"sweep={name}: it takes one name; for several, -m 'experiment={several}' 'seed=range(4)'"
+            )
         else:
             raise ReproError(f"sweep={name}: no such sweep; there are {', '.join(sorted(sweeps | figures))}")
     return expanded

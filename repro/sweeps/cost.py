@@ -1,7 +1,7 @@
-"""What a run will cost: time and memory. No torch here.
+"""Estimates of the time and memory of a run. Does not import torch.
 
-Time comes from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` writes to the user's
-cache folder; so does memory if a run of that size was measured:
+Time is estimated from ``bench.json``, the last benchmark of this machine, which ``repro.bench`` writes to the
+user's cache folder; so is memory if a run of that size was measured:
 
     {"machine": {"host": ..., "cpu": ..., "cores": ..., "gpu": ...},
      "rows": [{"model": "resnet56_superconv", "blocks": 9, "width": 16, "resolution": 32, "channels": 3,
@@ -29,15 +29,15 @@ from repro.sweeps.machine import Plan, plan
 
 BENCHMARK_FILE = "bench.json"
 NO_BENCHMARK = "no benchmark of this machine yet; run python -m repro.bench --quick"
-PROCESS_MB = 600.0  # a process that has imported torch and read its data; on a GPU its context, not measured yet
-BYTES_PER_OUTPUT = 12  # kept for each output value of a convolution: the value, normalised, summed
+PROCESS_MB = 600.0  # a process that has imported torch and read its data; on a GPU its context, not yet measured
+BYTES_PER_OUTPUT = 12  # stored for each output value of a convolution: the value, normalised, summed
 SHAPE_KEYS = ("model", "blocks", "width", "resolution", "channels")  # of a row of the benchmark
 TEST_SPEEDUP = 3.0  # over training: forward is a third of forward and backward
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What determines the size of a network."""
+    """The settings that determine the size of a network."""
 
     model: str
     blocks: int
@@ -65,11 +65,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One run: seconds on its share of the machine, megabytes, and the measurement they are based on."""
+    """The cost of one run."""
 
-    seconds: float | None
+    seconds: float | None  # on its share of the machine; None without a benchmark of the device
     memory_mb: float
-    basis: str | None = None
+    basis: str | None = None  # a description of the measurement that the estimate is based on
 
 
 def read_benchmark() -> dict[str, Any] | None:
@@ -82,9 +82,9 @@ def read_benchmark() -> dict[str, Any] | None:
 
 
 def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write what was measured on this machine in place of what measured the same there. Raises OSError."""
-    before = read_benchmark()
-    earlier = before["rows"] if before and before.get("machine") == machine else []
+    """Write the rows measured on this machine, replacing earlier rows of the same settings. Raises OSError."""
+    previous = read_benchmark()
+    earlier = previous["rows"] if previous and previous.get("machine") == machine else []
 
     def key(row: dict[str, Any]) -> list[Any]:
         return [row.get(name) for name in (*SHAPE_KEYS, "batch_size", "device", "threads")]
@@ -99,8 +99,8 @@ def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None
 def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:
     """Multiply-adds of one image's forward pass, output values of its convolutions, and parameters, by shape.
 
-    Torch counts them: in this process if it has torch already; otherwise once, in another process, cached in the
-    user's cache folder. Raises ReproError for a network that cannot be built.
+    They are counted with torch: in this process if it has imported torch already; otherwise once, in another
+    process, and cached in the user's cache folder. Raises ReproError for a network that cannot be built.
     """
     wanted = dict.fromkeys(shapes)
     if unknown := [shape for shape in wanted if shape not in _SIZES]:
@@ -108,7 +108,7 @@ def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:
     return {shape: _SIZES[shape] for shape in wanted}
 
 
-_SIZES: dict[Shape, tuple[int, int, int]] = {}  # of this process: the runs of a sweep share a few shapes
+_SIZES: dict[Shape, tuple[int, int, int]] = {}  # cache of this process: the runs of a sweep share a few shapes
 
 
 def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int, int]]:
@@ -147,20 +147,21 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int, int]]:
 
 
 def weighted_images(config: Config, start: int = 0) -> float:
-    """Images that a run trains from iteration ``start`` on, plus those it tests, weighted by their cost."""
+    """Images that a run trains on from iteration ``start``, plus those it tests on, weighted by their cost."""
     tests = (config.iterations - start) // config.test_every
     test_images = config.dataset.test_images or registry.get(config.dataset).test
     return (config.iterations - start) * config.batch_size + tests * test_images / TEST_SPEEDUP
 
 
 def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: int = 0) -> Estimate:
-    """What one run costs from iteration ``start`` on, estimated from the closest row of the benchmark.
+    """The cost of one run from iteration ``start`` on, estimated from the closest row of the benchmark.
 
-    Time of a row of another size is scaled by multiply-adds; memory then follows from the convolutions' outputs.
+    If that row has another size, its time is scaled by multiply-adds, and memory is estimated from the
+    convolutions' outputs. Raises ReproError for an unknown network or image set.
     """
     shape = _shape(config)
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
-    channels = {"channels": shape.channels}  # of a row of an earlier version, which names none
+    channels = {"channels": shape.channels}  # default for rows of earlier versions, which lack the key
     rows = [channels | row for row in rows if row["device"].split(":")[0] == device]
     sizes = network_sizes([shape, *map(_row_shape, rows)])
     multiply_adds, outputs, _ = sizes[shape]
@@ -195,7 +196,7 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
 
 
 def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None = None) -> Plan:
-    """The plan for a sweep of these runs, with no more at once than free memory holds unless ``workers`` is set.
+    """The plan for a sweep of these runs, limited to as many at once as fit free memory unless ``workers`` is set.
 
     ``rows`` are the benchmark's; by default those of the last benchmark of this machine.
     """
@@ -206,16 +207,15 @@ def plan_within_memory(configs: list[Config], rows: list[dict[str, Any]] | None 
     if configs[0].workers is not None:
         return planned
     memory_mb: list[float] = []
-    for config in {
-        repr((c.model, c.dataset, c.batch_size, c.engine)): c for c in configs
-    }.values():  # not a seed each
-        with suppress(ReproError):  # an unknown network or image set: its own run fails with the reason
+    distinct = {repr((c.model, c.dataset, c.batch_size, c.engine)): c for c in configs}  # seeds do not matter
+    for config in distinct.values():
+        with suppress(ReproError):  # an unknown network or image set: its run fails with the reason
             memory_mb.append(estimate(config, planned, rows).memory_mb)
     return planned.within(max(memory_mb)) if memory_mb else planned
 
 
 def parameters(config: Config) -> int:
-    """The number of parameters of a run's network. Raises ReproError where it cannot be built."""
+    """The number of parameters of a run's network. Raises ReproError if it cannot be built."""
     shape = _shape(config)
     return network_sizes([shape])[shape][2]
 
@@ -232,7 +232,7 @@ def _row_shape(row: dict[str, Any]) -> Shape:
 
 
 def _slowdown(planned: Plan) -> float:
-    """How many times longer a run takes because others share its GPU or its cores."""
+    """The factor by which a run takes longer because others share its GPU or its cores."""
     if planned.gpus:
         return math.ceil(planned.workers / len(planned.gpus))
     return max(1.0, planned.workers * planned.threads / planned.cores)

@@ -1,4 +1,4 @@
-"""What ``--dry-run`` says of a sweep before it is launched: runs, images, time, memory. No torch here."""
+"""The output of ``--dry-run``: a sweep's runs, images, time and memory. Does not import torch."""
 
 import heapq
 import platform
@@ -17,18 +17,18 @@ from repro.training import checkpoints
 
 
 class Cluster(Protocol):
-    """What a launcher says of the cluster that it sends runs to."""
+    """A launcher's description of the cluster that it submits runs to."""
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that a run asks for, a part where several share one; 0 on CPUs."""
+        """The number of GPUs that a run requests, a fraction if several runs share one; 0 on CPUs."""
 
     def describe(self, runs: int) -> str:
-        """What so many runs would be there, in words."""
+        """A description of how the cluster would execute ``runs`` runs."""
 
 
 def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluster | None = None) -> None:
-    """Print what a sweep's runs cost, one line a curve; ``local`` says whether they train on this machine."""
+    """Print the cost of a sweep, one line per curve; ``local`` says whether its runs train on this machine."""
     curves: dict[str, list[tuple[Path, Config]]] = {}
     for folder, config in runs:
         curves.setdefault(config.curve, []).append((folder, config))
@@ -61,18 +61,18 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
         costs = [cost.estimate(config, planned, rows, start) for config, start in remaining]
         images = sum((config.iterations - start) * config.batch_size for config, start in remaining)
         time = _format_time(_total_seconds(costs, planned.workers))
-        memory = _format_memory(max((one.memory_mb for one in costs), default=0.0))
+        memory = _format_memory(max((estimate.memory_mb for estimate in costs), default=0.0))
         table.add_row(curve, str(len(remaining)), str(len(group) - len(remaining)), f"{images:,}", time, memory)
         estimates += costs
         total_images += images
     console.print(table)
-    largest_mb = max(one.memory_mb for one in estimates)
-    together = _format_memory(largest_mb * planned.workers)
+    largest_mb = max(estimate.memory_mb for estimate in estimates)
+    total_memory = _format_memory(largest_mb * planned.workers)
     console.print(
         f"{len(unfinished)} runs to do, {total - len(unfinished)} finished; {total_images:,} images; "
         f"time: {_format_time(_total_seconds(estimates, planned.workers))}, {_format_plan(planned, local)}; "
         f"memory: about {_format_memory(largest_mb)} a run"
-        + (f", {together} together" if planned.workers > 1 else "")
+        + (f", {total_memory} together" if planned.workers > 1 else "")
     )
     if cluster is not None:
         console.print(_describe_cluster(cluster, estimates, (benchmark or {}).get("machine", {})))
@@ -82,9 +82,9 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
         host = benchmark.get("machine", {}).get("host")
         if host not in (None, platform.node()):
             console.print(f"the benchmark is from another machine, {host}")
-        for basis in dict.fromkeys(one.basis for one in estimates if one.basis):
+        for basis in dict.fromkeys(estimate.basis for estimate in estimates if estimate.basis):
             console.print(f"from {basis}")
-        if any(one.seconds is None for one in estimates):
+        if any(estimate.seconds is None for estimate in estimates):
             console.print("the benchmark has no row for this device; run python -m repro.bench --quick")
 
 
@@ -94,23 +94,23 @@ def _first_iteration(folder: Path, config: Config) -> int:
 
 
 def _total_seconds(costs: list[cost.Estimate], workers: int) -> float | None:
-    """Seconds until the last run ends, where each starts as soon as a worker is free; None if any is unknown."""
+    """Seconds until the last run ends, if each starts as soon as a worker is free; None if any is unknown."""
     ends = [0.0] * max(1, workers)
-    for one in costs:
-        if one.seconds is None:
+    for estimate in costs:
+        if estimate.seconds is None:
             return None
-        heapq.heapreplace(ends, ends[0] + one.seconds)
+        heapq.heapreplace(ends, ends[0] + estimate.seconds)
     return max(ends)
 
 
 def _describe_cluster(cluster: Cluster, costs: list[cost.Estimate], machine: Mapping[str, Any]) -> str:
-    """What the runs are on a cluster, and their GPU-hours or core-hours by the benchmark that there is."""
+    """How a cluster would execute the runs, and their GPU-hours or core-hours by the available benchmark."""
     text, gpus = cluster.describe(len(costs)), cluster.gpus_per_run
     unit, device = ("GPU-hours", machine.get("gpu")) if gpus else ("core-hours", machine.get("cpu"))
     seconds = _total_seconds(costs, 1)
     if seconds is None:
         return f"{text}; {unit} unknown: no benchmark of such a machine is in the cache folder"
-    longest = _format_time(max(one.seconds or 0.0 for one in costs))
+    longest = _format_time(max(estimate.seconds or 0.0 for estimate in costs))
     hours = seconds / 3600 * (gpus or 1.0)
     return f"{text}; about {hours:.2g} {unit} together, {longest} the longest run, by the benchmark of {device}"
 

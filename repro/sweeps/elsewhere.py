@@ -1,6 +1,6 @@
-"""Runs that another launcher than ours of this machine trains: what they are sent with, what became of them.
+"""Runs that are not trained by the local launcher: the overrides they are sent with, and their outcomes.
 
-No torch here.
+Does not import torch.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from repro.sweeps import _compat, dry_run, preflight
 from repro.sweeps.jobs import QUIET, Job, quoted
 from repro.sweeps.progress import modified_ns
 
-AGAIN = "run the same command again once nothing runs: finished runs are kept, unfinished ones resume"
+AGAIN = "run the same command again once no run is active: finished runs are kept, unfinished ones resume"
 
 
 @runtime_checkable
 class Collects(dry_run.Cluster, Protocol):
-    """What a launcher that collects every job, whatever becomes of the others, adds to Hydra's methods."""
+    """The methods that a launcher adds to Hydra's if it collects every job, even if others fail."""
 
     def collect(self, jobs: list[Job], overrides: list[list[str]]) -> Sequence[JobReturn]:
-        """Train the jobs by these overrides; the returns in order. A job that fails raises nothing."""
+        """Train the jobs with these overrides; their results, in order. A job that fails raises nothing."""
 
 
 def overrides(job: Job) -> list[str]:
-    """What makes any process on any machine that shares the disk train ``job`` with the same bits.
+    """The overrides with which any process on any machine that shares the disk trains ``job`` to the same bits.
 
-    Paths do not depend on its working folder, and it has one thread, as a run of a local sweep, unless told more.
+    Paths are absolute, and unless configured otherwise a run has one thread, as in a local sweep.
     """
     config = job.config
     paths = {"output": config.output, "dataset.root": config.dataset.root}
@@ -43,44 +43,44 @@ def overrides(job: Job) -> list[str]:
 
 
 def unable(jobs: Sequence[Job]) -> list[str | None]:
-    """For each job, what on this machine keeps it from training: its data, decoded once for all, or the disk."""
+    """For each job, why it cannot be trained: its data, decoded here once for all jobs, or the disk; else None."""
     problems = preflight.data_problems([job.config for job in jobs])
     folder = Path(jobs[0].composed.hydra.sweep.dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     preflight.note_locks(folder)
-    shortage = preflight.lack_of_room(folder, [job.config for job in jobs], workers=1)  # at least, at once
+    shortage = preflight.lack_of_room(folder, [job.config for job in jobs], workers=1)  # a lower bound
     return [shortage] * len(jobs) if shortage else problems
 
 
 def has_ended(job: Job, before: int | None) -> bool:
-    """Whether a run has ended well since its record was last written, ``before``, by that record's own word."""
+    """Whether the record says that the run finished, and was written after ``before`` (``modified_ns``)."""
     with suppress(ReproError):
         info = read_info(job.folder)
         return info is not None and info["status"] in FINISHED and modified_ns(job.folder) != before
     return False
 
 
-def found(job: Job, before: int | None, how: str) -> JobReturn:
-    """What the record says of a run that was launched; ``how`` its job ended, for a run that is not finished.
+def found(job: Job, before: int | None, ending: str) -> JobReturn:
+    """The result of a launched run, by its record; ``ending`` says how its job ended if the run is not finished.
 
-    ``before`` is when the record was last written before the launch.
+    ``before`` is when the record was last written before the launch (``modified_ns``).
     """
     try:
-        again = job.config.force and modified_ns(job.folder) == before
-        if not again and already_finished(job.folder, replace(job.config, force=False)):
+        is_old = job.config.force and modified_ns(job.folder) == before
+        if not is_old and already_finished(job.folder, replace(job.config, force=False)):
             return JobReturn(job.overrides, status=JobStatus.COMPLETED)
         info = read_info(job.folder)
     except ReproError as error:
-        return _compat.failed_return(job.overrides, ReproError(f"{error} ({how})"))
+        return _compat.failed_return(job.overrides, ReproError(f"{error} ({ending})"))
     name = holder(job.folder)
     if name is not None:
         reason = f"still trained by {name}"
     elif info is None or modified_ns(job.folder) == before:
-        reason = "it has not begun"
+        reason = "it has not started"
     elif info["status"] == "failed":
         reason = info.get("reason", "no reason was recorded")
     elif info["status"] == "interrupted":
         reason = "interrupted"
     else:
         reason = "its process died"
-    return _compat.failed_return(job.overrides, ReproError(f"{reason} ({how})"))
+    return _compat.failed_return(job.overrides, ReproError(f"{reason} ({ending})"))

@@ -1,4 +1,4 @@
-"""A job of a sweep: its overrides, the configuration they compose, its folder. No torch here."""
+"""A job of a sweep: its overrides, the configuration they compose, its folder. Does not import torch."""
 
 import copy
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class Job:
     overrides: list[str]
     config: Config  # resolved
     folder: Path
-    changes: list[str]  # what the run changes in its experiment
+    changes: list[str]  # its overrides of its experiment (``naming.changes``)
     composed: DictConfig  # including the hydra section
 
     @property
     def in_its_folder(self) -> list[str]:
-        """The overrides that make any launcher run the job in ``folder``, from the snapshot the sweep means."""
+        """The overrides with which any launcher runs the job in ``folder``, from the snapshot set by the sweep."""
         sweep, start = self.composed.hydra.sweep, self.config.start
         values = {"hydra.sweep.dir": Path(sweep.dir).absolute(), "hydra.sweep.subdir": sweep.subdir}
         if start.curve is not None:
@@ -42,7 +42,7 @@ class Job:
 
 
 def quoted(key: str, value: object) -> str:
-    """An override whose value may hold anything that a path may."""
+    """An override whose value is quoted, so that it may contain any character of a path."""
     text = str(value).replace("'", "\\'")
     return f"{key}='{text}'"
 
@@ -52,8 +52,8 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, composed: DictConfig):
         self.loader, self.composed = loader, composed
-        self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # without seed -> seed, result
-        self.digests: dict[tuple[str | None, ...], str | None] = {}  # every file is looked at: once a sweep
+        self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # overrides without seed -> seed, composed
+        self.digests: dict[tuple[str | None, ...], str | None] = {}  # computing one stats every file: once a sweep
 
     def job(self, overrides: list[str], number: int = 0) -> Job:
         """The job with these overrides, ``number`` in its sweep.
@@ -77,7 +77,7 @@ class Composer:
         except ReproError as error:
             raise ReproError(f"{' '.join(overrides)}: {error}") from None
         folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
-        with read_write(composed.hydra):  # said, because the process that runs the job need not know our resolvers
+        with read_write(composed.hydra):  # resolved here: the process that runs the job may lack our resolvers
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir
         return Job(overrides, config, folder, changes, composed)
 

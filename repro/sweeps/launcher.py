@@ -1,4 +1,4 @@
-"""A sweep on this machine: as many runs at once as fit, each in its own process."""
+"""A sweep on this machine: as many concurrent runs as fit, each in its own process."""
 
 import sys
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from repro.training import lifecycle
 
 @runtime_checkable
 class OnThisMachine(Protocol):
-    """What a launcher that trains on the launching machine adds to Hydra's methods.
+    """The methods that a launcher adds to Hydra's if it trains on the launching machine.
 
     The sweeper tests for it with ``isinstance``. Any other launcher gets each job's overrides through Hydra's
     ``launch``, and cost estimates assume that it trains one run at a time.
     """
 
     def start(self) -> None:
-        """Start slow preparations that run while the jobs are composed."""
+        """Start slow preparations, which continue while the jobs are composed."""
 
     def launch_jobs(self, jobs: list[Job], initial_job_idx: int = 0) -> Sequence[JobReturn]:
         """Hydra's ``launch`` for jobs that are already composed and resolved."""
@@ -35,7 +35,7 @@ class Launcher:
     """Trains every job in a process of ``repro.sweeps.workers``, for any Hydra app and sweeper."""
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what ``launch`` needs; ``config`` is the configuration of the sweep itself."""
+        """Store what ``launch`` needs; ``config`` is the configuration of the sweep itself."""
         self.loader = hydra_context.config_loader
         self.composed = config
 
@@ -53,7 +53,7 @@ class Launcher:
         return self.launch_jobs([composer.job(list(overrides), n) for n, overrides in numbered], initial_job_idx)
 
     def launch_jobs(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
-        """Run every job that can train here, no more at once than fit; their returns in order."""
+        """Run every job that can train here, as many at once as fit; their results, in order."""
         from repro.sweeps import workers
 
         folder = Path(self.composed.hydra.sweep.dir)

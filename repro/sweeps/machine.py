@@ -1,4 +1,4 @@
-"""The cores, GPUs and free memory of this machine, and how a sweep shares them. No torch here."""
+"""The cores, GPUs and free memory of this machine, and how a sweep shares them. Does not import torch."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from repro.resources import cores as cores
 from repro.resources import free_memory as free_memory
 from repro.training import devices
 
-ANSWER_SECONDS = 120.0  # for all GPUs, torch's import included; a broken one may never answer
+ANSWER_SECONDS = 120.0  # timeout for all GPUs, including torch's import; a broken GPU may never respond
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many runs of a sweep train at once, the CPU threads of each, and the GPUs that they share in turn."""
+    """The number of concurrent runs of a sweep, the CPU threads of each, and the GPUs that they share."""
 
     workers: int
     threads: int
@@ -25,7 +25,7 @@ class Plan:
     cores: int = field(default_factory=lambda: cores())
 
     def within(self, run_mb: float) -> "Plan":
-        """This plan with no more runs on a CPU at once than free memory holds, at ``run_mb`` megabytes a run.
+        """This plan with at most as many concurrent CPU runs as fit free memory, at ``run_mb`` megabytes per run.
 
         At least one remains.
         """
@@ -38,21 +38,22 @@ class Plan:
 def plan(config: Config, jobs: int) -> Plan:
     """The plan that ``workers``, ``threads`` and ``device`` give a sweep of ``jobs`` runs on this machine.
 
-    By default every core trains one run with one thread, every GPU one run.
+    By default every core trains one run with one thread, and every GPU one run. Raises ReproError as ``gpus``
+    does.
     """
     gpu_names = gpus(config.device)
     threads = config.threads or 1
     workers = min(config.workers or len(gpu_names) or cores() // threads or 1, jobs)
     if gpu_names and config.threads is None:
-        threads = max(1, cores() // workers)  # they only feed the GPU
+        threads = max(1, cores() // workers)  # these only feed the GPU
     return Plan(workers, threads, gpu_names)
 
 
 def gpus(device: str) -> list[str]:
     """The GPUs that runs with this ``device`` may use, named as in CUDA_VISIBLE_DEVICES.
 
-    There are none on a CPU; a device that the configuration names (``cuda:1``, ``mps``) is "". A GPU that does not
-    answer is left out, with a note. Raises ReproError if none of several answers, or if "cuda" is none.
+    Empty for a CPU; a device that the configuration names (``cuda:1``, ``mps``) is "". A GPU that does not respond
+    is skipped, with a note. Raises ReproError if no GPU responds, or if there is none for "cuda".
     """
     if device not in ("auto", "cuda"):
         return [] if device == "cpu" else [""]
@@ -67,17 +68,19 @@ def gpus(device: str) -> list[str]:
         unusable, problems = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         lines = [] if isinstance(error, subprocess.TimeoutExpired) else done.stderr.strip().splitlines()
-        reason = (lines or ["no answer"])[-1]
-        raise ReproError(f"device={device}: the GPU does not answer ({reason}); device=cpu does without") from None
+        reason = (lines or ["timeout"])[-1]
+        raise ReproError(
+            f"device={device}: the GPU does not respond ({reason}); device=cpu trains without it"
+        ) from None
     if not problems and device == "cuda":
-        raise ReproError("device=cuda: torch finds no GPU; device=cpu does without")
+        raise ReproError("device=cuda: torch finds no GPU; device=cpu trains without one")
     if unusable:
         print(f"note: {unusable}", file=sys.stderr)
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     by_name = dict(zip(visible or map(str, range(len(problems))), problems, strict=False))
-    silent = [f"GPU {name} does not answer ({problem})" for name, problem in by_name.items() if problem]
-    if silent and len(silent) == len(by_name):
-        raise ReproError(f"device={device}: {'; '.join(silent)}; device=cpu does without")
-    for line in silent:
-        print(f"note: {line} and is left out", file=sys.stderr)
+    unresponsive = [f"GPU {name} does not respond ({problem})" for name, problem in by_name.items() if problem]
+    if unresponsive and len(unresponsive) == len(by_name):
+        raise ReproError(f"device={device}: {'; '.join(unresponsive)}; device=cpu trains without them")
+    for line in unresponsive:
+        print(f"note: {line} and is skipped", file=sys.stderr)
     return [name for name, problem in by_name.items() if not problem]

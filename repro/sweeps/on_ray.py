@@ -1,6 +1,6 @@
-"""``hydra/launcher=ray``: every run a task of Ray; each is collected, and tried again where its worker died.
+"""``hydra/launcher=ray``: every run is a Ray task; each is collected, and retried if its worker died.
 
-Hydra's plug-in raises where one task failed, and forgets the others.
+Hydra's plug-in raises when one task fails, and abandons the others.
 """
 
 import os
@@ -20,8 +20,8 @@ from repro.sweeps import _compat, elsewhere
 from repro.sweeps.jobs import Job
 from repro.sweeps.progress import modified_ns
 
-ROOM_SECONDS = 30.0  # that a cluster which can grow has, to bring a node with what a run asks for
-LOCK_PATIENCE = 300.0  # seconds that a task which is tried again waits for the lock of its dead predecessor
+ROOM_SECONDS = 30.0  # for an autoscaling cluster to add a node with the resources that a run requests
+LOCK_PATIENCE = 300.0  # seconds that a retried task waits for the lock of its dead predecessor
 DIED = 75  # exit code of a worker that was told to end
 
 
@@ -31,9 +31,9 @@ def train(
     task_function: TaskFunction,
     singleton_state: dict[type, Singleton],
 ) -> str | None:
-    """In a worker of Ray: train one run; its error as text.
+    """In a Ray worker: train one run; returns its error as text, or None.
 
-    A worker that is told to end leaves a checkpoint and dies, by which Ray tries the task again.
+    A worker that is told to end writes a checkpoint and exits, so that Ray retries the task.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import run_job, setup_globals
@@ -57,7 +57,7 @@ def train(
 
 
 class Launcher:
-    """Sends runs to the cluster that ``RAY_ADDRESS`` names, or to one of this machine, and collects every one.
+    """Submits runs to the cluster at ``RAY_ADDRESS``, or to one on this machine, and collects every one.
 
     ``params`` are ``init`` and ``remote`` of ``conf/hydra/launcher/ray.yaml``.
     """
@@ -66,35 +66,35 @@ class Launcher:
         self.init, self.remote = params["init"], params["remote"]
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the tasks need."""
+        """Store what the tasks need."""
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that a run asks for, a part where several share one."""
+        """The number of GPUs that a run requests, a fraction if several runs share one."""
         return float(self.remote.get("num_gpus") or 0)
 
     def describe(self, runs: int) -> str:
-        """What so many runs would be on the cluster, in words."""
-        asked = ", ".join(f"{key}={value}" for key, value in self.remote.items())
-        return f"{runs} tasks of Ray, as many at once as the cluster has room for, each with {asked}"
+        """A description of how the cluster would execute ``runs`` runs."""
+        requested = ", ".join(f"{key}={value}" for key, value in self.remote.items())
+        return f"{runs} Ray tasks, as many at once as the cluster has room for, each with {requested}"
 
     def collect(self, jobs: list[Job], overrides: list[list[str]]) -> list[JobReturn]:
-        """Run every job as a task, and judge it by its record."""
+        """Run every job as a task; their results by their records, in order."""
         import ray
         from ray.exceptions import RayError
 
         before = {job.folder: modified_ns(job.folder) for job in jobs}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report this cluster to its makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage data to its developers
         try:
             if not ray.is_initialized():
                 ray.init(**{"log_to_driver": False, **self.init})
-            if problem := self._lack():
+            if problem := self._missing_resources():
                 return [_compat.failed_return(job.overrides, ReproError(problem)) for job in jobs]
             task = ray.remote(**self.remote)(train)
             folders = {}
-            for number, (job, own_overrides) in enumerate(zip(jobs, overrides, strict=True)):
-                composed = self.context.config_loader.load_sweep_config(self.config, own_overrides)
+            for number, (job, job_overrides) in enumerate(zip(jobs, overrides, strict=True)):
+                composed = self.context.config_loader.load_sweep_config(self.config, job_overrides)
                 with open_dict(composed.hydra.job):
                     composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 state = Singleton.get_state()
@@ -112,45 +112,48 @@ class Launcher:
                 for reference in done:
                     endings[folders[reference]] = _ending(reference)
         except (RayError, ConnectionError, OSError) as error:
-            how = f"Ray's cluster does not answer: {first_line(error)}; {elsewhere.AGAIN}"
-            endings = dict.fromkeys(before, how)
+            ending = f"the Ray cluster does not respond: {first_line(error)}; {elsewhere.AGAIN}"
+            endings = dict.fromkeys(before, ending)
         except BaseException:
-            print("note: the tasks of Ray end with this process; launch again to resume them", file=sys.stderr)
+            print("note: the Ray tasks end with this process; launch again to resume them", file=sys.stderr)
             raise
         return [elsewhere.found(job, before[job.folder], endings[job.folder]) for job in jobs]
 
-    def _lack(self) -> str | None:
-        """What a run asks for and no node has, once the cluster had time to grow; None where one has it all."""
+    def _missing_resources(self) -> str | None:
+        """The line for resources that a run requests and no node has after ROOM_SECONDS; None if one has them."""
         import ray
 
-        asked = {
+        requested = {
             name: self.remote[key]
             for key, name in (("num_gpus", "GPU"), ("num_cpus", "CPU"))
             if key in self.remote
         }
-        asked |= self.remote.get("resources") or {}
-        until = time.monotonic() + ROOM_SECONDS
-        while not any(_has(node["Resources"], asked) for node in ray.nodes() if node["Alive"]):
-            if time.monotonic() > until:
-                wanted = " and ".join(f"{count:g} {name}" for name, count in asked.items())
+        requested |= self.remote.get("resources") or {}
+        deadline = time.monotonic() + ROOM_SECONDS
+        while not any(_has_resources(node["Resources"], requested) for node in ray.nodes() if node["Alive"]):
+            if time.monotonic() > deadline:
+                missing = " and ".join(f"{count:g} {name}" for name, count in requested.items())
                 advice = (
-                    "hydra.launcher.ray.remote.num_gpus=0 trains on CPUs" if asked.get("GPU") else "ask for less"
+                    "hydra.launcher.ray.remote.num_gpus=0 trains on CPUs"
+                    if requested.get("GPU")
+                    else "request less"
                 )
-                return f"no node of Ray's cluster has {wanted}, which a run asks for; {advice}"
+                return f"no node of the Ray cluster has {missing}, which a run requests; {advice}"
             time.sleep(1.0)
         return None
 
 
-def _has(resources: Mapping[str, float], asked: Mapping[str, float]) -> bool:
-    return all(resources.get(name, 0.0) >= count for name, count in asked.items())
+def _has_resources(resources: Mapping[str, float], requested: Mapping[str, float]) -> bool:
+    return all(resources.get(name, 0.0) >= count for name, count in requested.items())
 
 
 def _ending(reference: Any) -> str:
-    """How a task ended, in words."""
+    """A description of how a task ended."""
     import ray
 
     try:
         error = ray.get(reference)
-    except Exception as died:  # of Ray's many kinds
-        error = (str(died).strip().splitlines() or [type(died).__name__])[-1].strip()  # a traceback's cause
-    return f"Ray's task {reference.task_id().hex()}: {error or 'completed'}"
+    except Exception as exception:  # Ray has many exception types
+        # The last line of a remote traceback is its cause.
+        error = (str(exception).strip().splitlines() or [type(exception).__name__])[-1].strip()
+    return f"Ray task {reference.task_id().hex()}: {error or 'completed'}"

@@ -1,6 +1,6 @@
-"""What is checked once before a sweep trains on this machine: data, device, W&B's key, room on the disk.
+"""The checks before a sweep trains on this machine: data, device, W&B key, disk space.
 
-No torch here.
+Does not import torch.
 """
 
 import fcntl
@@ -20,14 +20,14 @@ from repro.tracking import mirror
 from repro.training import checkpoints
 
 TRY_DEVICE = "import sys, torch; torch.zeros(1, device=sys.argv[1]).item()"
-RUN_BYTES = 300_000  # of a run's folder without weights and rows: record, log, Hydra's and W&B's files
-ROW_BYTES = 1_000  # of a row: in the history, in the log, in W&B's file
+RUN_BYTES = 300_000  # size of a run's folder without weights and rows: record, log, Hydra's and W&B's files
+ROW_BYTES = 1_000  # size of a row in the history, the log and W&B's file together
 
 
 def problems(configs: Sequence[Config]) -> list[str | None]:
-    """For each run, why it cannot train here; None where nothing speaks against it.
+    """For each run, why it cannot train here; None if it can.
 
-    Image sets that are not in the cache yet are downloaded and decoded, once, before several runs at once would.
+    Image sets that are not cached yet are downloaded and decoded here, so that concurrent runs do not all do it.
     """
     devices: dict[str, str | None] = {}
     places: dict[tuple[Any, ...], str | None] = {}
@@ -43,7 +43,7 @@ def problems(configs: Sequence[Config]) -> list[str | None]:
 
 
 def data_problems(configs: Sequence[Config]) -> list[str | None]:
-    """For each run, why its images cannot be had; they are downloaded and decoded here, once for all."""
+    """For each run, why its images cannot be loaded, or None; they are downloaded and decoded here, only once."""
     data: dict[tuple[str, str, str | None], str | None] = {}
     keys = [(config.dataset.name, config.dataset.root, config.dataset.cache) for config in configs]
     for key, config in zip(keys, configs, strict=True):
@@ -53,7 +53,7 @@ def data_problems(configs: Sequence[Config]) -> list[str | None]:
 
 
 def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str | None:
-    """What the disk of ``folder`` lacks for these runs, so many of them at once; None where it has room."""
+    """The line for a lack of disk space for these runs, ``workers`` of them at once; None if there is enough."""
     sizes = [_run_bytes(config) for config in configs]
     needed = sum(kept for kept, _ in sizes) + workers * max(saved for _, saved in sizes)
     free = shutil.disk_usage(folder).free
@@ -61,20 +61,20 @@ def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str |
         return None
     runs = f"{len(configs)} runs take" if len(configs) > 1 else "a run takes"
     return (
-        f"output={folder}: {free / 2**20:,.0f} MB are free there and {runs} about {needed / 2**20:,.0f} MB; "
-        "make room, or name another folder"
+        f"output={folder}: {free / 2**20:,.0f} MB are free, and {runs} about {needed / 2**20:,.0f} MB; "
+        "make room, or choose another folder"
     )
 
 
 def note_locks(folder: Path) -> None:
-    """Print a note where files in ``folder`` cannot be locked: once a sweep, not once a run."""
+    """Print a note if files in ``folder`` cannot be locked: once per sweep, not once per run."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             reason = error.strerror or str(error)
-            advice = "see to it that no two jobs train one run"
-            print(f"note: {folder} has no locks ({reason}): {advice}", file=sys.stderr)
+            advice = "make sure that no two jobs train the same run"
+            print(f"note: {folder} does not support locks ({reason}): {advice}", file=sys.stderr)
 
 
 def _data_problem(dataset: Dataset) -> str | None:
@@ -106,14 +106,14 @@ def _device_problem(device: str) -> str | None:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0:
         return None
-    return f"device={device}: {(done.stderr.strip().splitlines() or ['it does not answer'])[-1]}"
+    return f"device={device}: {(done.stderr.strip().splitlines() or ['it does not respond'])[-1]}"
 
 
 def _run_bytes(config: Config) -> tuple[int, int]:
-    """Bytes that a run leaves on the disk, and what its checkpoints take while it trains."""
+    """Bytes of a finished run's files, and of its checkpoints while it trains."""
     try:
         parameters = cost.parameters(config)
-    except ReproError:  # an unknown network: its own run fails with the reason
+    except ReproError:  # an unknown network: its run fails with the reason
         parameters = 0
     rows = config.iterations // config.test_every + 2
     checkpoint = 2 * 4 * parameters  # weights and velocities, in float32

@@ -25,21 +25,21 @@ from repro.records import Info, Row, last_row, read_info
 from repro.tracking.mirror import COMMAND, OFFLINE_SINCE
 
 POLL_SECONDS = 0.3  # between two reads of the records
-NARROW_COLUMNS = 100  # a terminal below this width shows only what changes
+NARROW_COLUMNS = 100  # a narrower terminal shows only what changes
 
 
 class Progress:
     """While entered, shows runs done, runs in progress with iteration and test accuracy, and the time left.
 
-    A live display on a terminal; elsewhere (a log file) one line for each run that ends.
+    It is a live display on a terminal; otherwise (in a log file) one line for each run that ends.
     """
 
     def __init__(self, runs: list[tuple[Path, Config]], *, queued: bool = False):
         self.runs = runs
-        self.queued = queued  # by a cluster, which queues an interrupted run again: it is not done then
+        self.queued = queued  # by a cluster, which requeues an interrupted run: that run is not done yet
         self.unfinished = dict(runs)
         self.runs_done = 0
-        self.fallbacks: Counter[str] = Counter()  # of the runs that are done: why their step is a slower one
+        self.fallbacks: Counter[str] = Counter()  # why runs that are done had a slower step
         self.iterations_done = 0  # of the runs that are done
         self.console = console(stderr=True, soft_wrap=True)
         self.narrow = self.console.width < NARROW_COLUMNS
@@ -132,15 +132,15 @@ class Progress:
 
 
 def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
-    """One line on what became of the W&B runs of a sweep; None where there is nothing to say.
+    """One line on the outcomes of a sweep's W&B runs; None if there is nothing to report.
 
     ``output`` is the folder that holds the records.
     """
     mirrors = [info["wandb"] for info in infos if "wandb" in info]
     failed = Counter(mirror.get("reason", "no reason given") for mirror in mirrors if mirror["state"] == "failed")
     done = sum(mirror["state"] in ("mirrored", "offline") for mirror in mirrors)
-    how = "mirrored" if any(mirror["mode"] == "online" for mirror in mirrors) else "mirrored offline"
-    line = f"W&B: {done} of {len(mirrors)} runs {how}"
+    outcome = "mirrored" if any(mirror["mode"] == "online" for mirror in mirrors) else "mirrored offline"
+    line = f"W&B: {done} of {len(mirrors)} runs {outcome}"
     if failed:
         causes = [reason for reason, _ in failed.most_common() if reason != OFFLINE_SINCE] or [OFFLINE_SINCE]
         causes_text = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")
@@ -150,7 +150,7 @@ def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
 
 
 def modified_ns(folder: Path) -> int | None:
-    """When a run's record was last written; None where there is none."""
+    """When a run's record was last written, in nanoseconds; None if there is none."""
     try:
         return (folder / "run.json").stat().st_mtime_ns
     except OSError:

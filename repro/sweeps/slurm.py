@@ -1,7 +1,7 @@
-"""``hydra/launcher=slurm``: every run, or several, a job of Slurm, by submitit; each is collected.
+"""``hydra/launcher=slurm``: every run, or several together, is a Slurm job by submitit; each is collected.
 
-Slurm's queue says whether a job lives, the run's record what became of it, and accounting, where there is some,
-how the job ended. Submitit's plug-in raises where one job died, and forgets the others.
+Slurm's queue says whether a job is alive, the run's record how the run ended, and Slurm's accounting, if enabled,
+how the job ended. Submitit's plug-in raises when one job dies, and abandons the others.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ from repro.sweeps import _compat, elsewhere
 from repro.sweeps.jobs import Job
 from repro.sweeps.progress import modified_ns
 
-POLL_SECONDS = 2.0  # between two looks at the queue
-GONE_SECONDS = 6.0  # that a job is not in the queue before it counts as ended
+POLL_SECONDS = 2.0  # between two queries of the queue
+GONE_SECONDS = 6.0  # without a job in the queue until it counts as ended
 RESOURCES = ("nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb", "timeout_min")
-SHARED = ("name", "stderr_to_stdout", *RESOURCES)  # by submitit's executors; the others are Slurm's own
-OWN = ("runs_per_job", "submitit_folder", "max_num_timeout")
-LOCK_PATIENCE = 300.0  # seconds that a job which is queued again waits for the lock of its dead predecessor
+SHARED = ("name", "stderr_to_stdout", *RESOURCES)  # parameters of all submitit executors; the others are Slurm's
+OWN = ("runs_per_job", "submitit_folder", "max_num_timeout")  # not parameters of the executor
+LOCK_PATIENCE = 300.0  # seconds that a requeued job waits for the lock of its dead predecessor
 
 
 class Task(Plugin):  # type: ignore[misc]
-    """What a job does; submitit pickles it, and queues it again where the job is preempted or its time is up."""
+    """The work of a job; submitit pickles it, and requeues it when the job is preempted or times out."""
 
     def __call__(
         self, runs: list[tuple[list[str], int]], names: list[str], singleton_state: dict[type, Singleton]
     ) -> None:
-        """Train runs by their overrides; several at once, each in a process of its own.
+        """Train runs, given by their overrides; several run concurrently, each in its own process.
 
-        Raises ReproError that names those that failed, so that Slurm calls the job failed too.
+        Raises ReproError that names those that failed, so that Slurm marks the job as failed too.
         """
         _name_job(names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
         if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
@@ -74,71 +74,72 @@ class Task(Plugin):  # type: ignore[misc]
 
 
 class Launcher:
-    """Submits, waits and collects; ``params`` are those of ``conf/hydra/launcher/slurm.yaml``."""
+    """Submits jobs, waits for them and collects; ``params`` are those of ``conf/hydra/launcher/slurm.yaml``."""
 
     def __init__(self, params: dict[str, Any]):
         self.params = params
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the jobs need."""
-        given = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        """Store what the jobs need."""
+        arguments = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
         self.task, self.plugin = Task(), Plugin(**{k: v for k, v in self.params.items() if k != "runs_per_job"})
-        self.task.setup(**given)
-        self.plugin.setup(**given)
+        self.task.setup(**arguments)
+        self.plugin.setup(**arguments)
         self.sweep_dir = Path(config.hydra.sweep.dir).absolute()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Hydra's interface, for sweepers other than ours: the plug-in's own, which ends at the first dead job."""
+        """Hydra's interface, for other sweepers: that of the plug-in, which ends at the first dead job."""
         returns: Sequence[JobReturn] = self.plugin.launch(job_overrides, initial_job_idx)
         return returns
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that a run asks for, a part where several share one."""
+        """The number of GPUs that a run requests, a fraction if several runs share one."""
         gpus = self.params["gpus_per_node"] or ("gpu" in (self.params["gres"] or ""))
         return float(gpus) / int(self.params["runs_per_job"])
 
     def describe(self, runs: int) -> str:
-        """What so many runs would be on the cluster, in words."""
-        together = self.params["runs_per_job"]
+        """A description of how the cluster would execute ``runs`` runs."""
+        runs_per_job = self.params["runs_per_job"]
         names = ("partition", "gres", *RESOURCES)
-        asked = {key: value for key in names if (value := self.params[key]) is not None}
-        jobs, at_once = -(-runs // together), self.params["array_parallelism"]
-        each = f" of {together} runs" if together > 1 else ""
+        requested = {key: value for key in names if (value := self.params[key]) is not None}
+        jobs, at_once = -(-runs // runs_per_job), self.params["array_parallelism"]
+        each = f" of {runs_per_job} runs" if runs_per_job > 1 else ""
         return (
-            f"an array of {jobs} job{'s' * (jobs > 1)}{each}, {min(jobs, at_once)} at once at most, "
-            f"each with {', '.join(f'{key}={value}' for key, value in asked.items())}"
+            f"an array of {jobs} job{'s' * (jobs > 1)}{each}, at most {min(jobs, at_once)} at once, "
+            f"each with {', '.join(f'{key}={value}' for key, value in requested.items())}"
         )
 
     def collect(self, jobs: list[Job], overrides: list[list[str]]) -> list[JobReturn]:
-        """Submit what no living job trains, wait for all, and judge every run by its record."""
+        """Submit the runs that no living job trains and wait for all; their results by their records, in order."""
         before = {job.folder: modified_ns(job.folder) for job in jobs}
-        ids = self._held(jobs)
+        ids = self._living_jobs(jobs)
         to_submit = [index for index, job in enumerate(jobs) if job.folder not in ids]
         try:
             ids |= self._submit([jobs[i] for i in to_submit], [overrides[i] for i in to_submit])
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-            failure = ReproError(f"Slurm takes no job: {first_line(error)}")
+            failure = ReproError(f"Slurm does not accept the jobs: {first_line(error)}")
             return [_compat.failed_return(job.overrides, failure) for job in jobs]
         try:
             self._wait(jobs, ids, before)
         except BaseException:
-            self._say_what_lives(ids)
+            self._print_living_jobs(ids)
             raise
         return [elsewhere.found(job, before[job.folder], _ending(job.folder, ids[job.folder])) for job in jobs]
 
-    def _held(self, jobs: list[Job]) -> dict[Path, str]:
-        """The jobs of an earlier launch that still wait or run, by the folder of their run; they are named."""
+    def _living_jobs(self, jobs: list[Job]) -> dict[Path, str]:
+        """The ids of an earlier launch's jobs that are still queued or running, by run folder; prints them."""
         earlier = {job.folder: queued.read(job.folder) for job in jobs}
         states = queued.alive(earlier.values())
         ids = {folder: job["id"] for folder, job in earlier.items() if job and job["id"] in states}
         if ids:
             named = ", ".join(f"{id} {states[id]}" for id in dict.fromkeys(ids.values()))
-            print(f"{len(ids)} of {len(jobs)} runs are those of jobs that live, and waited for: {named}")
+            summary = f"{len(ids)} of {len(jobs)} runs have jobs that are queued or running"
+            print(f"{summary}; waiting for them: {named}")
         return ids
 
     def _submit(self, jobs: list[Job], overrides: list[list[str]]) -> dict[Path, str]:
-        """Submit an array, ``runs_per_job`` runs a job; the id of each run's job, which its folder keeps too."""
+        """Submit an array of jobs, each of ``runs_per_job`` runs; returns each run's job id, by folder."""
         import submitit
 
         if not jobs:
@@ -166,14 +167,14 @@ class Launcher:
                 record = queued.Submitted(engine="slurm", id=job.job_id, log=str(job.paths.stdout))
                 queued.write(jobs[index].folder, record)
         print(
-            f"{len(jobs)} runs are {len(groups)} jobs of Slurm, {submitted[0].job_id} to {submitted[-1].job_id}; "
+            f"{len(jobs)} runs are {len(groups)} Slurm jobs, {submitted[0].job_id} to {submitted[-1].job_id}; "
             f"logs: {submitted[0].paths.stdout.parent.parent}; python -m repro.status output={self.sweep_dir}"
         )
         return ids
 
     def _wait(self, jobs: list[Job], ids: dict[Path, str], before: dict[Path, int | None]) -> None:
-        """Until no job is in the queue. A controller that does not answer is waited for too."""
-        missing: dict[str, float] = {}  # since when
+        """Wait until every job has left the queue or all its runs are finished, even if Slurm does not respond."""
+        missing: dict[str, float] = {}  # id -> since when it is not in the queue
         waiting = set(ids.values())
         folders: dict[str, list[Job]] = {}
         for job in jobs:
@@ -189,20 +190,20 @@ class Launcher:
                 elif time.monotonic() - missing.setdefault(id, time.monotonic()) > GONE_SECONDS:
                     waiting.discard(id)
 
-    def _say_what_lives(self, ids: dict[Path, str]) -> None:
+    def _print_living_jobs(self, ids: dict[Path, str]) -> None:
         states = queued.in_queue()
         living = [id for id in dict.fromkeys(ids.values()) if states is None or id in states]
         if living:
             arrays = " ".join(dict.fromkeys(id.partition("_")[0] for id in living))
             print(
-                f"note: {len(living)} jobs of Slurm wait or run on: {' '.join(living)}; launch again to wait for "
-                f"them, or cancel them: scancel {arrays}",
+                f"note: {len(living)} Slurm jobs are still queued or running: {' '.join(living)}; launch again to "
+                f"wait for them, or cancel them: scancel {arrays}",
                 file=sys.stderr,
             )
 
 
 def _ending(folder: Path, id: str) -> str:
-    """How a job ended, as Slurm's accounting has it, and where its log is; in words."""
+    """A description of how a job ended, by Slurm's accounting, and where its log is."""
     job = queued.read(folder)
     command = ["sacct", "-j", id, "-X", "-n", "-P", "-o", "State,ExitCode"]
     words: list[str] = []
@@ -212,11 +213,11 @@ def _ending(folder: Path, id: str) -> str:
         )
         words = done.stdout.strip().splitlines()[-1].split("|") if done.stdout.strip() else []
     state = f"{words[0]}, exit code {words[1]}" if len(words) == 2 else "no longer in the queue"
-    return f"Slurm's job {id}: {state}; log {job['log'] if job else 'unknown'}"
+    return f"Slurm job {id}: {state}; log {job['log'] if job else 'unknown'}"
 
 
 def _name_job(name: str) -> None:
-    """Name the job that this process is part of, as squeue shows it; not worth an error."""
+    """Set the name under which squeue shows the job of this process; errors are ignored."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{key}_ID") for key in ("JOB", "TASK"))
     if array is not None:
         id = f"{array}_{task}"

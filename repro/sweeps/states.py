@@ -1,4 +1,4 @@
-"""The state of every run, read from its record. No torch here."""
+"""The state of every run, read from its record. Does not import torch."""
 
 import json
 import sys
@@ -25,10 +25,10 @@ def describe_run(
 ) -> dict[str, Any]:
     """One run: its state, progress, step, host, job and reason; accuracy is a fraction.
 
-    Its state is the status that its record has, or "missing", "broken" (unreadable), "stopped" (its process died
-    without recording an end), "queued" (its job waits in Slurm's queue; ``alive`` has the states of jobs there) or
-    "outdated" (recorded with other values than ``config``; the reason names them). ``engine``, ``job`` and
-    ``log`` are those of the cluster's job that was submitted for it last.
+    Its state is the status in its record, or "missing", "broken" (unreadable), "stopped" (its process died without
+    recording an end), "queued" (its job waits in Slurm's queue; ``alive`` has the states of the jobs there) or
+    "outdated" (recorded with other values than ``config``; the reason names them). ``engine``, ``job`` and ``log``
+    are those of the cluster job that was last submitted for it.
     """
     row = _describe_record(folder, config)
     job = queued.read(folder)
@@ -82,7 +82,7 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
 
 
 def print_states(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:
-    """Print each run's state; a run is a folder and what it should be, mode is "table", "watch" or "json"."""
+    """Print the state of each run, a folder and its expected configuration; mode is "table", "watch" or "json"."""
     runs = list(runs)
     if mode == "json":
         print(json.dumps(describe_runs(runs), indent=1))
@@ -111,7 +111,7 @@ def _watch(runs: list[tuple[Path, Config | None]]) -> None:
 
 
 def build_table(rows: list[dict[str, Any]]) -> "Table":
-    """A table with one line a run, titled by the number of runs in each state."""
+    """A table with one row per run, titled with the number of runs in each state."""
     from rich.table import Table
 
     states: dict[str, int] = {}
@@ -119,9 +119,9 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
         states[row["state"]] = states.get(row["state"], 0) + 1
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     table = Table(title=f"{len(rows)} runs: {counts}" if rows else "no runs", title_justify="left")
-    jobs = any(row.get("job") for row in rows)
+    has_jobs = any(row.get("job") for row in rows)
     for column in COLUMNS:
-        if column == "job" and not jobs:
+        if column == "job" and not has_jobs:
             continue
         table.add_column(column, overflow="fold", min_width=40 if column == "run" else None)
     for row in rows:
@@ -137,7 +137,7 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
             row.get("step") or "",
             row.get("wandb") or "",
             (row.get("host") or "") if row["state"] in ("running", "stopped") else "",
-            *([f"{row['engine']} {row['job']}" if row.get("job") else ""] if jobs else []),
+            *([f"{row['engine']} {row['job']}" if row.get("job") else ""] if has_jobs else []),
             row.get("reason") or "",
         )
     return table

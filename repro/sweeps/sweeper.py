@@ -1,4 +1,4 @@
-"""A sweep becomes jobs, any launcher runs them, and every failed run is named.
+"""A sweep is expanded into jobs, any launcher runs them, and every failed run is reported.
 
 Hydra's own sweeper misses experiments in subfolders, lets two jobs write into one folder, and reports only the
 first of several failures.
@@ -41,10 +41,10 @@ class Sweeper:
     def __init__(self, params: dict[str, Any] | None = None, show: str | None = None):
         values: Any = OmegaConf.to_container(OmegaConf.create(params or {}), resolve=True)
         self.params = {key: as_typed(value) for key, value in values.items()}
-        self.show = show  # instead of launching: "cost", or how repro.sweeps.states shows the runs
+        self.show = show  # what to print instead of launching: "cost", or a mode of repro.sweeps.states
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what ``sweep`` needs. Raises ReproError if the launcher's plug-in is not installed."""
+        """Store what ``sweep`` needs. Raises ReproError if the launcher's plug-in is not installed."""
         self.loader = hydra_context.config_loader
         self.composer = Composer(self.loader, config)
         try:
@@ -65,7 +65,7 @@ class Sweeper:
         return self.launcher if isinstance(self.launcher, elsewhere.Collects) else None
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every unfinished job; their returns in order. Raises a ReproError that names every failed run."""
+        """Launch every unfinished job; returns the results in order. Raises ReproError that names all failures."""
         if not self.show:
             self.start()
         jobs = self.jobs(self._expand(arguments))
@@ -75,12 +75,12 @@ class Sweeper:
         return self.launch(jobs)
 
     def start(self) -> None:
-        """Start slow preparations that run while the jobs are composed."""
+        """Start slow preparations, which continue while the jobs are composed."""
         if isinstance(self.launcher, OnThisMachine):
             self.launcher.start()
 
     def jobs(self, combinations: Iterable[list[str]]) -> list[Job]:
-        """The job of each combination of overrides, a run that several share once; notes on them are printed."""
+        """The job of each combination of overrides, a shared run only once; prints notes on them."""
         jobs = merge_shared(
             [self.composer.job(overrides, number) for number, overrides in enumerate(combinations)]
         )
@@ -93,7 +93,7 @@ class Sweeper:
         return jobs
 
     def launch(self, jobs: list[Job]) -> list[JobReturn]:
-        """Launch those of the jobs that are not finished, or say what they cost; as ``sweep``."""
+        """Launch the unfinished jobs, or print their cost; returns and raises as ``sweep`` does."""
         local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
         unfinished, failures = sort_out(jobs)
         if self.show == "cost":
@@ -125,7 +125,7 @@ class Sweeper:
         return returns
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
-        """Launch by overrides, for another process or machine: every run is judged by its record."""
+        """Launch jobs by their overrides, in other processes or machines; their results by their records."""
         returns: dict[Path, JobReturn] = {}
         for job, problem in zip(jobs, elsewhere.unable(jobs), strict=True):
             if problem is not None:
@@ -141,7 +141,7 @@ class Sweeper:
         return [returns[job.folder] for job in jobs]
 
     def _launch_by_hydra(self, jobs: list[Job], overrides: list[list[str]]) -> Sequence[JobReturn]:
-        """Through Hydra's own interface: a launcher raises where one of its jobs died, and forgets the others."""
+        """Launch by Hydra's interface, whose launchers raise when a job dies, and abandon the others."""
         before = {job.folder: modified_ns(job.folder) for job in jobs}
         try:
             returns = self.launcher.launch(overrides, initial_job_idx=0)
@@ -150,11 +150,11 @@ class Sweeper:
                 f"error: the launcher gave up ({type(error).__name__}: {first_line(error)}); {elsewhere.AGAIN}",
                 file=sys.stderr,
             )
-            how = f"the launcher gave up: {type(error).__name__}"
-            return [elsewhere.found(job, before[job.folder], how) for job in jobs]
-        how = "the launcher calls its job completed"
+            ending = f"the launcher gave up: {type(error).__name__}"
+            return [elsewhere.found(job, before[job.folder], ending) for job in jobs]
+        ending = "the launcher reports its job as completed"
         return [
-            job_return if _compat.error_of(job_return) else elsewhere.found(job, before[job.folder], how)
+            job_return if _compat.error_of(job_return) else elsewhere.found(job, before[job.folder], ending)
             for job, job_return in zip(jobs, returns, strict=True)
         ]
 
@@ -180,7 +180,7 @@ class Sweeper:
                 raise ReproError(f"{override.input_line}: an interval cannot be swept; list its values")
             if not choices:
                 raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
-            if not isinstance(override.value(), dict):  # as in one run, a dictionary adds to what was said before
+            if not isinstance(override.value(), dict):  # as in a single run, a dictionary extends earlier values
                 values = [(k, v) for k, v in values if k != key]
             values.append((key, choices))
         keys = [key for key, _ in values]
@@ -188,26 +188,27 @@ class Sweeper:
             yield [f"{key}={value}" for key, value in zip(keys, combination, strict=True)]
 
 
-def show(arguments: list[str], how: str) -> None:
-    """Show a sweep, or a run as a sweep of one, instead of launching it: "cost", or a mode of ``states.show``.
+def show(arguments: list[str], mode: str) -> None:
+    """Print a sweep, or a run as a sweep of one, instead of launching it: "cost", or a mode of ``print_states``.
 
     ``arguments`` are those of ``python -m repro.train``.
     """
     if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
-        alone = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
-        arguments = ["-m", *alone, *arguments]
+        # A single run uses all cores by default.
+        threads = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
+        arguments = ["-m", *threads, *arguments]
     register_schema()
     naming.register()
-    sys.argv[1:] = [*expand_sweep(arguments), f"hydra.sweeper.show={how}"]
-    command.hydra_app(_nothing, "train")
+    sys.argv[1:] = [*expand_sweep(arguments), f"hydra.sweeper.show={mode}"]
+    command.hydra_app(_no_task, "train")
 
 
-def _nothing(composed: DictConfig) -> None:
-    """What every job of a sweep would do that is shown, not launched."""
+def _no_task(composed: DictConfig) -> None:
+    """The task of a sweep that is printed, not launched: never called."""
 
 
 def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
-    """The experiments that an override names, patterns such as ``fig5a/*`` or ``glob(fig5a/*)`` expanded.
+    """The experiments that an override selects; patterns such as ``fig5a/*`` and ``glob(fig5a/*)`` are expanded.
 
     Raises ReproError for a pattern that matches nothing.
     """
@@ -239,7 +240,7 @@ def list_experiments(loader: ConfigLoader, folder: str = "") -> list[str]:
 
 
 def merge_shared(jobs: list[Job]) -> list[Job]:
-    """The jobs, a run that several curves share only once.
+    """The jobs without duplicates: a run that several curves share is kept once.
 
     Raises ReproError if two different runs would write into one folder.
     """
@@ -249,22 +250,22 @@ def merge_shared(jobs: list[Job]) -> list[Job]:
 
     kept: dict[Path, Job] = {}
     for job in jobs:
-        other = kept.setdefault(job.folder, job)
-        shared = (
-            job.overrides != other.overrides
-            and without_experiment(job) == without_experiment(other)
-            and fingerprint(job.config) == fingerprint(other.config)
+        first = kept.setdefault(job.folder, job)
+        is_shared = (
+            job.overrides != first.overrides
+            and without_experiment(job) == without_experiment(first)
+            and fingerprint(job.config) == fingerprint(first.config)
         )
-        if other is not job and not shared:
+        if first is not job and not is_shared:
             raise ReproError(
-                f"two jobs would write into {job.folder}: '{' '.join(other.overrides)}' and "
+                f"two jobs would write into {job.folder}: '{' '.join(first.overrides)}' and "
                 f"'{' '.join(job.overrides)}'"
             )
     return list(kept.values())
 
 
 def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
-    """The jobs with something left to train; and by folder, why others cannot be: what record is in the way."""
+    """The unfinished jobs; and by folder, why other jobs cannot be trained: a conflicting or broken record."""
     unfinished, failures = [], {}
     for job in jobs:
         try:
@@ -276,13 +277,13 @@ def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
 
 
 def raise_failures(failures: Mapping[Path, str], runs: int) -> None:
-    """Raise a ReproError that names every failed run with its reason, if any of so many failed."""
+    """Raise ReproError that names every failed run with its reason, if any of ``runs`` runs failed."""
     if failures:
         raise ReproError(describe_failures(failures, runs))
 
 
 def describe_failures(failures: Mapping[Path, str], runs: int) -> str:
-    """Every failed run with its reason; one line where all of them failed for the same."""
+    """Every failed run with its reason; one line if all ``runs`` failed for the same reason."""
     if len(failures) == runs > 1 and len(reasons := set(failures.values())) == 1:
         return f"none of the {runs} runs could train: {reasons.pop()}"
     lines = [f"  {folder}: {reason}" for folder, reason in failures.items()]
@@ -290,7 +291,7 @@ def describe_failures(failures: Mapping[Path, str], runs: int) -> str:
 
 
 def failed_since(folder: Path, modified: int | None) -> str | None:
-    """The reason of a run that failed since its record was ``modified``; None if it did not."""
+    """Why a run failed, if its record says so and was written since ``modified`` (``modified_ns``), or None."""
     with contextlib.suppress(ReproError):
         if modified_ns(folder) != modified and (info := read_info(folder)) and info["status"] == "failed":
             return info.get("reason", "no reason was recorded")

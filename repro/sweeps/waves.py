@@ -1,4 +1,4 @@
-"""Runs of a sweep that start from a snapshot of another come after it. No torch here."""
+"""Sweeps in waves: a run that starts from another's snapshot is launched after it. Does not import torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from repro.training import checkpoints, lifecycle
 
 
 def link(jobs: list[Job]) -> None:
-    """Let each job that starts from another of the sweep look for its snapshot where that one lies.
+    """Set the ``start.folder`` of each job whose source is another job of the sweep to that job's folder.
 
-    Raises ReproError where that one does not keep the snapshot.
+    Raises ReproError if the source does not keep the snapshot.
     """
     if not any(job.config.start.curve for job in jobs):
         return
@@ -32,12 +32,12 @@ def link(jobs: list[Job]) -> None:
             factor = job.config.scale.iterations
             raise ReproError(
                 f"{described([job])[0]}, which keeps {[round(i / factor) for i in kept] or 'no snapshot'}; "
-                "add it to snapshots there"
+                "add that iteration to its snapshots="
             )
 
 
 def in_waves(jobs: list[Job]) -> list[list[Job]]:
-    """The jobs, those that start from another of them in a later wave than that one."""
+    """The jobs in waves; a job that starts from another one is in a later wave. Raises ReproError for a cycle."""
     waiting, waves = list(jobs), []
     while waiting:
         folders = {str(job.folder) for job in waiting}
@@ -49,9 +49,9 @@ def in_waves(jobs: list[Job]) -> list[list[Job]]:
 
 
 def launch(jobs: list[Job], launch_jobs: Callable[[list[Job]], Sequence[JobReturn]]) -> list[JobReturn]:
-    """Launch wave after wave by ``launch_jobs``; the returns in the order of ``jobs``.
+    """Launch wave after wave with ``launch_jobs``; returns the results in the order of ``jobs``.
 
-    A job whose source has left no snapshot is not launched: its record and its return say why.
+    A job whose source left no snapshot is not launched: its record and its result say why.
     """
     returns: dict[Path, JobReturn] = {}
     for wave in in_waves(jobs):
@@ -67,7 +67,7 @@ def launch(jobs: list[Job], launch_jobs: Callable[[list[Job]], Sequence[JobRetur
 
 
 def refused(jobs: list[Job]) -> dict[Path, str]:
-    """By folder, why jobs whose source has had its turn cannot start; those that have begun need none."""
+    """By folder, why jobs whose source was launched before cannot start; jobs with a checkpoint need no source."""
     problems = {}
     for job in jobs:
         if checkpoints.find(job.folder):
@@ -81,7 +81,7 @@ def refused(jobs: list[Job]) -> dict[Path, str]:
 
 
 def described(jobs: list[Job]) -> list[str]:
-    """A line a curve that starts from another's snapshot."""
+    """One line for each curve that starts from another curve's snapshot."""
     factor = {job.config.curve: job.config.scale.iterations for job in jobs}
     starting = {job.config.curve: job.config.start for job in jobs if job.config.start.curve}
     return [

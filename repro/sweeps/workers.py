@@ -1,8 +1,8 @@
-"""The processes that a sweep trains in: several runs at once, each in its own.
+"""The processes of a sweep: several concurrent runs, each in its own process.
 
-A server imports torch once and every run is a fork of it, so a run starts in tens of milliseconds and a killed
-worker fails only its own run; a killed server fails those that run, and the others are forked from a new one. How
-many run at once changes no result, because ``threads`` does not depend on it.
+A server imports torch once and every run is a fork of it, so that a run starts in tens of milliseconds. A killed
+worker fails only its own run; a killed server fails the active runs, and the remaining ones are forked from a new
+server. The number of concurrent runs does not affect results, because ``threads`` does not depend on it.
 """
 
 import contextlib
@@ -36,9 +36,9 @@ from repro.training.interrupts import Interrupted, interruptible
 
 POLL_SECONDS = 0.1  # between two checks for a signal
 GRACE_SECONDS = 3.0  # after a second Ctrl-C, for runs to record that they were interrupted
-RUN_SIGNALS = [signal.SIGTERM, signal.SIGUSR2]  # a run obeys these from anyone
+RUN_SIGNALS = [signal.SIGTERM, signal.SIGUSR2]  # a run obeys these from any sender
 ABORT = signal.SIGUSR1  # ends a run without a checkpoint
-DYING_SECONDS = 0.5  # from where a killed process answers no more to where it is known to be dead; mostly none
+DYING_SECONDS = 0.5  # for which a killed server may appear alive though it no longer responds
 SERVER_DIED = (
     "the process that the sweep's runs are forked from was killed, as the system does when memory runs out; run "
     "the same command again to resume, with fewer workers= if memory ran out"
@@ -46,10 +46,11 @@ SERVER_DIED = (
 
 
 def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[JobReturn]:
-    """Run every job, as many at once as planned; their returns in order.
+    """Run every job, as many at once as planned; returns their results in order.
 
-    A run that fails or is killed fails alone; its return holds the error. SIGINT, SIGTERM and SIGUSR2 end every
-    run with a checkpoint and then raise Interrupted; a second SIGINT ends them without.
+    A run that fails or is killed does not affect the others; its result holds the error. SIGINT, SIGTERM and
+    SIGUSR2 end every run with a checkpoint and then raise Interrupted; a second SIGINT ends them without a
+    checkpoint.
     """
     returns = [JobReturn() for _ in jobs]
     waiting = list(range(len(jobs)))
@@ -68,7 +69,7 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
                         job.composed.hydra.job.id = job.composed.hydra.job.num = initial_job_idx + index
                     try:
                         run = _start(context, index, slot, job, planned, silent)
-                    except (EOFError, ConnectionError):  # the server was killed just now, and the next one too
+                    except (EOFError, ConnectionError):  # the server was killed, and so was its successor
                         lifecycle.refuse(job.config, job.folder, job.changes, SERVER_DIED)
                         returns[index] = _compat.failed_return(job.overrides, ReproError(SERVER_DIED))
                         slots.append(slot)
@@ -85,7 +86,7 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
             if stop:
                 raise Interrupted(stop[0])
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a third Ctrl-C would leave runs behind
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a third Ctrl-C would orphan the runs
             for run in running.values():
                 run.send_signal(ABORT)
             deadline = time.monotonic() + GRACE_SECONDS
@@ -97,9 +98,9 @@ def launch(jobs: list[Job], planned: Plan, initial_job_idx: int = 0) -> list[Job
 
 
 class _Flag:
-    """Shared by processes: its value is 0 until one of them sets it, to 1.
+    """A flag shared by processes: its value is 0 until one of them sets it to 1.
 
-    A pipe that is never emptied. Shared memory would take a /dev/shm that can be written.
+    It is a pipe that is never read. Shared memory would need a writable /dev/shm.
     """
 
     def __init__(self, receiver: Connection, sender: Connection):
@@ -111,7 +112,7 @@ class _Flag:
 
     @value.setter
     def value(self, value: int) -> None:
-        if value and not self.value:  # or it would fill up
+        if value and not self.value:  # otherwise the pipe fills up
             self.sender.send_bytes(b"1")
 
 
@@ -123,7 +124,7 @@ class _Run:
         self.receiver, sender = context.Pipe(duplex=False)
         gpu = planned.gpus[slot % len(planned.gpus)] or None if planned.gpus else None
         if not planned.gpus and job.config.device == "auto" and devices.driver() is None:
-            gpu = ""  # torch might find one all the same, that the plan knows nothing of
+            gpu = ""  # hides any GPU that torch finds nevertheless: the plan does not include it
         arguments = (job, planned.threads, gpu, _compat.version_base(), silent, sender)
         self.process = context.Process(target=_run_job, args=arguments)
         with _compat.without_main():
@@ -136,9 +137,9 @@ class _Run:
                 os.kill(self.process.pid, number)
 
     def finish(self) -> JobReturn:
-        """Wait for the process to end; the job's return."""
+        """Wait for the process to end; returns the job's result."""
         self.process.join()
-        if self.process.exitcode == _compat.ORPHANED:  # it may be alive, but its end could not be noticed
+        if self.process.exitcode == _compat.ORPHANED:  # it may be alive, but its end would go unnoticed
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
         error: str | None
@@ -155,10 +156,10 @@ class _Run:
 
 
 def _start(context: Any, index: int, slot: int, job: Job, planned: Plan, silent: Any) -> _Run:
-    """The run in a process forked from the server, or from a new one where that has been killed.
+    """A run in a process forked from the server, or from a new server if that was killed.
 
-    A server that is dying is not known to be dead yet, but answers no more: then once again, a moment later.
-    Raises EOFError or ConnectionError where the new one dies too.
+    A dying server may not be known to be dead although it no longer responds, so a failed start is retried once
+    after DYING_SECONDS. Raises EOFError or ConnectionError if the new server dies too.
     """
     start_server(job.composed)
     try:
@@ -182,7 +183,7 @@ def _describe_exit(code: int) -> str:
 
 
 def start_server(composed: DictConfig) -> None:
-    """Start the server that runs are forked from, unless it runs; it imports what they need in the background.
+    """Start the server that runs are forked from, unless it is running; it imports modules in the background.
 
     ``composed`` is the configuration of the sweep itself. The server blocks the signals that stop a sweep: sent to
     the process group, they would end it before its runs. Runs ignore Ctrl-C too, which a terminal sends to the
@@ -198,9 +199,9 @@ def start_server(composed: DictConfig) -> None:
     modules += [wandb_compat.PRELOAD] if composed.tracking.mode is not Mode.disabled else []
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     crowded = (composed.workers or 1) * (composed.threads or 1) > machine.cores()
-    # A process that forks may run no other thread.
+    # A process that forks must not have other threads.
     variables = {"OPENBLAS_NUM_THREADS": "1", **resources.waiting(os.environ, crowded)}
-    added = variables.keys() - os.environ.keys()  # the user's own values stay
+    added = variables.keys() - os.environ.keys()  # the user's values are kept
     os.environ.update({key: variables[key] for key in added})
     try:
         _compat.start_fork_server(blocked=[signal.SIGINT, *RUN_SIGNALS])
@@ -210,7 +211,7 @@ def start_server(composed: DictConfig) -> None:
 
 
 def _run_job(job: Job, threads: int, gpu: str | None, version_base: Any, silent: Any, sender: Connection) -> None:
-    """In its own process: train one run as Hydra's launcher does; send the error as text, or None."""
+    """In a worker process: train one run as Hydra's launcher does; send its error as text, or None."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -266,7 +267,7 @@ def _train(job: Job, threads: int, version_base: Any) -> str | None:
 
 
 def _end_with_parent() -> None:
-    """Kill this process when the sweep's process ends in whatever way, because nothing else would stop it."""
+    """Kill this process when the sweep's process ends for any reason, because nothing else would stop it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

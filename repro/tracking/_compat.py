@@ -1,4 +1,4 @@
-"""The only file that uses what wandb does not document, or what only some of its versions have.
+"""The only file that uses parts of wandb that are undocumented, or that only some of its versions have.
 
 ``tests/tracking/test_wandb_compat.py`` fails first when that changes. wandb is imported only where it is used.
 """
@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from repro.config.errors import ReproError
 
 OLDEST = (0, 22)
-READS_FILES = (0, 31)  # from this version on, wandb prints its offline files
+READS_FILES = (0, 31)  # the first version that can print its offline files
 PRELOAD = "wandb.sdk.launch"  # wandb.init imports it, and with it all of wandb
-# Settings that not every version has: without them wandb writes its file, and gives up, in its own time.
+# Settings that not every version has: without them wandb uses its own intervals and timeouts.
 OPTIONAL = ("x_transaction_log_flush_interval", "finish_timeout", "finish_timeout_raises")
 
 
 def require(least: tuple[int, int] = OLDEST, what: str = "W&B") -> None:
-    """ReproError that names the installed wandb if it is older than ``least``, which ``what`` needs."""
+    """Raise ReproError if wandb is not installed, or older than ``least``, which ``what`` needs."""
     try:
         installed = version("wandb")
     except PackageNotFoundError:
@@ -39,7 +39,7 @@ def require(least: tuple[int, int] = OLDEST, what: str = "W&B") -> None:
 
 
 def settings(**values: Any) -> Any:
-    """``wandb.Settings`` of these values, without those of ``OPTIONAL`` that this version lacks."""
+    """``wandb.Settings`` with these values, without those in ``OPTIONAL`` that this version lacks."""
     require()
     import wandb
 
@@ -48,12 +48,12 @@ def settings(**values: Any) -> Any:
 
 
 def patience(retries: int | None) -> dict[str, Any]:
-    """The setting for how often wandb's core asks a server that does not answer."""
+    """The setting for how often wandb's core retries a server that does not respond."""
     return {} if retries is None else {"x_graphql_retry_max": retries}
 
 
 def quiet(system_metrics: bool, code: bool) -> dict[str, Any]:
-    """The settings for what a run sends beside its rows."""
+    """The settings for what a run sends in addition to its rows."""
     return {
         "x_disable_stats": not system_metrics,
         "x_save_requirements": code,
@@ -63,21 +63,21 @@ def quiet(system_metrics: bool, code: bool) -> dict[str, Any]:
 
 
 def flushed_every(seconds: float) -> dict[str, Any]:
-    """The setting for how many seconds of rows a killed process can lose."""
+    """The setting that limits the rows that a killed process can lose to those of ``seconds``."""
     return {"x_transaction_log_flush_interval": seconds}
 
 
 def sign_in(signing: Any, verify: bool) -> bool:
-    """Whether there is a key, found without a question on the terminal; with ``verify`` the server is asked too.
+    """Whether there is an API key, found without prompting; with ``verify`` the server checks it.
 
-    Raises what wandb raises. ``signing`` are the settings of the place.
+    ``signing`` are the ``wandb.Settings`` of the server. Raises what wandb raises.
     """
     import wandb
 
     setup = wandb.setup(settings=signing)
     if "prompt" in inspect.signature(wandb.login).parameters:
         return bool(wandb.login(prompt=False, verify=verify))
-    if not _has_key(str(setup.settings.base_url)):  # it would ask for one
+    if not _has_key(str(setup.settings.base_url)):  # wandb.login would prompt for one
         return False
     return bool(wandb.login(verify=verify))
 
@@ -85,8 +85,8 @@ def sign_in(signing: Any, verify: bool) -> bool:
 def _has_key(base_url: str) -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    named = os.environ.get("NETRC")
-    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+    configured = os.environ.get("NETRC")
+    for path in [Path(configured)] if configured else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         with suppress(OSError, netrc.NetrcParseError):
             if netrc.netrc(path).authenticators(urlsplit(base_url).hostname or ""):
                 return True
@@ -94,9 +94,9 @@ def _has_key(base_url: str) -> bool:
 
 
 def scan(run: Any) -> Any:
-    """Every row of a run of the public API, asked of the server and not of wandb's own cache."""
-    cached = "use_cache" in inspect.signature(run.scan_history).parameters
-    return run.scan_history(**({"use_cache": False} if cached else {}))
+    """Every row of a run of the public API, from the server and not from wandb's cache."""
+    has_cache = "use_cache" in inspect.signature(run.scan_history).parameters
+    return run.scan_history(**({"use_cache": False} if has_cache else {}))
 
 
 def offline_file(run: Any) -> Path:
@@ -105,7 +105,10 @@ def offline_file(run: Any) -> Path:
 
 
 def printing(path: Path) -> list[str]:
-    """The command that prints an offline file, a JSON a record. ReproError where this wandb has none."""
+    """The command that prints an offline file as one JSON object per record.
+
+    Raises ReproError if the installed wandb has no such command.
+    """
     require(READS_FILES, f"reading {path}")
     from wandb.util import get_core_path
 

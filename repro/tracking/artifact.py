@@ -11,9 +11,9 @@ from repro.tracking.server import Project, first_line
 
 
 def log_figure(name: str, scale: str, files: Sequence[Path], project: Project) -> str:
-    """Log a figure's files (png, csv, ...) as the artifact ``<figure>-<scale>``; the URL of the run that holds it.
+    """Log a figure's files (png, csv, ...) as the artifact ``<figure>-<scale>``; returns the URL of its W&B run.
 
-    Files that did not change make no new version. Raises ReproError.
+    Unchanged files make no new version. Raises ReproError if W&B fails.
     """
     import wandb
 

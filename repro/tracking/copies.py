@@ -1,7 +1,7 @@
-"""What a server holds of records: which W&B runs are copies of one, which are whole, which others replaced.
+"""A server's copies of records: which W&B runs are copies of a record, which are complete, which are superseded.
 
-A record has one W&B run an attempt, live or through ``wandb sync``, and one for each time that it was uploaded.
-Nothing is ever sent to a run that is there: W&B would append it.
+A record has one W&B run per attempt, live or by ``wandb sync``, and one for each upload. Nothing is ever sent to
+an existing run: W&B would append it.
 """
 
 import time
@@ -13,8 +13,8 @@ from repro.records import FINISHED, Info, broken, record_id
 from repro.tracking import pull
 from repro.tracking.server import Project, asked, listed
 
-PAGE = 200  # names in one question
-SUPERSEDED = "superseded"  # the tag of a run beside which a newer or more whole one stands
+PAGE = 200  # fingerprints per query
+SUPERSEDED = "superseded"  # the tag of a run that a newer or more complete one replaces
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,21 @@ class Copy:
     """A W&B run of this suite."""
 
     run: Any  # of wandb's public API
-    info: Info  # its record again
-    record: str  # that record's id
-    whole: bool  # with every row, each once, as far as W&B counts
+    info: Info  # the record's run.json, read from the W&B run
+    record: str  # the record's id
+    whole: bool  # whether it has every row exactly once, by W&B's count
 
 
 def found(project: Project, infos: Iterable[Info]) -> list[Copy]:
-    """Every W&B run of the runs that these records are attempts at. Raises ReproError; no project, no runs."""
-    prints = sorted({info["fingerprint"] for info in infos})
+    """Every W&B run with the fingerprint of one of these records; none if the project does not exist.
+
+    Raises ReproError if the server cannot be queried.
+    """
+    fingerprints = sorted({info["fingerprint"] for info in infos})
     copies = []
-    for start in range(0, len(prints), PAGE):
-        chosen = {"config.fingerprint": {"$in": prints[start : start + PAGE]}}
-        for run in listed(project, chosen, missing_ok=True):
+    for start in range(0, len(fingerprints), PAGE):
+        filters = {"config.fingerprint": {"$in": fingerprints[start : start + PAGE]}}
+        for run in listed(project, filters, missing_ok=True):
             info = pull.info_of(run)
             if info is not None and {"attempt", "host", "pid"} <= info.keys():
                 copies.append(Copy(run, info, record_id(info), pull.is_whole(run, info)))
@@ -41,16 +44,16 @@ def found(project: Project, infos: Iterable[Info]) -> list[Copy]:
 
 
 def holds(copies: Sequence[Copy], info: Info) -> bool:
-    """Whether one of ``copies`` is this record, whole."""
+    """Whether one of ``copies`` is a complete copy of this record."""
     name, digest = record_id(info), info.get("digest")
     return any(copy.whole and copy.record == name and copy.info.get("digest") == digest for copy in copies)
 
 
 def lacking(project: Project, name: str, info: Info, seconds: float, rows: bool = False) -> str | None:
-    """What the W&B run ``name`` lacks of the record that was sent to it; None if it is whole.
+    """What the W&B run ``name`` lacks of the record that was sent to it; None if it is complete.
 
-    W&B may need a moment to count what it was sent: it is asked again for so many ``seconds``. With ``rows`` the
-    values are compared too. Raises ReproError where it cannot be asked.
+    W&B may need a moment to count the rows, so it is queried again for up to ``seconds``. With ``rows`` their
+    values are compared too. Raises ReproError if the server cannot be queried.
     """
     deadline, pause = time.monotonic() + seconds, 0.5
     while (problem := _lacking(project, name, info, rows)) and time.monotonic() + pause < deadline:
@@ -62,28 +65,28 @@ def lacking(project: Project, name: str, info: Info, seconds: float, rows: bool 
 def _lacking(project: Project, name: str, info: Info, rows: bool) -> str | None:
     runs = listed(project, {"name": name}, missing_ok=True)
     if not runs:
-        return f"run {name} is not there; was it deleted?"
+        return f"run {name} does not exist; was it deleted?"
     run = runs[0]
     if run.historyLineCount != info["rows"]:
-        return f"{run.historyLineCount} of its {info['rows']} rows are there"
+        return f"it has {run.historyLineCount} of {info['rows']} rows"
     if run.summary_metrics.get("digest") != info["digest"]:
-        return "its rows are there, and not its end"
+        return "it has all rows, but not the end of the record"
     return broken(info, [*asked(project, f"run {name}", lambda: pull.pulled(run)).values()]) if rows else None
 
 
 def supersede(copies: Iterable[Copy]) -> int:
-    """Mark, of each run, all copies but the newest whole one, so that W&B's charts can leave them out; how many.
+    """Tag all copies of each run except the newest complete one, so that W&B's charts can exclude them.
 
-    A copy that is running stays as it is. Raises what wandb raises.
+    Returns how many were newly tagged. A copy that is running is skipped. Raises what wandb raises.
     """
     attempts: dict[tuple[str, str], list[Copy]] = {}
     for copy in copies:
         attempts.setdefault((copy.info["fingerprint"], copy.info["curve"]), []).append(copy)
     count = 0
-    for several in attempts.values():
-        current = max(several, key=_recency)
+    for group in attempts.values():
+        current = max(group, key=_recency)
         unmark(current.run)
-        for copy in several:
+        for copy in group:
             if copy is not current and copy.run.state != "running":
                 count += mark(copy.run, current.run.id)
     return count
@@ -95,7 +98,7 @@ def _recency(copy: Copy) -> tuple[bool, str, int, str]:
 
 
 def mark(run: Any, successor: str) -> bool:
-    """Say in a W&B run's tags and configuration that ``successor`` stands for it; whether that was news."""
+    """Tag a W&B run as superseded by the run ``successor``; returns whether it was not tagged before."""
     if SUPERSEDED in run.tags:
         return False
     run.tags = [*run.tags, SUPERSEDED]
@@ -105,7 +108,7 @@ def mark(run: Any, successor: str) -> bool:
 
 
 def unmark(run: Any) -> None:
-    """Take back what ``mark`` said: the run that stood for this one has gone."""
+    """Undo ``mark``: the run that superseded this one is gone."""
     if SUPERSEDED in run.tags:
         run.tags = [tag for tag in run.tags if tag != SUPERSEDED]
         run.config["superseded_by"] = None
@@ -113,14 +116,14 @@ def unmark(run: Any) -> None:
 
 
 def mark_earlier(project: Project, names: Sequence[str], successor: str) -> None:
-    """Mark the W&B runs of a run's earlier attempts, as far as they are there. Raises ReproError."""
+    """Tag the existing W&B runs of a run's earlier attempts as superseded. Raises ReproError."""
     if names:
         for run in listed(project, {"name": {"$in": list(names)}}, missing_ok=True):
             mark(run, successor)
 
 
 def keep_times(project: Project, name: str, info: Info) -> None:
-    """Give an uploaded W&B run the time that its record took: wandb counted that of the upload. ReproError."""
+    """Set the run time of an uploaded W&B run to its record's, in place of the upload's. Raises ReproError."""
     for run in listed(project, {"name": name}):
         seconds = info.get("wall_seconds", 0.0)
         asked(project, f"run {name}", lambda: _set_runtime(run, seconds))  # noqa: B023

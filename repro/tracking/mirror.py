@@ -1,8 +1,8 @@
-"""What Weights & Biases is sent: a run live while it trains, a record from disk.
+"""Sending runs to Weights & Biases: live while they train, or from their records on disk.
 
-The record on disk is the truth. A failure of W&B never stops a training and never makes it wait: it is reported
-once, stands in ``run.json``, and ``python -m repro.tracking upload`` sends the record later. wandb is imported
-only where it is used.
+The record on disk is authoritative. A failure of W&B never stops or delays training: it is logged once and stored
+in ``run.json``, and ``python -m repro.tracking upload`` sends the record later. wandb is imported only where it is
+used.
 """
 
 import logging
@@ -29,35 +29,35 @@ from repro.tracking.pull import offline_file
 from repro.tracking.server import Project, find_project, first_line
 
 log = logging.getLogger(__name__)
-FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's own are 15
-NAME = 128  # characters that W&B takes of a name or group
-LOCAL_PATIENCE = 120.0  # seconds at least that the end of a run waits for an offline file: no server is to blame
-SETTLE = 10.0  # seconds in which W&B counts what it was sent
-NOTICE = 10.0  # seconds until waiting for W&B is spoken of
+FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's default is 15
+NAME = 128  # W&B's limit of characters of a name or group
+LOCAL_PATIENCE = 120.0  # least seconds that the end of a run waits for an offline file, which needs no server
+SETTLE = 10.0  # seconds for W&B to count the rows that it was sent
+NOTICE = 10.0  # seconds of waiting for W&B until it is logged
 COMMAND = "python -m repro.tracking upload"
 LATER = f"the record on disk is whole; {COMMAND} sends it later"
 OFFLINE_SINCE = "mirrored offline since W&B failed in another run"
-silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not answer; later runs are mirrored offline at once
+silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not respond; later runs are mirrored offline at once
 
 
 def require(tracking: Tracking) -> None:
-    """Raise ReproError, before anything is trained, where ``tracking=online`` cannot begin: no wandb, no key."""
+    """Raise ReproError, before anything is trained, if ``tracking=online`` cannot work: no wandb, no API key."""
     if tracking.mode is Mode.online:
         try:
             find_project(tracking.entity, tracking.project, tracking.base_url).sign_in()
         except ImportError as error:
-            raise ReproError(f"tracking=online: {error}; tracking=disabled does without") from None
+            raise ReproError(f"tracking=online: {error}; tracking=disabled does not need it") from None
         except ReproError as error:
-            raise ReproError(f"tracking=online: {error}; tracking=offline needs none of it") from None
+            raise ReproError(f"tracking=online: {error}; tracking=offline does not need it") from None
         except Exception as error:
             raise ReproError(f"tracking=online: {first_line(error)}") from error
 
 
 class Mirror:
-    """Sends one run's rows to W&B from a thread of its own, so that the training never waits for it.
+    """Sends one run's rows to W&B from a separate thread, so that training never waits for it.
 
-    ``outcome`` is what ``run.json`` keeps as ``wandb``: the mode asked for, the run's id and, online, its URL; the
-    state "begun", at the end "mirrored", "offline" or "failed" with the reason. Empty where W&B is disabled.
+    ``outcome`` is the value of ``wandb`` in ``run.json``: the requested mode, the run's id and, online, its URL;
+    the state "begun", and at the end "mirrored", "offline", or "failed" with the reason. Empty if W&B is disabled.
     """
 
     def __init__(self, info: Mapping[str, Any], folder: Path):
@@ -79,7 +79,7 @@ class Mirror:
         self.rows.put(dict(values))
 
     def finish(self, info: Mapping[str, Any]) -> None:
-        """Send the record's end and wait for W&B, but not for ever; ``outcome`` then says what came of it."""
+        """Send the record's end and wait for W&B, at most ``patience`` seconds; then ``outcome`` is final."""
         if self.thread is None:
             return
         self.end = dict(info)
@@ -91,7 +91,7 @@ class Mirror:
         if self.thread.is_alive():
             if self.online:
                 silent.value = 1
-            self._fail(f"has not answered for {self.patience:.0f} s", "no answer")
+            self._fail(f"has not responded for {self.patience:.0f} s", "no answer")
         elif "url" in self.outcome and self.outcome["state"] == "mirrored":
             log.info("W&B: %s", self.outcome["url"])
 
@@ -102,13 +102,13 @@ class Mirror:
                 if self.online:
                     project = replace(project, entity=run.entity)
                     self._add(url=run.url)
-                    with suppress(Exception):  # upload marks them too
+                    with suppress(Exception):  # ``upload`` tags them too
                         copies.mark_earlier(project, info.get("earlier", []), run.id)
                 while (row := self.rows.get()) is not None:
                     run.log(_present(row))
                 run.summary.update(ending(self.end))
             if not self.online:
-                _check(_compat.offline_file(run), self.end)
+                _require_end(_compat.offline_file(run), self.end)
             elif "rows" in self.end and (
                 problem := copies.lacking(project, run.id, cast(Info, self.end), min(SETTLE, self.patience / 3))
             ):
@@ -126,7 +126,7 @@ class Mirror:
 
     def _add(self, **more: Any) -> None:
         if self.outcome["state"] != "failed":
-            self.outcome = {**self.outcome, **more}  # replaced whole: another thread reads it
+            self.outcome = {**self.outcome, **more}  # replaced atomically: another thread reads it
 
     def _fail(self, what: str, reason: str) -> None:
         if self.outcome["state"] != "failed":
@@ -140,8 +140,8 @@ def started(
 ) -> Iterator[Any]:
     """A W&B run for a record, finished on leaving (wandb would merge the next run of a process into an open one).
 
-    Its id is ``name``, for an upload, or the record's. Raises what wandb raises, ReproError at once where there is
-    no key (it would ask for one on the terminal).
+    Its id is ``name``, for an upload, or the record's. Raises what wandb raises, and ReproError without an API key
+    (wandb would prompt for one).
     """
     import wandb
 
@@ -183,8 +183,8 @@ def started(
 def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str, Any]:
     """Name, group, tags, job type, notes and configuration of a W&B run, and the settings that describe it.
 
-    A run that a command line changed has another group, job type and tag than the figure's own, so that W&B's
-    means over a group are those of the figure.
+    A run with further overrides has another group, job type and tag than the figure's runs, so that W&B's means
+    over a group are the figure's.
     """
     figure, scale, variant = config.curve.split("/")[0], config.scale, info.get("variant") or ""
     tags = [figure, config.curve, scale.name, config.replicates.value, *(["variant"] if variant else [])]
@@ -198,7 +198,7 @@ def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str,
     begun = {k: v for k, v in info.items() if k not in (*ENDING, "config", "wandb")}
     commit = (info.get("commit") or "").removesuffix("-dirty")
     settings: dict[str, Any] = {"git_commit": commit} if commit and not config.tracking.code else {}
-    if not live:  # where and by what it was trained, not where it is uploaded
+    if not live:  # the host that trained it, not the one that uploads it
         settings["host"] = info["host"]
     if "command" in info and not config.tracking.code:
         settings["program"] = info["command"]
@@ -214,50 +214,50 @@ def _described(config: Config, info: Mapping[str, Any], live: bool) -> dict[str,
 
 
 def _name(config: Config, variant: str) -> str:
-    """What W&B calls a run; it takes 128 characters."""
+    """The display name of a W&B run, at most 128 characters."""
     seed = f" seed {config.seed}"
     return shortened(f"{config.curve}{f', {variant}' if variant else ''}", NAME - len(seed)) + seed
 
 
 def ending(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says at its end, as the summary of a W&B run."""
+    """The keys that a record adds at its end, as the summary of a W&B run."""
     return {key: info[key] for key in ENDING if key in info}
 
 
 def x_axis(figure: str) -> str:
-    """What W&B's own charts of a figure's runs have as x: the iteration, or the LR where the figure has it."""
+    """The x axis of W&B's charts of a figure's runs: "lr" if the figure has it, else "iteration"."""
     path = CONF / "figure" / f"{figure}.yaml"
     return "lr" if path.exists() and OmegaConf.select(OmegaConf.load(path), "x") == "lr" else "iteration"
 
 
 def send(folder: Path, info: Info, project: Project, name: str, staging: Path) -> tuple[str, str]:
-    """Make the W&B run ``name`` of one finished record; the entity that has it, and its URL.
+    """Upload one finished record as the W&B run ``name``; returns its entity and URL.
 
     wandb's files go below ``staging``. Raises what wandb raises.
     """
     rows = read_history(folder)
-    begun, seconds = datetime.fromisoformat(info["started"]).timestamp(), info.get("wall_seconds", 0.0)
+    start, seconds = datetime.fromisoformat(info["started"]).timestamp(), info.get("wall_seconds", 0.0)
     last = max((row["iteration"] for row in rows), default=0) or 1
-    own = Path(tempfile.mkdtemp(dir=staging))
-    with started(info, own, project, online=True, name=name) as run:
-        for row in rows:  # at the time when the run came to it: its speed is taken as even
-            time = begun + seconds * row["iteration"] / last
+    run_staging = Path(tempfile.mkdtemp(dir=staging))
+    with started(info, run_staging, project, online=True, name=name) as run:
+        for row in rows:  # with the time at which the run reached it, assuming constant speed
+            time = start + seconds * row["iteration"] / last
             run.log({**_present(row), "_timestamp": time})
         run.summary.update(ending(info))
     return str(run.entity), str(run.url)
 
 
-def _check(file: Path, end: Mapping[str, Any]) -> None:
-    """OSError if an offline file does not hold its run's end: wandb says nothing about a full disk.
+def _require_end(file: Path, end: Mapping[str, Any]) -> None:
+    """Raise OSError if an offline file lacks its run's end: wandb does not report a full disk.
 
-    A wandb that cannot read its files leaves it unchecked.
+    Nothing is checked if the installed wandb cannot read its files.
     """
     try:
         written = offline_file(file)
     except ReproError:
         return
     if written is None or written.info["status"] != end["status"]:
-        raise OSError(f"{file} is not whole; is the disk full?")
+        raise OSError(f"{file} is incomplete; is the disk full?")
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:

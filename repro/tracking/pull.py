@@ -1,6 +1,7 @@
-"""Runs as Weights & Biases has them: on a server, in the cache of what came from it, in its offline files.
+"""Reading runs from Weights & Biases: from a server, from the cache of pulled runs, from offline files.
 
-Whatever the source, a run is its record again: ``info`` as in ``run.json`` and the rows as in ``history.jsonl``.
+From every source, a run is converted back to its record: ``info`` as in ``run.json``, rows as in
+``history.jsonl``.
 """
 
 import json
@@ -25,26 +26,26 @@ from repro.tracking import _compat
 from repro.tracking.server import Project, asked, listed
 
 CONFIG = {key.name for key in fields(Config)}
-BESIDE = ("figure", "_wandb", "superseded_by")  # what W&B's configuration of a run has beside its record
+BESIDE = ("figure", "_wandb", "superseded_by")  # keys of a W&B run's configuration that are not in its record
 AGAIN = "run the same command again to pull it once more"
 
 
 @dataclass(frozen=True)
 class SourceRun:
-    """A run that a source has, its history not read yet."""
+    """A run of a source; its history is read later."""
 
-    name: str  # what a message calls it
+    name: str  # in messages
     info: Info
-    rows: Callable[[], list[Row]]  # raises ReproError where it is not whole
-    whole: bool = True  # whether the source says that it has every row
-    notes: list[str] = field(default_factory=list)  # what rows() found to say
+    rows: Callable[[], list[Row]]  # reads the history; raises ReproError if it is incomplete
+    whole: bool = True  # whether the source reports that it has every row
+    notes: list[str] = field(default_factory=list)  # filled by rows()
 
 
 def server(project: Project, curves: Sequence[str], cache: Path) -> list[SourceRun]:
-    """The runs of ``curves`` on a W&B server; their histories come from ``cache`` where that is up to date.
+    """The runs of ``curves`` on a W&B server; their histories come from ``cache`` if that is up to date.
 
-    What the cache has of them and the server no longer has leaves the cache. Raises ReproError: no key, no such
-    project, no answer.
+    Cached runs that the server no longer has are deleted. Raises ReproError if there is no API key, no such
+    project or no response.
     """
 
     def history(run: Any, info: Info, notes: list[str]) -> list[Row]:
@@ -52,7 +53,7 @@ def server(project: Project, curves: Sequence[str], cache: Path) -> list[SourceR
         if (kept := _read(file)) and kept["info"] == info:
             rows: list[Row] = kept["rows"]
             return rows
-        for _ in range(2):  # once more: W&B may not have had all of it yet
+        for _ in range(2):  # twice: W&B may not have processed all rows at first
             steps = asked(project, f"run {run.id}", partial(pulled, run))
             problem = broken(info, [*steps.values()])
             if problem is None:
@@ -69,71 +70,74 @@ def server(project: Project, curves: Sequence[str], cache: Path) -> list[SourceR
     runs_found, entity = [], project.entity
     for run in listed(project, {"config.curve": {"$in": sorted(set(curves))}}):
         if (info := info_of(run)) is None:
-            line = f"note: run {run.id} of {project} has keys of this suite and is no record of it; it is skipped"
+            line = f"note: run {run.id} of {project} has keys of this suite but is not a record of it; skipped"
             print(line, file=sys.stderr)
             continue
         notes: list[str] = []
         rows = partial(history, run, info, notes)
-        whole = "digest" in info and info.get("rows", 0) <= run.historyLineCount  # some may be there twice
-        at = cast(Info, {**info, "wandb": {"id": run.id, "url": run.url}})
-        runs_found.append(SourceRun(run.id, at, rows, whole, notes))
+        whole = "digest" in info and info.get("rows", 0) <= run.historyLineCount  # some rows may be duplicated
+        linked = cast(Info, {**info, "wandb": {"id": run.id, "url": run.url}})
+        runs_found.append(SourceRun(run.id, linked, rows, whole, notes))
         entity = run.entity
     if entity:
-        _forget(replace(project, entity=entity), curves, cache, {_safe(run.name) for run in runs_found})
+        _delete_stale(replace(project, entity=entity), curves, cache, {_safe(run.name) for run in runs_found})
     return runs_found
 
 
 def is_whole(run: Any, info: Info) -> bool:
-    """Whether W&B has a run's end and counts as many rows as that says: one more, and some are there twice."""
+    """Whether W&B has a run's end and exactly as many rows as it recorded; with more, some are duplicated."""
     return "digest" in info and info.get("rows") == run.historyLineCount
 
 
-def _forget(project: Project, curves: Sequence[str], cache: Path, kept_ids: set[str]) -> None:
-    """Remove from the cache what it has of these curves and the server has no longer, with a note."""
+def _delete_stale(project: Project, curves: Sequence[str], cache: Path, kept_ids: set[str]) -> None:
+    """Delete cached runs of these curves that the server no longer has, with a note."""
     for folder in _folders(project, cache):
         for path in folder.glob("*.json"):
             if path.stem in kept_ids:
                 continue
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if json.loads(path.read_bytes())["info"]["curve"] in curves:
-                    print(f"note: run {path.stem} is no longer in {project}; it leaves the cache", file=sys.stderr)
+                    line = f"note: run {path.stem} is no longer in {project}; it is deleted from the cache"
+                    print(line, file=sys.stderr)
                     path.unlink()
 
 
 def cached(project: Project, cache: Path) -> list[SourceRun]:
-    """What ``server`` left in the cache. No network. Raises ReproError where there is nothing."""
+    """The runs that ``server`` cached. Uses no network. Raises ReproError if there are none."""
     folders = _folders(project, cache)
     if not folders:
-        raise ReproError(f"source=cache: nothing of {project} in {cache}; source=wandb pulls it there")
+        raise ReproError(f"source=cache: no runs of {project} in {cache}; source=wandb pulls them")
     if len(folders) > 1:
         names = ", ".join(sorted(folder.parent.name for folder in folders))
-        raise ReproError(f"source=cache: {project.name} of several entities: tracking.entity= one of {names}")
+        raise ReproError(
+            f"source=cache: several entities have {project.name}; set tracking.entity to one of: {names}"
+        )
     kept = {path.stem: run for path in sorted(folders[0].glob("*.json")) if (run := _read(path))}
     return [SourceRun(name, run["info"], partial(run.__getitem__, "rows")) for name, run in kept.items()]
 
 
 def offline(folder: Path) -> list[SourceRun]:
-    """Every run that W&B wrote under ``folder`` (``*.wandb`` files), also of killed processes and cut files.
+    """Every run that W&B wrote under ``folder`` (``*.wandb`` files), including those of killed processes.
 
-    A run whose end is not in its file has status "incomplete". Raises ReproError where there is none.
+    A run whose end is not in its file has status "incomplete". Raises ReproError if there is no such file.
     """
     files = find(folder, "*.wandb")
     if not files:
-        raise ReproError(f"path={folder}: no W&B files (offline-run-*/run-*.wandb) there")
+        raise ReproError(f"path={folder}: it has no W&B files (offline-run-*/run-*.wandb)")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [run for run in pool.map(offline_file, files) if run is not None]
 
 
 def pulled(run: Any) -> dict[int, Row]:
-    """A run's whole history on the server by step, each step once, as our records hold it."""
+    """A run's history on the server by step, without duplicates, as rows of a record."""
     rows = {row["_step"]: row for row in _compat.scan(run)}
     return {step: _row(rows[step]) for step in sorted(rows)}
 
 
 def usable(steps: Mapping[int, Row], name: str, notes: list[str], counted: int = 0) -> list[Row]:
-    """The rows of an unfinished run up to the first step that is missing, which ``notes`` then say.
+    """The rows of an unfinished run up to the first missing step; appends a note to ``notes`` if one is missing.
 
-    Nothing else tells that a row was lost, as the run did not come to count them; ``counted`` are W&B's own.
+    An unfinished run did not record its number of rows; ``counted`` is W&B's count.
     """
     rows = []
     for step, row in enumerate(steps.values()):
@@ -151,15 +155,15 @@ def _row(values: Mapping[str, Any]) -> Row:
 
 
 def _finite(value: Any) -> Any:
-    """W&B writes what is not finite as a number or as "NaN", "Infinity", "-Infinity"; our records as null.
+    """A finite number, or None: W&B also returns NaN and infinities, as numbers or as texts such as "NaN".
 
-    Other runs log texts, tables and pictures.
+    Runs of other tools log texts, tables and images.
     """
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def info_of(run: Any) -> Info | None:
-    """``run.json`` of a run on the server, or None for a run that is not of this suite."""
+    """``run.json`` of a run on the server, or None if it is not a run of this suite."""
     return _info(run.config, run.summary_metrics, "running" if run.state == "running" else "incomplete")
 
 
@@ -169,17 +173,17 @@ def _info(config: Mapping[str, Any], summary: Mapping[str, Any], status: str) ->
         return None
     begun = {k: v for k, v in config.items() if k not in CONFIG and k not in BESIDE}
     ended = {k: summary[k] for k in ENDING if k in summary}
-    own = {k: v for k, v in config.items() if k in CONFIG}
-    named = {"curve": config["curve"], "seed": config["seed"], "config": own}
-    info = {"status": status, **begun, **named, **ended}
-    is_ours = is_record(info) and isinstance(own["scale"].get("name"), str)
+    run_config = {k: v for k, v in config.items() if k in CONFIG}
+    identity = {"curve": config["curve"], "seed": config["seed"], "config": run_config}
+    info = {"status": status, **begun, **identity, **ended}
+    is_ours = is_record(info) and isinstance(run_config["scale"].get("name"), str)
     return cast(Info, info) if is_ours else None
 
 
 def offline_file(path: Path) -> SourceRun | None:
-    """The run in one W&B file, as far as that goes; None if it is not of this suite.
+    """The run in one W&B file, as far as the file is intact; None if it is not of this suite.
 
-    Raises ReproError where the installed wandb cannot read such files.
+    Raises ReproError if the installed wandb cannot read such files.
     """
     done = subprocess.run(
         _compat.printing(path), capture_output=True, encoding="utf-8", errors="replace", timeout=600
@@ -191,7 +195,7 @@ def offline_file(path: Path) -> SourceRun | None:
         try:
             record = json.loads(line)
         except ValueError:
-            break  # cut in the middle
+            break  # a truncated file
         content = record.get(record["type"]) or {}
         if record["type"] in ("run", "config"):
             config |= (content.get("config", content)).get("update", {})
@@ -206,9 +210,9 @@ def offline_file(path: Path) -> SourceRun | None:
     history = [*steps.values()]
     notes: list[str] = []
 
-    def whole() -> list[Row]:
+    def read_rows() -> list[Row]:
         if problem := broken(info, history):
-            raise ReproError(f"{path}: {problem}; the record beside it is the truth: source=local")
+            raise ReproError(f"{path}: {problem}; draw from the record on disk: source=local")
         if "digest" in info:
             return history
         kept = usable(steps, str(path), notes)
@@ -216,7 +220,7 @@ def offline_file(path: Path) -> SourceRun | None:
             notes.append(f"note: {path}: damaged after row number {len(kept)}; it is drawn up to there")
         return kept
 
-    return SourceRun(str(path), info, whole, broken(info, history) is None, notes)
+    return SourceRun(str(path), info, read_rows, broken(info, history) is None, notes)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -224,7 +228,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept if is_record(kept["info"]) and broken(kept["info"], kept["rows"]) is None else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not what _write wrote
+        return None  # not a file of _write
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -232,7 +236,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(content))
     except OSError as error:
-        print(f"note: {path.parent} cannot keep what was pulled ({error}); it will be pulled again")
+        print(f"note: the pulled run cannot be cached in {path.parent} ({error}); it will be pulled again")
 
 
 def _folders(project: Project, cache: Path) -> list[Path]:
@@ -244,7 +248,7 @@ def _file(project: Project, run: Any, cache: Path) -> Path:
 
 
 def place(project: Project) -> str:
-    """The folder of a project, below one of all projects; a pattern where its entity is not said."""
+    """The folder of a project, relative to that of all projects; a glob pattern if its entity is unknown."""
     return f"{_host(project)}/{_safe(project.entity or '*', '*')}/{_safe(project.name)}"
 
 

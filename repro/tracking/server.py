@@ -1,4 +1,4 @@
-"""A project on a Weights & Biases server: which, the way in, and what it answers.
+"""A project on a Weights & Biases server: its location, signing in, and queries.
 
 wandb is imported only where it is used.
 """
@@ -18,14 +18,14 @@ from repro.config.errors import ReproError
 from repro.tracking import _compat
 
 PROJECT = "disciplined-repro"
-NOTICE = 10.0  # seconds until a server that does not answer is spoken of
-_said = {"at": -math.inf}  # when it was last spoken of
+NOTICE = 10.0  # seconds without a response until a note is printed
+_noticed = {"at": -math.inf}  # when a note was last printed
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project on W&B; an entity or base URL of None is wandb's own default."""
+    """A project on W&B; an entity or base URL of None is wandb's default."""
 
     entity: str | None
     name: str
@@ -35,29 +35,26 @@ class Project:
         return f"{self.entity}/{self.name}" if self.entity else self.name
 
     def settings(self, **more: Any) -> Any:
-        """``wandb.Settings`` of this server, quiet. Raises ReproError where wandb is too old."""
+        """``wandb.Settings`` of this server, without console output. Raises ReproError if wandb is too old."""
         url: dict[str, Any] = {"base_url": self.base_url} if self.base_url else {}
         return _compat.settings(console="off", silent=True, **url, **more)
 
     def sign_in(self, verify: bool = False) -> None:
-        """Find the API key, without asking for one on the terminal; ReproError where there is none.
-
-        If ``verify``, ask the server whether it takes the key.
-        """
-        # wandb's core must give up before wandb's 10 s for this question are over: a question that was left
-        # behind can keep the core, and with it the process, from ending.
+        """Find the API key without prompting; ``verify`` lets the server check it. ReproError if there is none."""
+        # wandb's core must give up before wandb's timeout of 10 s for this request: an abandoned request can keep
+        # the core, and with it the process, from ending.
         signing = self.settings(mode="online", **_compat.patience(2 if verify else None))
         if not _compat.sign_in(signing, verify):
-            raise ReproError(f"no W&B API key for {self.server}: `wandb login` or WANDB_API_KEY gives one")
+            raise ReproError(f"no W&B API key for {self.server}: run `wandb login` or set WANDB_API_KEY")
 
     @property
     def server(self) -> str:
-        """The server, in words."""
+        """The server, as messages name it."""
         return self.base_url or "W&B's own server"
 
 
 def find_project(entity: str | None = None, project: str | None = None, base_url: str | None = None) -> Project:
-    """What is given, otherwise WANDB_ENTITY, WANDB_PROJECT, WANDB_BASE_URL, otherwise the defaults."""
+    """The project by the arguments, else WANDB_ENTITY, WANDB_PROJECT and WANDB_BASE_URL, else the defaults."""
     return Project(
         entity or os.environ.get("WANDB_ENTITY"),
         project or os.environ.get("WANDB_PROJECT") or PROJECT,
@@ -68,11 +65,10 @@ def find_project(entity: str | None = None, project: str | None = None, base_url
 def listed(project: Project, filters: Mapping[str, Any], missing_ok: bool = False) -> list[Any]:
     """The runs of a project that match W&B's ``filters``, with configuration and summary.
 
-    Raises ReproError in one line; a project that does not exist has no runs if ``missing_ok``.
+    Raises ReproError if the server cannot be queried; a missing project has no runs with ``missing_ok``.
     """
-
     _compat.require()
-    import wandb  # noqa: F401  # before the server is waited for: it takes seconds
+    import wandb  # noqa: F401  # takes seconds, which must not count as waiting for the server
 
     def runs() -> list[Any]:
         api = _api(project)
@@ -86,7 +82,7 @@ def listed(project: Project, filters: Mapping[str, Any], missing_ok: bool = Fals
                 return []
             raise ReproError(
                 f"tracking.project={project.name}: {entity} has no such project on {project.server}, "
-                "or your key may not see it"
+                "or your API key has no access to it"
             ) from None
 
     return asked(project, "the list of runs", runs)
@@ -101,12 +97,15 @@ def _api(project: Project) -> Any:
     return wandb.Api(overrides={"base_url": project.base_url} if project.base_url else None, timeout=60)
 
 
-def asked(project: Project, what: str, question: Callable[[], Answer]) -> Answer:
-    """The answer, or what wandb raises as one line. It waits and asks again by itself, but not after a cut one."""
+def asked(project: Project, what: str, query: Callable[[], Answer]) -> Answer:
+    """The result of ``query``; wandb's errors are raised as ReproError. ``what`` names the query in messages.
+
+    wandb retries by itself, except after a broken connection: that is retried here.
+    """
     for attempt in range(3):
         try:
             with noticed(project, what):
-                return question()
+                return query()
         except ReproError:
             raise
         except Exception as error:
@@ -119,16 +118,16 @@ def asked(project: Project, what: str, question: Callable[[], Answer]) -> Answer
 
 @contextmanager
 def noticed(project: Project, what: str) -> Iterator[None]:
-    """While entered, a line on standard error says that the server has not answered yet: one for all questions."""
+    """While entered, print a note if the server has not responded for NOTICE seconds: one for all queries."""
 
-    def say() -> None:
+    def print_notice() -> None:
         now = time.monotonic()
-        if now - _said["at"] >= NOTICE:
-            _said["at"] = now
-            seconds = f"no answer for {NOTICE:.0f} s; still waiting"
-            print(f"note: W&B, {project} on {project.server}: {what}: {seconds}", file=sys.stderr, flush=True)
+        if now - _noticed["at"] >= NOTICE:
+            _noticed["at"] = now
+            problem = f"no response for {NOTICE:.0f} s; still waiting"
+            print(f"note: W&B, {project} on {project.server}: {what}: {problem}", file=sys.stderr, flush=True)
 
-    timer = threading.Timer(NOTICE, say)
+    timer = threading.Timer(NOTICE, print_notice)
     timer.daemon = True
     timer.start()
     try:
@@ -138,5 +137,5 @@ def noticed(project: Project, what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's message."""
     return (str(error).strip().splitlines() or [""])[0]

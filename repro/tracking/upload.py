@@ -1,7 +1,7 @@
-"""Weights & Biases beside training: send records later, save views.
+"""Weights & Biases outside training: upload records later, save views.
 
-python -m repro.tracking upload [FOLDER ...]      send finished records that W&B does not have yet
-python -m repro.tracking workspace [FIGURE ...]   make a saved view a figure (needs wandb-workspaces)
+python -m repro.tracking upload [FOLDER ...]      upload finished records that W&B does not have yet
+python -m repro.tracking workspace [FIGURE ...]   save one view per figure (needs wandb-workspaces)
 """
 
 import argparse
@@ -30,48 +30,52 @@ from repro.tracking.server import PROJECT, Project, asked, find_project, first_l
 
 PLACE = ("entity", "project", "base_url")
 KEYS = [f"tracking.{key}" for key in PLACE]  # as in training
-SETTLE = 30.0  # seconds in which W&B counts what it was sent
-Records = dict[str, tuple[Path, Info]]  # by their id
+SETTLE = 30.0  # seconds for W&B to count the rows that it was sent
+Records = dict[str, tuple[Path, Info]]  # record id -> folder, run.json
 
 
 def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: int = 4) -> tuple[int, list[str]]:
-    """Send the finished records under ``folders`` that W&B does not have whole: how many, and a line a failure.
+    """Upload the finished records under ``folders`` of which W&B has no complete copy.
 
-    A record that is there in parts, or twice, is sent whole under a new id: W&B appends what is sent to a run that
-    it has. Each is looked for again right before it is sent, and its rows are compared once they are there. One
-    upload at a time sends to a project. Interrupted, it leaves the threads that wait for W&B behind.
+    Returns how many were uploaded, and one line per failure. ``find`` gives a record's project, ``jobs`` is the
+    number of concurrent uploads. An incomplete or duplicated copy is uploaded again under a new id, because W&B
+    appends to existing runs. Each record is looked up again right before it is sent, and its rows are compared
+    afterwards. A lock allows one upload per project at a time. When interrupted, it abandons the threads that wait
+    for W&B.
     """
     from rich.progress import Progress
 
     by_project, unfinished, errors = _records(folders, find)
     count = 0
     stagings = []
-    at = Path(os.environ.get("WANDB_CACHE_DIR") or cache_folder() / "wandb") / "uploads"
+    uploads = Path(os.environ.get("WANDB_CACHE_DIR") or cache_folder() / "wandb") / "uploads"
     pool = ThreadPoolExecutor(jobs)
     try:
         with ExitStack() as locks:
-            todo = []
+            to_send = []
             for target, records in by_project.items():
-                lock = at / place(replace(target, entity="-"))
+                lock = uploads / place(replace(target, entity="-"))
                 locks.enter_context(locked(lock, f"{target} is being uploaded to"))
                 stagings.append(staging := lock / "wandb")
-                shutil.rmtree(staging, ignore_errors=True)  # of an upload that was killed
+                shutil.rmtree(staging, ignore_errors=True)  # left by a killed upload
                 staging.mkdir()
                 copies_there = copies.found(target, [info for _, info in records.values()])
                 missing = [run for run in records.values() if not copies.holds(copies_there, run[1])]
-                print(f"{target}: {len(records)} finished runs, {len(records) - len(missing)} there already")
-                for line in _amiss(missing, copies_there):
+                print(f"{target}: {len(records)} finished runs, {len(records) - len(missing)} uploaded already")
+                for line in _describe_incomplete(missing, copies_there):
                     print(line)
-                todo += [(target, path, info, staging) for path, info in missing]
+                to_send += [(target, path, info, staging) for path, info in missing]
             if unfinished:
-                print(f"{unfinished} unfinished runs are left for later")
-            sending = {pool.submit(_send, path, info, target, own): path for target, path, info, own in todo}
+                print(f"{unfinished} unfinished runs are skipped")
+            sending = {
+                pool.submit(_send, path, info, target, staging): path for target, path, info, staging in to_send
+            }
             with Progress(console=console(stderr=True), transient=True) as bar:
                 for done in bar.track(as_completed(sending), total=len(sending), description="uploading"):
                     count += _is_sent(done, sending[done], errors)
             for target, records in by_project.items():
                 infos = [info for _, info in records.values()]
-                errors += _tidy(target, infos)
+                errors += _mark_superseded(target, infos)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         _clear(stagings, interrupted=True)
@@ -82,7 +86,7 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
 
 
 def _clear(folders: Sequence[Path], interrupted: bool) -> None:
-    """Remove what wandb wrote; for a second after an interruption, threads may still make folders."""
+    """Delete wandb's files; for a second after an interruption, threads may still create folders."""
     for _ in range(10 if interrupted else 1):
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,7 +96,7 @@ def _clear(folders: Sequence[Path], interrupted: bool) -> None:
 def _records(
     folders: Sequence[Path], find: Callable[[Tracking], Project]
 ) -> tuple[dict[Project, Records], int, list[str]]:
-    """The finished records by where they go, the number of others, and a line for each that cannot be sent."""
+    """The finished records by project, the number of unfinished ones, and one line for each unusable record."""
     records: dict[Project, Records] = {}
     unfinished, errors = 0, []
     for path in sorted({file.parent for folder in folders for file in files.find(folder, "run.json")}):
@@ -114,33 +118,33 @@ def _records(
     return records, unfinished, errors
 
 
-def _amiss(missing: Sequence[tuple[Path, Info]], copies_there: Sequence[copies.Copy]) -> list[str]:
-    """A line for each record that W&B has otherwise than it should, or that it had once."""
+def _describe_incomplete(missing: Sequence[tuple[Path, Info]], copies_there: Sequence[copies.Copy]) -> list[str]:
+    """One line for each record whose copy on W&B is incomplete or duplicated, or no longer exists."""
     lines = []
     names = {copy.run.id for copy in copies_there}
     for _, info in missing:
         name, known = record_id(info), info.get("wandb", {})
-        parts = [c for c in copies_there if c.record == name]
-        if parts:
-            counts = " and ".join(f"{c.run.historyLineCount} (run {c.run.id})" for c in parts)
+        incomplete = [c for c in copies_there if c.record == name]
+        if incomplete:
+            counts = " and ".join(f"{c.run.historyLineCount} (run {c.run.id})" for c in incomplete)
             lines.append(f"note: {name}: of {info.get('rows')} rows W&B has {counts}; it is sent under a new id")
         elif known.get("state") in ("mirrored", "uploaded") and known.get("id") not in names:
-            lines.append(f"note: run {known.get('id')} is no longer there (deleted?); it is sent under a new id")
+            lines.append(f"note: run {known.get('id')} no longer exists (deleted?); it is sent under a new id")
     return lines
 
 
 def _send(path: Path, info: Info, target: Project, staging: Path) -> bool:
-    """Send a record under an id of its own; False where W&B has it by now. ReproError where it did not arrive."""
+    """Send a record under a new id; False if W&B has it meanwhile. Raises ReproError if it arrives incomplete."""
     if copies.holds(copies.found(target, [info]), info):
         return False
-    name = f"{record_id(info)}-{secrets.token_hex(2)}"  # never that of a run that is there
+    name = f"{record_id(info)}-{secrets.token_hex(2)}"  # never the id of an existing run
     with noticed(target, f"{path}: upload"):
         entity, url = send(path, info, target, name, staging)
     target = replace(target, entity=entity)
     if problem := copies.lacking(target, name, info, seconds=SETTLE, rows=True):
         raise ReproError(f"sent as {url}, but {problem}; upload it again")
     copies.keep_times(target, name, info)
-    if "wandb" in info:  # a record of before that is left as it is
+    if "wandb" in info:  # records that predate the key are not changed
         with suppress(OSError):
             state = {"mode": info["wandb"].get("mode"), "id": name, "url": url, "state": "uploaded"}
             write_info(path, {**info, "wandb": state})
@@ -155,8 +159,8 @@ def _is_sent(done: "Future[bool]", path: Path, errors: list[str]) -> bool:
     return done.result()
 
 
-def _tidy(target: Project, infos: Sequence[Info]) -> list[str]:
-    """Mark the copies that others replaced; a line if that fails."""
+def _mark_superseded(target: Project, infos: Sequence[Info]) -> list[str]:
+    """Tag superseded copies; returns one line if that fails."""
     try:
         copies_there = copies.found(target, infos)
         count = asked(target, "marking superseded runs", lambda: copies.supersede(copies_there))
@@ -164,35 +168,35 @@ def _tidy(target: Project, infos: Sequence[Info]) -> list[str]:
         return [str(error)]
     if count:
         print(
-            f"{target}: {count} runs have the tag '{copies.SUPERSEDED}' now: a newer or whole one stands for them"
+            f"{target}: {count} runs now have the tag '{copies.SUPERSEDED}': newer or complete copies replace them"
         )
     return []
 
 
 def _settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """What ``tracking.<key>=<value>`` among the arguments says of the place, and the other arguments."""
+    """The settings ``tracking.<key>=<value>`` among the arguments, and the other arguments."""
     pairs = [argument.partition("=") for argument in arguments]
     settings = {key.removeprefix("tracking."): value for key, _, value in pairs if key in KEYS}
     return settings, [argument for argument in arguments if argument.partition("=")[0] not in KEYS]
 
 
 def main() -> None:
-    """The command ``repro.tracking``."""
-    parser = argparse.ArgumentParser("repro.tracking", description="Weights & Biases beside training.")
+    """The console script ``repro-tracking``."""
+    parser = argparse.ArgumentParser("repro.tracking", description="Weights & Biases outside training.")
     commands = parser.add_subparsers(dest="command", required=True)
-    sending = commands.add_parser("upload", help="send finished records that W&B does not have yet")
+    sending = commands.add_parser("upload", help="upload finished records that W&B does not have yet")
     sending.add_argument("folders", nargs="*", type=Path, help="folders of runs (multirun_outputs)")
     sending.add_argument("--jobs", type=int, default=4, help="uploads at once (4)")
-    viewing = commands.add_parser("workspace", help="make a saved view a figure")
+    viewing = commands.add_parser("workspace", help="save one view per figure")
     viewing.add_argument("figures", nargs="*", help="names in conf/figure (all)")
     viewing.add_argument("--scale", default="paper")
     for command in (sending, viewing):
         command.epilog = (
-            "tracking.entity=, tracking.project= and tracking.base_url= name another place than the run says, or "
-            f"WANDB_ENTITY, WANDB_PROJECT ({PROJECT}) and WANDB_BASE_URL"
+            "tracking.entity=, tracking.project= and tracking.base_url= override the values in the record; the "
+            f"defaults are WANDB_ENTITY, WANDB_PROJECT ({PROJECT}) and WANDB_BASE_URL"
         )
         for key in PLACE:
-            command.add_argument(f"--{key.replace('_', '-')}", help=argparse.SUPPRESS)  # as it was spelt before
+            command.add_argument(f"--{key.replace('_', '-')}", help=argparse.SUPPRESS)  # the former spelling
     settings, arguments = _settings(sys.argv[1:])
     options = parser.parse_args(arguments)
     for key in PLACE:
@@ -212,7 +216,9 @@ def _upload(options: argparse.Namespace) -> None:
     folders = options.folders or [Path("multirun_outputs")]
     for folder in folders:
         if not folder.is_dir():
-            raise ReproError(f"{folder}: no such folder; run this where the runs started, or name their folder")
+            raise ReproError(
+                f"{folder}: no such folder; run this where the runs were started, or give their folder"
+            )
 
     def find(tracking: Tracking) -> Project:
         return find_project(
@@ -233,9 +239,9 @@ def _upload(options: argparse.Namespace) -> None:
         if received:  # where Python ignores exceptions, as in a callback of its garbage collector
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        line = "interrupted; run the same command again: it sends what is missing"
+        line = "interrupted; run the same command again to send the missing records"
         print(line, file=sys.stderr, flush=True)
-        os._exit(130)  # wandb would send the rest first
+        os._exit(130)  # a normal exit would first wait for wandb to send the rest
     print(f"uploaded {count} runs")
     for line in errors:
         print(f"error: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Saved views on W&B, one a figure, for ``python -m repro.tracking workspace``: its curves over all seeds."""
+"""Saved views on W&B for ``python -m repro.tracking workspace``: one per figure, of its curves over all seeds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ NEEDS = (
     "saved views need the package wandb-workspaces (pip install -e '.[workspaces]'), an API key, and a project "
     "that has runs"
 )
-BESIDE = ("lr", "momentum", "train_loss", "test_loss", "test_accuracy")  # panels of every view
+PANELS = ("lr", "momentum", "train_loss", "test_loss", "test_accuracy")  # of every view
 
 
 def make(names: Sequence[str], project: Project, scale: str) -> None:
-    """Save a view of each figure of ``names``, or of all. Raises ReproError, one line that says what it needs."""
+    """Save a view of each figure in ``names``, or of all. Raises ReproError that says what is missing."""
     try:
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
@@ -29,7 +29,7 @@ def make(names: Sequence[str], project: Project, scale: str) -> None:
 
     figures = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem != "all")
     if unknown := set(names) - set(figures):
-        raise ReproError(f"no figure {', '.join(sorted(unknown))}; there are {', '.join(figures)}")
+        raise ReproError(f"no figure {', '.join(sorted(unknown))}; choose from {', '.join(figures)}")
     project.sign_in(verify=True)
     try:
         entity = str(project.entity or wandb.Api().default_entity)
@@ -43,7 +43,7 @@ def make(names: Sequence[str], project: Project, scale: str) -> None:
 def described(name: str, entity: str, project: str, scale: str, workspaces: Any) -> Any:
     """The view of one figure's runs at ``scale``, grouped by curve; each panel has mean and range over seeds.
 
-    Runs that a command line changed, attempts that ended early and what others replaced stay out.
+    Runs with further overrides, failed or interrupted attempts, and superseded runs are excluded.
     """
     import wandb_workspaces.reports.v2
 
@@ -62,7 +62,7 @@ def described(name: str, entity: str, project: str, scale: str, workspaces: Any)
             groupby_rangefunc="minmax",
             max_runs_to_show=100,
         )
-        for y in sorted(BESIDE, key=lambda y: y != figure.get("y"))
+        for y in sorted(PANELS, key=lambda y: y != figure.get("y"))
         if y != x
     ]
     return workspaces.Workspace(

@@ -1,8 +1,8 @@
 """Checkpoints of a run.
 
-A checkpoint is one file: the SHA-256 of the rest, then the output of ``torch.save``. It is written beside its
-place and renamed, and the last two are kept: a kill, a full disk or a truncated file costs only the work since the
-previous checkpoint. It holds the digest of the run's rows so far, without which it cannot be resumed from.
+A checkpoint is one file: the SHA-256 of the rest, then the output of ``torch.save``. It is written atomically, and
+the last two are kept: a kill, a full disk or a truncated file costs only the work since the previous checkpoint.
+It holds the number and SHA-256 of the run's rows so far; a run resumes from it only if its history still has them.
 """
 
 import copy
@@ -31,7 +31,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state whole, with its SHA-256. Raises OSError."""
+    """Write a state atomically, with its SHA-256. Raises OSError."""
     payload = packed(state)
 
     def write_both(file: BinaryIO) -> None:
@@ -42,7 +42,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 
 def read(path: Path, device: str) -> dict[str, Any] | None:
-    """The state that ``write`` wrote, on ``device``; None where the file is truncated or corrupt."""
+    """The state that ``write`` wrote, on ``device``; None if the file is truncated or corrupt. Raises OSError."""
     import torch
 
     content = path.read_bytes()
@@ -53,7 +53,7 @@ def read(path: Path, device: str) -> dict[str, Any] | None:
 
 
 def packed(state: dict[str, Any]) -> memoryview:
-    """What ``torch.save`` writes. Into a file, it would hide what a full disk says behind an error of its own."""
+    """The bytes that ``torch.save`` writes. Saving directly to a file, torch hides the OSError of a full disk."""
     import torch
 
     buffer = io.BytesIO()
@@ -67,13 +67,13 @@ def write_in_background(
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that copies a state on its ``device``; a thread then saves the copy while training continues.
 
-    The thread calls ``before_save`` first. On a GPU it copies to main memory on a stream of its own, so that
+    The thread calls ``before_save`` first. On a GPU it copies to main memory on a separate stream, so that
     training does not wait for it. One checkpoint is written at a time, and leaving the context waits for the last.
     An OSError is logged and costs only that checkpoint; any other exception reaches the caller.
     """
     import torch
 
-    def write(state: dict[str, Any], copied: torch.cuda.Event | None) -> None:
+    def save_copy(state: dict[str, Any], copied: torch.cuda.Event | None) -> None:
         try:
             before_save()
             stream = None if copied is None else torch.cuda.Stream(device)
@@ -93,7 +93,7 @@ def write_in_background(
             pending.result()  # raises anything but an OSError
         state = copy.deepcopy(state)
         copied = torch.cuda.current_stream(device).record_event() if device.startswith("cuda") else None
-        pending = pool.submit(write, state, copied)
+        pending = pool.submit(save_copy, state, copied)
 
     with ThreadPoolExecutor(1, "checkpoint") as pool:
         try:
@@ -104,17 +104,17 @@ def write_in_background(
 
 
 def load(folder: Path, device: str) -> tuple[dict[str, Any], list[Row]] | None:
-    """The newest intact checkpoint, on ``device``, and the rows that it counts on; None where there is none.
+    """The newest intact checkpoint, on ``device``, and the rows before it; None if there is none.
 
-    Broken ones, and those whose rows are not in the history any more, are named and deleted. Raises ReproError
-    where the history cannot be read.
+    Broken checkpoints, and those whose rows are no longer in the history, are logged and deleted. Raises
+    ReproError if the history cannot be read.
     """
     for path in find(folder):
         problem = "is truncated or corrupt"
         if (state := read(path, device)) is not None:
             if (rows := history.counted(folder, state)) is not None:
                 return state, rows
-            problem = f"counts on rows that {folder / history.FILE} does not hold as they were recorded"
+            problem = f"needs rows that {folder / history.FILE} no longer has as recorded"
         log.warning("%s %s; falling back to the previous checkpoint, or to the start", path, problem)
         path.unlink()
     return None
@@ -126,8 +126,8 @@ def find(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Delete every checkpoint, and the half-written files of killed processes."""
-    half_written = (".checkpoint-*", ".snapshot-*", ".weights.*", ".run.json.*", ".history.jsonl.*")
-    for pattern in ("checkpoint-*.pt", *half_written):
+    """Delete every checkpoint, and the partial files of killed processes."""
+    partial_files = (".checkpoint-*", ".snapshot-*", ".weights.*", ".run.json.*", ".history.jsonl.*")
+    for pattern in ("checkpoint-*.pt", *partial_files):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

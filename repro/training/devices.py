@@ -1,4 +1,4 @@
-"""Whether this machine has a GPU, and whether torch can use it. Imports torch only where it is asked."""
+"""Whether this machine has a GPU, and whether torch can use it. Imports torch only inside the functions."""
 
 import json
 import os
@@ -11,14 +11,14 @@ DRIVERS = ["nvidia[0-9]*", "nvidiactl", "dxg", "kfd"]  # device files of the NVI
 
 
 def driver() -> Path | None:
-    """A device file of a GPU's driver, or None."""
+    """A device file of a GPU driver, or None."""
     return next((path for pattern in DRIVERS for path in sorted(DEVICES.glob(pattern))), None)
 
 
 def unusable_gpu() -> str | None:
-    """Why ``device=auto`` is the CPU although a GPU's driver is here; None where it is not, or where none is.
+    """Why ``device=auto`` is the CPU although a GPU driver is present; None if there is no such problem.
 
-    A GPU that CUDA_VISIBLE_DEVICES hides is none.
+    A GPU that CUDA_VISIBLE_DEVICES hides does not count.
     """
     import torch
 
@@ -27,14 +27,14 @@ def unusable_gpu() -> str | None:
         return None
     try:
         torch.cuda.init()
-        reason = "it finds none"
+        reason = "it finds no GPU"
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
     return f"device=auto is the CPU: torch cannot use the GPU of {file} ({reason})"
 
 
 def print_gpus() -> None:
-    """Print as JSON what ``unusable_gpu`` says, and for each GPU why it does not answer (null: it does)."""
+    """Print as JSON the result of ``unusable_gpu``, and for each GPU why it does not respond (null: it does)."""
     import torch
 
     problems: list[str | None] = []

@@ -1,7 +1,7 @@
 """One iteration as one compiled program in buffers with fixed addresses, on a GPU replayed as a CUDA graph.
 
 Learning rate, momentum and weight decay are tensors on the device, so that they can change without recompiling or
-recapturing. Compilers make mistakes: ``verify`` holds two steps against the plain step before a run uses one.
+recapturing. Compilers have bugs: ``verify`` compares two steps with the plain step before a run uses the fast one.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from repro.training.plain import Plain, compute_logits
 from repro.training.precision import autocast, tf32
 from repro.training.sgd import SGD
 
-# Compiled code is kept on disk, for the next process; random numbers are those of the plain step.
+# Compiled code is cached on disk for the next process; random numbers are those of the plain step.
 COMPILER_OPTIONS: dict[str, Any] = {"fx_graph_cache": True, "fallback_random": True}
-COMPILED_FORMS = 1000  # of one function, above torch's 8, at which it stops compiling without a word
+COMPILED_FORMS = 1000  # limit per function; at torch's default of 8 it silently stops compiling
 
-# LR and momentum of the two steps that are verified, and the largest difference there, as a part of the plain
+# LR and momentum of the two verified steps, and the largest allowed difference after them, relative to the plain
 # step's change. A lost update is 1. Rounding was 0.02 to 0.05 in float32 and 0.2 to 0.4 in bf16 (both networks, on
 # a CPU), in a single parameter up to seven times as much. TF32's is not measured.
 VERIFIED_STEPS = [(0.01, 0.9), (0.02, 0.8)]
 TOLERANCE = {Precision.float32: 0.1, Precision.tf32: 0.3, Precision.bf16: 0.7}
-SINGLE = 5.0  # times that, for one parameter or one layer's running sums
-RULE_TOLERANCE = 1e-3  # by which a step of the weights may differ from what velocity and rule make it
-TENSOR_TOLERANCE = 1e-6  # of the tensor itself, for those that hardly change
+SINGLE = 5.0  # factor on TOLERANCE for one parameter or one layer's running sums
+RULE_TOLERANCE = 1e-3  # relative difference of the weights' move from the update rule applied to the velocity
+TENSOR_TOLERANCE = 1e-6  # relative to the tensor itself, for tensors that hardly change
 
 
 class CaptureError(RuntimeError):
@@ -43,7 +43,8 @@ class CaptureError(RuntimeError):
 class Fast:
     """The step in buffers with fixed addresses: ``compiled``, replayed as a CUDA ``graph``, or both.
 
-    It computes with private copies of network and optimizer; ``adopt`` makes it train another network.
+    It computes with private copies of network and optimizer; ``adopt`` makes it train another network. ``images``
+    (N, C, H, W) and ``labels`` (N,) are an example batch. Raises CaptureError, and what torch.compile raises.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Fast:
         self.images, self.labels = images.clone(), labels.clone()
         self.lr, self.momentum, self.decay = (optimizer.tensors[0].new_zeros(()) for _ in range(3))
         self.tensors = list_tensors(private_network, self.optimizer)
-        self.adopted: list[weakref.ref[Tensor]] = []  # the tensors that share the storage of ours
+        self.adopted: list[weakref.ref[Tensor]] = []  # the adopted network's tensors, which share our storage
         self.compute_loss: Callable[..., Tensor] = lambda x, y: F.cross_entropy(
             compute_logits(private_network, x), y
         )
@@ -75,7 +76,7 @@ class Fast:
             if graph:
                 self._capture()
             else:
-                self._iterate()  # compiles; the first adopt overwrites what it changes
+                self._iterate()  # compiles; the first ``adopt`` overwrites the changed tensors
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
         """One iteration; the loss before the update, a 0-dim tensor that the next iteration may overwrite."""
@@ -89,9 +90,9 @@ class Fast:
         return self.loss
 
     def adopt(self, network: nn.Module, optimizer: SGD) -> None:
-        """Train ``network`` from now on: it keeps its values, but stores them in our tensors.
+        """Train ``network`` from now on: its values move into our buffers, and its tensors become views of them.
 
-        The previous network gets copies, so that it can still be tested and saved.
+        The previously adopted network gets copies, so that it can still be tested and saved.
         """
         for reference in self.adopted:
             if (tensor := reference()) is not None:
@@ -116,8 +117,8 @@ class Fast:
     def _capture(self) -> None:
         """Warm up on a side stream, as CUDA graphs require, then capture one iteration there.
 
-        ``torch.cuda.graph`` would leave its stream current where the iteration fails, and raise what follows from
-        the failure in place of its cause.
+        ``torch.cuda.graph`` is not used: if the iteration fails, it leaves its stream current and raises a
+        subsequent error in place of the cause.
         """
         with torch.cuda.device(self.images.device):
             stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -127,7 +128,7 @@ class Fast:
                     self._iterate()
                 torch.cuda.synchronize()
                 gc.collect()
-                torch.cuda.empty_cache()  # the graph has memory of its own: it takes nothing that others keep
+                torch.cuda.empty_cache()  # the graph has its own memory pool and cannot reuse cached blocks
                 graph.capture_begin()
                 try:
                     self.loss = self._iterate()
@@ -148,26 +149,26 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """Make every repeated block a compiled region of its own: those of one shape are compiled once.
+    """Make every repeated block a separate compiled region, so that blocks of one shape are compiled once.
 
     As one region, a network of 27 blocks takes several times as long to compile.
     """
     for block in find_blocks(network):
-        block.forward = _outside(compile_function(block.forward))
+        block.forward = _exclude_from_region(compile_function(block.forward))
 
 
-def _outside(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``function`` where the compiled region around it ends; that region would otherwise take it in."""
+def _exclude_from_region(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` with a graph break around it, so that an enclosing compiled region does not inline it."""
 
     def call(*inputs: Tensor) -> Tensor:
         return function(*inputs)
 
-    outside: Callable[..., Tensor] = torch.compiler.disable(call, recursive=False)
-    return outside
+    excluded: Callable[..., Tensor] = torch.compiler.disable(call, recursive=False)
+    return excluded
 
 
 def find_blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules with layers of their own whose class the network has more than once."""
+    """The outermost modules with submodules whose class occurs more than once, except containers."""
     counts = Counter(type(module) for module in network.modules())
 
     def search(module: nn.Module) -> Iterator[nn.Module]:
@@ -182,7 +183,7 @@ def find_blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def list_tensors(network: nn.Module, optimizer: SGD) -> list[Tensor]:
-    """All that an iteration changes: the optimizer's buffers, the parameters (views of them), the running sums."""
+    """All tensors that an iteration changes: the optimizer's, the parameters (views of them), the buffers."""
     return [*optimizer.tensors, *network.parameters(), *network.buffers()]
 
 
@@ -194,20 +195,20 @@ def copy_pair(network: nn.Module, optimizer: SGD) -> tuple[nn.Module, SGD]:
 
 
 class Reference(NamedTuple):
-    """What the plain step makes of fresh weights in ``VERIFIED_STEPS``."""
+    """Fresh weights before and after the plain step takes ``VERIFIED_STEPS``."""
 
     start: tuple[nn.Module, SGD]
     end: tuple[nn.Module, SGD]
-    batch: tuple[Tensor, Tensor]
+    batch: tuple[Tensor, Tensor]  # images, labels
     precision: Precision
 
 
 def take_reference_steps(
     network: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor, precision: Precision
 ) -> Reference:
-    """The reference for ``verify``. Its memory is free again before a fast step takes its own.
+    """The reference for ``verify``; its memory is free again before a fast step allocates its own.
 
-    From fresh weights: near the end of training, gradients consist of rounding.
+    It uses fresh weights: near the end of training, gradients consist of rounding errors.
     """
     start = copy_pair(network, optimizer)
     with _seeded(images.device):
@@ -225,8 +226,8 @@ def take_reference_steps(
 def verify(fast: Fast, reference: Reference) -> None:
     """Raise ArithmeticError unless two steps of ``fast`` change the tensors as the plain step does.
 
-    The weights must also move exactly as their velocity and the update rule say, in every precision. This finds
-    lost and wild updates; ``repro.bench.fidelity`` measures rounding.
+    In every precision, the weights must also move by the update rule applied to their velocity (RULE_TOLERANCE).
+    This finds lost and wrong updates; ``repro.bench.fidelity`` measures rounding.
     """
     network, optimizer = copy_pair(*reference.start)
     fast.adopt(network, optimizer)
@@ -237,31 +238,34 @@ def verify(fast: Fast, reference: Reference) -> None:
             moves = optimizer.moves(velocity, lr, momentum)
             for before, move, after in zip(weights, moves, optimizer.weights, strict=True):
                 if _differ(before, before - move, after, RULE_TOLERANCE):
-                    raise ArithmeticError("its weights do not move as their velocity says")
+                    raise ArithmeticError("its weights do not move by the update rule applied to their velocity")
     tolerance = TOLERANCE[reference.precision]
-    for list_them, allowed in ((_list_whole, tolerance), (_list_single, SINGLE * tolerance)):
-        start, end, actual = (list_them(*pair) for pair in (reference.start, reference.end, (network, optimizer)))
+    levels = ((_list_flat_buffers, tolerance), (_list_single_tensors, SINGLE * tolerance))
+    for list_compared, allowed in levels:
+        start, end, actual = (
+            list_compared(*pair) for pair in (reference.start, reference.end, (network, optimizer))
+        )
         if any(_differ(*tensors, allowed) for tensors in zip(start, end, actual, strict=True)):
             raise ArithmeticError("its update differs from the plain step's")
 
 
-def _list_whole(network: nn.Module, optimizer: SGD) -> list[Tensor]:
+def _list_flat_buffers(network: nn.Module, optimizer: SGD) -> list[Tensor]:
     return optimizer.tensors
 
 
-def _list_single(network: nn.Module, optimizer: SGD) -> list[Tensor]:
+def _list_single_tensors(network: nn.Module, optimizer: SGD) -> list[Tensor]:
     return [*itertools.chain(*optimizer.velocities()), *network.buffers()]
 
 
 def _differ(before: Tensor, expected: Tensor, actual: Tensor, tolerance: float) -> bool:
-    """Whether a change differs by more than a part ``tolerance`` of it, or of the tensor by more than rounding."""
+    """Whether ``actual`` differs from ``expected`` by more than ``tolerance`` times the change, plus rounding."""
     allowed = tolerance * (expected - before).norm() + TENSOR_TOLERANCE * expected.norm()
     return bool(expected.isfinite().all() and not (actual - expected).norm() <= allowed)
 
 
 @contextlib.contextmanager
 def _seeded(device: torch.device) -> Iterator[None]:
-    """Random numbers that begin anew; those of the run go on afterwards where they were."""
+    """While entered, random numbers start from a fixed seed; the run's generator state is restored afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         yield

@@ -1,4 +1,4 @@
-"""How a signal ends training: recorded, handled after the iteration; a second Ctrl-C interrupts at once."""
+"""How a signal ends training: recorded, then handled after the iteration; a second Ctrl-C interrupts at once."""
 
 import signal
 import threading
@@ -18,8 +18,8 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[list[int]]:
     """A list that collects the numbers of SIGINT, SIGTERM and SIGUSR2; a second SIGINT raises KeyboardInterrupt.
 
-    On leaving, SIGUSR2 is raised again for its previous handler: submitit's queues the job again. Outside the main
-    thread, where Python sets no handlers, the list stays empty.
+    On leaving, a received SIGUSR2 is raised again for its previous handler: submitit's requeues the job. Outside
+    the main thread, where Python cannot set handlers, the list stays empty.
     """
     received: list[int] = []
 

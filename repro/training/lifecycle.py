@@ -42,12 +42,12 @@ LOG = "train.log"  # Hydra's, in a run's folder
 def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     """Train ``config`` and leave the record, weights and W&B mirror in ``folder``.
 
-    ``changes`` is what the run changes in its experiment, for the record (``records.naming.changes``).
+    ``changes`` are the run's overrides of its experiment, for the record (``records.naming.changes``).
 
     A finished run of the same configuration is kept; an unfinished one resumes from its last checkpoint.
     Divergence is a result, not an error. SIGINT, SIGTERM and SIGUSR2 end the run with a checkpoint and raise
-    Interrupted, a second SIGINT ends it at once. Any other exception is recorded, in train.log too, and raised;
-    ReproError where the device, the data or the memory does not suffice.
+    Interrupted; a second SIGINT ends it at once. Any other exception is recorded, in train.log too, and raised:
+    ReproError for an unusable device, missing or broken data, or insufficient memory.
     """
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         try:
@@ -65,14 +65,14 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
             if config.force:
                 move_aside(folder)
             record = _begin(config, folder, changes)
-            with contextlib.ExitStack() as at_end, _recorded(record):
+            with contextlib.ExitStack() as at_end, _record_errors(record):
                 _train(config, folder, signals, record, at_end)
             if signals:
                 raise Interrupted(signals[0])  # too late for this run, but it ends the sweep
 
 
 def refuse(config: Config, folder: Path, changes: Sequence[str], reason: str) -> None:
-    """Record that a run cannot start, and why; what is finished, or trained by another process, stays as it is."""
+    """Record that a run cannot start, and why; a run that is finished, or trained by another process, is kept."""
     with contextlib.suppress(OSError, ReproError), lock.locked(folder):
         _record_failure(config, folder, changes, reason)
 
@@ -84,12 +84,12 @@ def _record_failure(config: Config, folder: Path, changes: Sequence[str], reason
 
 
 def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
-    """The record of a run that begins; what another configuration left, which it must not resume from, goes."""
+    """A new record; the unfinished run of another configuration, which it must not resume from, is deleted."""
     info = read_info(folder)
-    differ = [] if info is None else differences(info, config)
-    if differ and checkpoints.find(folder):
-        log.warning("%s: its checkpoints are of another configuration (%s) and go", folder, "; ".join(differ))
-    if info is None or differ:
+    changed = [] if info is None else differences(info, config)
+    if changed and checkpoints.find(folder):
+        log.warning("%s: deleting the checkpoints of another configuration (%s)", folder, "; ".join(changed))
+    if info is None or changed:
         checkpoints.clear(folder)
         for path in starts.find(folder):
             path.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
 
 
 def _end(record: Record, status: str, reason: str | None = None) -> None:
-    """Record the end of a run that did not finish, as far as the disk takes it."""
+    """Record the end of a run that did not finish; disk errors are ignored."""
     if record.info["status"] in FINISHED:
         return
     with contextlib.suppress(OSError):
@@ -109,23 +109,23 @@ def _end(record: Record, status: str, reason: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _recorded(record: Record) -> Iterator[None]:
-    """While entered, what goes wrong is recorded and raised; ReproError where the memory did not suffice."""
+def _record_errors(record: Record) -> Iterator[None]:
+    """While entered, errors are recorded and raised; a lack of memory is raised as ReproError."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         _end(record, "interrupted")
         raise
     except Exception as error:
-        shortage = _shortage(error, record)
-        _end(record, "failed", describe(shortage or error) or f"{type(error).__name__}: {error}")
-        if shortage:
-            raise shortage from error
+        memory_error = _as_memory_error(error, record)
+        _end(record, "failed", describe(memory_error or error) or f"{type(error).__name__}: {error}")
+        if memory_error:
+            raise memory_error from error
         raise
 
 
-def _shortage(error: Exception, record: Record) -> ReproError | None:
-    """What an error says of memory that did not suffice, in one line; None if it says something else."""
+def _as_memory_error(error: Exception, record: Record) -> ReproError | None:
+    """The one-line error for a lack of memory; None for any other error."""
     kind = type(error).__name__
     if kind not in ("MemoryError", "OutOfMemoryError") and "can't allocate memory" not in str(error):
         return None
@@ -151,7 +151,7 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     state = State(config, network, device)
     record.start(environment, _resume_or_begin(config, folder, state, device))
     mirror = Mirror(record.info, folder)
-    at_end.callback(_finish_mirror, mirror, record)  # once the end is recorded
+    at_end.callback(_finish_mirror, mirror, record)  # after the end is recorded
     for recorded in record.rows:
         mirror.row(recorded)
     _loop(config, folder, signals, record, mirror, dataset, state, unusable_gpu)
@@ -169,12 +169,12 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     checkpoints.clear(folder)
     if state.diverged:
         loss = last_row["train_loss"]
-        what = (
+        reason = (
             "training loss is not finite"
             if loss is None
             else f"test loss is over {config.divergence} times its lowest"
         )
-        log.warning("diverged: the %s at iteration %s", what, last_row["iteration"])
+        log.warning("diverged: the %s at iteration %s", reason, last_row["iteration"])
 
 
 def _set_up_torch(config: Config) -> None:
@@ -187,12 +187,12 @@ def _set_up_torch(config: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(config.deterministic)  # imports torch's compiler, which takes seconds
-        # It would also fill every tensor before it is written: twice the kernels, for the same bits.
+        # By default this also fills every uninitialised tensor: twice the kernels, for the same bits.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _device_and_data(config: Config) -> tuple[str, dict[str, Any], "Data"]:
-    """The device, the record's environment and the images on that device. Raises ReproError where one fails."""
+    """The device, the record's environment and the images on that device. Raises ReproError if one is unusable."""
     import torch
 
     from repro.data import batches
@@ -208,13 +208,16 @@ def _device_and_data(config: Config) -> tuple[str, dict[str, Any], "Data"]:
         raise ReproError(f"device={config.device}: {first_line(error)}") from error
     steps.require_device(config.engine, torch.device(device))
     if emulated(config.engine.precision, device):
-        advice = "%s only emulates it; at the paper's size float32 (the default) is many times as fast"
+        advice = "%s only emulates it; at paper scale float32 (the default) is many times faster"
         log.warning(f"engine.precision=%s: {advice}", config.engine.precision.value, device)
     return device, environment, dataset
 
 
 def _resume_or_begin(config: Config, folder: Path, state: "State", device: str) -> list[Row] | None:
-    """Load the newest checkpoint into ``state`` and return its rows; otherwise begin, or start from a snapshot."""
+    """Load the newest checkpoint into ``state`` and return its rows.
+
+    Without one, start from the configured snapshot or from the beginning, and return None.
+    """
     from repro.training import snapshots
 
     loaded = _load_checkpoint(folder, config, device)
@@ -243,7 +246,7 @@ def _loop(
 ) -> None:
     """Train to the end: record and mirror each row, write checkpoints and snapshots.
 
-    Raises Interrupted, with a checkpoint written, once there is a signal.
+    After a signal it writes a checkpoint and raises Interrupted.
     """
     from repro.training import loop, snapshots
 
@@ -280,7 +283,7 @@ def _finish_mirror(mirror: Mirror, record: Record) -> None:
 
 
 def _load_checkpoint(folder: Path, config: Config, device: str) -> tuple[dict[str, Any], list[Row]] | None:
-    """The newest intact checkpoint of this configuration and its rows; those of another one are deleted."""
+    """The newest intact checkpoint of this configuration and its rows; other configurations' are deleted."""
     info = read_info(folder)
     if info is None or differences(info, config):
         checkpoints.clear(folder)

@@ -19,8 +19,8 @@ from repro.training import steps
 from repro.training.precision import autocast, tf32
 from repro.training.state import State
 
-# Pixels of a test batch: what a CPU's cache holds; what fills a GPU, in less memory than training takes. Results
-# depend on it by rounding only.
+# Pixels of a test batch: as many as a CPU's cache holds; as many as fill a GPU, with less memory than training.
+# Results depend on it only by rounding.
 TEST_PIXELS = {"cpu": 100_000, "cuda": 1_000 * 32 * 32}
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.3366: Caffe's largest loss of one image
 
@@ -31,8 +31,8 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     A row is the state after ``iteration`` updates: ``lr`` and ``momentum`` are the schedule's at that iteration,
     ``train_loss`` is the mean over the iterations since the last test (None before the first), ``test_loss`` and
     ``test_accuracy`` (a fraction) are over the full test set, ``images_per_second`` excludes testing. The last row
-    is that of the last iteration, or of the test by which the run diverged (``State.judge``): divergence ends
-    training. Raises ReproError where the configuration requires an engine that does not work here.
+    is that of the last iteration, or of the test at which the run diverged (``State.judge``): divergence ends
+    training. Raises ReproError if the configuration requires an engine that does not work here.
     """
     schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
     dataset = config.dataset
@@ -81,12 +81,12 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
 
 
 def seed_draws(device: torch.device, seed: int, iteration: int) -> None:
-    """Make what a network draws, as dropout does, a function of seed and iteration alone: a run can resume."""
-    number = 1_000_003 * seed + iteration
+    """Seed a network's random numbers, such as dropout's, by seed and iteration alone, so that runs can resume."""
+    iteration_seed = 1_000_003 * seed + iteration
     if device.type == "cpu":
-        torch.default_generator.manual_seed(number)  # a hundredth of torch.manual_seed's time, without a GPU
+        torch.default_generator.manual_seed(iteration_seed)  # 1 % of torch.manual_seed's time
     else:
-        torch.manual_seed(number)
+        torch.manual_seed(iteration_seed)
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def test(network: nn.Module, data: Data, precision: Precision) -> tuple[float, f
 
 
 def device(name: str) -> str:
-    """``name`` itself, or for "auto" the GPU where there is one and else the CPU.
+    """``name`` itself, or for "auto" the GPU if there is one, else the CPU.
 
     Raises ReproError for a device that torch does not know or cannot use here.
     """
@@ -125,7 +125,7 @@ def device(name: str) -> str:
 
 
 def environment(name: str) -> dict[str, Any]:
-    """What the numbers of a run on device ``name`` depend on beyond its configuration."""
+    """What a run's results on device ``name`` depend on beyond its configuration: versions, device, threads."""
     cuda = torch.device(name).type == "cuda"
     return {
         "python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""How a training process uses its memory. No torch here."""
+"""How a training process uses its memory. Does not import torch."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""One iteration, computed plainly: the reference, and the same with one normalisation group after the other."""
+"""The plain implementations of an iteration: the reference, and the same one normalisation group at a time."""
 
 from collections.abc import Callable
 
@@ -37,9 +37,9 @@ class Plain:
 
 
 class ByGroup(Plain):
-    """The plain step with one normalisation group after the other, as if each were on its own GPU.
+    """The plain step, one normalisation group at a time, as if each were on its own GPU.
 
-    Groups share only the gradients. The step needs the memory of one group, more of which fits a CPU's cache.
+    Groups share only the gradients. The step needs the memory of one group, more of which fits into a CPU's cache.
     """
 
     def __init__(self, network: nn.Module, optimizer: SGD, precision: Precision, groups: int):

@@ -1,4 +1,4 @@
-"""What convolutions and matrix products compute in: float32, TF32 or bfloat16."""
+"""The number format of convolutions and matrix products: float32, TF32 or bfloat16."""
 
 import time
 from collections.abc import Iterator
@@ -36,7 +36,8 @@ def autocast(precision: Precision, device_type: str) -> torch.autocast:
 def emulated(precision: Precision, device: str) -> bool:
     """Whether ``device`` only emulates this precision: products then take many times as long as in float32.
 
-    A GPU reports it. On a CPU the processor time of a product is taken: emulation takes 20 times as much or more.
+    A GPU reports it. On a CPU the processor time of a product is measured: emulation takes at least 20 times as
+    long.
     """
     if precision is not Precision.bf16:
         return False
@@ -46,7 +47,7 @@ def emulated(precision: Precision, device: str) -> bool:
     if torch.device(device).type != "cpu":
         return False
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other, and for whatever else runs there
+    torch.set_num_threads(1)  # threads would wait for each other, and for other processes
     try:
         return _product_seconds(torch.bfloat16) > 8 * _product_seconds(torch.float32)
     finally:

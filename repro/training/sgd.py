@@ -5,8 +5,8 @@ With V the velocity, g the gradient plus weight decay, mu the momentum, all at o
     caffe   V <- mu V + lr g      W <- W - V              Nesterov: W <- W - ((1 + mu) V_new - mu V_old)
     torch   V <- mu V + g         W <- W - lr V           Nesterov: W <- W - lr (g + mu V_new)
 
-They agree at a constant learning rate; when it changes, Caffe's velocity keeps the learning rates that its
-gradients came with. The paper's runs use Caffe's.
+They agree at a constant learning rate; when it changes, Caffe's velocity keeps each gradient scaled by the
+learning rate of its iteration. The paper's runs use Caffe's rule.
 """
 
 import itertools
@@ -24,7 +24,7 @@ class SGD:
     """Caffe's or torch's momentum SGD over groups of parameters with their own LR and decay multiples.
 
     ``groups`` maps (LR multiple, decay multiple) to parameters. The parameters of a group become views of one flat
-    buffer, so that an update takes a few operations however many tensors there are.
+    buffer, so that an update takes a few operations regardless of the number of tensors.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SGD:
 
     @torch.no_grad()
     def apply(self, gradients: list[list[Tensor]], lr: Number, momentum: Number, decay: Number) -> None:
-        """Update the parameters by these gradients; ``decay`` is the weight decay."""
+        """Update the parameters with these gradients, by group; ``decay`` is the weight decay."""
         for i, (lr_multiple, decay_multiple) in enumerate(self.groups):
             ordered = zip(gradients[i], self._dim_orders[i], strict=True)
             gradient = torch.cat([g.permute(dims).reshape(-1) for g, dims in ordered])
@@ -85,11 +85,14 @@ class SGD:
         return optimizer
 
     def moves(self, before: list[Tensor], lr: float, momentum: float) -> list[Tensor]:
-        """How far the last update moved the weights of each group, by the velocity ``before`` it and after it."""
+        """The amount that the last update subtracted from each group's flat weights, by the update rule.
+
+        It is computed from the velocity ``before`` the update and the current one.
+        """
         steps = self.velocity
         if self.nesterov:
-            both = zip(before, self.velocity, strict=True)
-            steps = [(1 + momentum) * new - momentum * old for old, new in both]
+            pairs = zip(before, self.velocity, strict=True)
+            steps = [(1 + momentum) * new - momentum * old for old, new in pairs]
         if self.rule is update_by_caffe:
             return steps
         return [lr * multiple * step for (multiple, _), step in zip(self.groups, steps, strict=True)]
@@ -101,7 +104,7 @@ class SGD:
 
 
 def sort_dims_by_stride(tensor: Tensor) -> list[int]:
-    """The dimensions of a tensor, the longest stride first."""
+    """The dimensions of a tensor, by descending stride."""
     return sorted(range(tensor.dim()), key=tensor.stride().__getitem__, reverse=True)
 
 

@@ -1,7 +1,7 @@
 """Snapshots: the state of a run after some iteration (``snapshots``), which other runs start from (``start``).
 
-A snapshot has the weights, the velocities and the fingerprint of its run; it is written like a checkpoint and
-stays when its run is finished.
+A snapshot has the weights, the velocities and the fingerprint of its run; it is written like a checkpoint, and
+kept when its run is finished.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from repro.training.state import State
 
 
 def save(folder: Path, config: Config, state: State) -> None:
-    """Keep the state of a run in its folder. Raises OSError."""
+    """Write a snapshot of a run into its folder. Raises OSError."""
     saved = state.state_dict()
     kept = {key: saved[key] for key in ("network", "velocity", "iteration")}
     images = [config.dataset.name, config.dataset.digest]
@@ -24,10 +24,10 @@ def save(folder: Path, config: Config, state: State) -> None:
 
 
 def load(config: Config, state: State, device: str) -> None:
-    """Begin at the snapshot that ``config.start`` names.
+    """Load the snapshot that ``config.start`` names into ``state``.
 
-    Raises ReproError, one line that says what to run, where it is missing, broken, of another run than ``conf/``
-    has now or of other images of the same name, or of another network.
+    Raises ReproError, one line that says what to run, if the snapshot is missing, broken, of a run that ``conf/``
+    now configures otherwise, of other images of the same name, or of another network.
     """
     start = config.start
     if problem := starts.problem(config):
@@ -35,7 +35,7 @@ def load(config: Config, state: State, device: str) -> None:
     path = starts.snapshot(Path(start.folder or ""), start.iteration or 0)
     saved: dict[str, Any] | None = checkpoints.read(path, device)
     if saved is None:
-        raise ReproError(f"start: {path} is truncated or corrupt; {start.command} force=true makes it again")
+        raise ReproError(f"start: {path} is truncated or corrupt; {start.command} force=true writes it again")
     name, digest = saved["images"]
     other_images = name == config.dataset.name and digest != config.dataset.digest
     if saved["fingerprint"] != start.fingerprint or other_images:

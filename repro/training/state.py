@@ -1,4 +1,4 @@
-"""The state of a run at one iteration: network, velocities, counters. A checkpoint holds it."""
+"""The state of a run at one iteration: network, velocities, counters; the content of a checkpoint."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from repro.training.sgd import SGD
 
 
 class State:
-    """All of a run's state; the order and mirroring of the data follow from seed and iteration alone."""
+    """The complete state of a run; the order and mirroring of the data are functions of seed and iteration."""
 
     def __init__(self, config: Config, network: nn.Module, device: str | torch.device):
         multiples = {k: v for k, v in vars(config.model).items() if k.startswith(("conv_bias", "classifier_bias"))}
@@ -25,19 +25,19 @@ class State:
         )
         self.iteration = 0  # updates so far
         self.tested = 0  # the iteration of the last test
-        self.diverged = False  # the loss is not finite, or too large (config.divergence): no later update matters
+        self.diverged = False  # the loss is not finite, or too large (config.divergence): training ends
         self.first_loss: float | None = None  # of the first test
         self.lowest_loss = math.inf  # of the tests so far
-        self.high_tests = 0  # the last so many were above config.divergence times that
+        self.high_tests = 0  # the number of consecutive last tests with a loss that is too large
         self.step: str | None = None  # how an iteration is computed, known once training begins (``steps.Built``)
-        self.fallback: str | None = None
-        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the iterations since that test
+        self.fallback: str | None = None  # as in ``steps.Built``
+        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over iterations since the last test
 
     def judge(self, train_loss: float, test_loss: float, divergence: float | None) -> None:
-        """Set ``diverged`` by the losses of a test: see ``Config.divergence``."""
+        """Set ``diverged`` by the losses of a test; see ``Config.divergence``."""
         self.first_loss = test_loss if self.first_loss is None else self.first_loss
         self.lowest_loss = min(self.lowest_loss, test_loss)
-        # A loss far below the first test's is no divergence, however much lower it has been.
+        # A loss far below the first test's is not divergence, however much lower the lowest loss is.
         is_high = divergence is not None and test_loss > max(
             divergence * self.lowest_loss, self.first_loss / divergence
         )
@@ -73,7 +73,7 @@ class State:
 
     @torch.no_grad()
     def start_from(self, saved: dict[str, Any]) -> None:
-        """Take weights, velocities and iteration of another run, not what it counted since its last test."""
+        """Load weights, velocities and iteration of another run, but not its counters since its last test."""
         self.network.load_state_dict(saved["network"])
         for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
             for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):

@@ -1,8 +1,8 @@
-"""Which step trains a run, by its configuration, its device and what works there.
+"""The choice of the step that trains a run: by its configuration, its device and what works there.
 
 ``plain.Plain`` is the reference and the CPU's default; with several groups of ghost batch normalization a CPU runs
 ``plain.ByGroup``, which computes them one after the other. A GPU runs ``fast.Fast``: compiled, and replayed as a
-CUDA graph. Successive runs of one process with the same shapes and settings share one: a sweep compiles once.
+CUDA graph. Successive runs in one process with the same shapes and settings share it: a sweep compiles once.
 """
 
 import importlib.util
@@ -22,15 +22,16 @@ from repro.training.sgd import SGD
 
 log = logging.getLogger(__name__)
 
-# A run that trains on fewer pixels is over sooner than it is compiled: half a million images of 32x32. An
-# estimate, not measured on a GPU. It counts all iterations: a run that resumes takes the step that it began with.
+# A run that trains on fewer pixels ends before compilation would pay off: half a million images of 32x32. An
+# estimate, not measured on a GPU. It counts all iterations, so that a resumed run takes the step that it started
+# with.
 COMPILED_FROM_PIXELS = 500_000 * 32 * 32
 
 _FAST: dict[str, Fast] = {}  # the last fast step of this process, by its settings and shapes
 
 
 class Built(NamedTuple):
-    """A step, its name, and why it is not the faster one that the device has by default (None: it is)."""
+    """A step, its name, and why it is not the device's faster default (None if it is)."""
 
     step: Step
     name: str
@@ -38,10 +39,11 @@ class Built(NamedTuple):
 
 
 def build(config: Config, network: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor) -> Built:
-    """The configured step for the device and shapes of an example batch.
+    """The configured step for the device and shapes of an example batch: images (N, C, H, W), labels (N,).
 
-    An engine that is only a default and does not work here is a warning and the next best step; an engine that the
-    configuration requires is a ReproError. Running out of memory raises MemoryError or torch.OutOfMemoryError.
+    If a default engine does not work here, it logs a warning and falls back to the next best step; if an engine
+    that the configuration requires does not work, it raises ReproError. Running out of memory raises MemoryError
+    or torch.OutOfMemoryError.
     """
     settings = config.engine
     reasons: list[str] = []
@@ -59,31 +61,33 @@ def build(config: Config, network: nn.Module, optimizer: SGD, images: Tensor, la
             key = "compile" if compiled and not is_capture else "cuda_graph"
             reason = (str(error) if is_capture else f"{type(error).__name__}: {error}").strip().splitlines()[0]
             if getattr(settings, key):
-                raise ReproError(f"engine.{key}=true does not work here ({reason}); leave it out") from error
+                raise ReproError(f"engine.{key}=true does not work here ({reason}); remove it") from error
             reasons.append(f"engine.{key} does not work here ({reason})")
             log.warning("%s; the run continues without it", reasons[-1])
             compiled, graph = (compiled, False) if key == "cuda_graph" else (False, graph)
-    groups, why = config.model.bn_groups, "; ".join(reasons) or None
+    groups, fallback = config.model.bn_groups, "; ".join(reasons) or None
     if groups > 1 and images.device.type == "cpu":
-        return Built(ByGroup(network, optimizer, settings.precision, groups), "plain, by group", why)
-    return Built(Plain(network, optimizer, settings.precision), "plain", why)
+        return Built(ByGroup(network, optimizer, settings.precision, groups), "plain, by group", fallback)
+    return Built(Plain(network, optimizer, settings.precision), "plain", fallback)
 
 
 def require_device(settings: Engine, device: torch.device) -> None:
-    """Raise ReproError where an engine asks for what only a GPU has, on another device."""
+    """Raise ReproError if ``settings`` require a GPU and ``device`` is not one."""
     if device.type == "cuda":
         return
     if settings.precision is Precision.tf32:
-        raise ReproError(f"engine.precision=tf32: device={device.type} has none; use float32, or device=cuda")
+        raise ReproError(
+            f"engine.precision=tf32: device={device.type} does not support it; use float32, or device=cuda"
+        )
     if settings.cuda_graph:
-        raise ReproError(f"engine.cuda_graph=true: there are none on device={device.type}; leave it out")
+        raise ReproError(f"engine.cuda_graph=true: device={device.type} has no CUDA graphs; remove it")
 
 
 def choose_engine(config: Config, device: torch.device, batch_pixels: int) -> tuple[bool, bool]:
-    """Whether to compile and whether to capture a CUDA graph; ``batch_pixels`` are those of an iteration.
+    """Whether to compile, and whether to capture a CUDA graph; ``batch_pixels`` is the pixels per iteration.
 
-    By default both on a GPU; compiling needs Triton and a run that is long enough. Raises ReproError for what the
-    device does not have.
+    By default both on a GPU; compiling also needs Triton and a long enough run. Raises ReproError for a setting
+    that the device does not support.
     """
     settings, cuda = config.engine, device.type == "cuda"
     require_device(settings, device)
@@ -103,9 +107,9 @@ def _get_shared_fast(
     compiled: bool,
     graph: bool,
 ) -> Fast:
-    """The fast step of this process for these shapes and settings; made and verified at the first request.
+    """The fast step of this process for these shapes and settings; built and verified on the first request.
 
-    Only the last one is kept, because each holds the memory of an iteration.
+    Only the last one is kept, because each occupies the memory of an iteration.
     """
     values, precision = to_dict(config), config.engine.precision
     settings = [values["model"], values["update"], values["engine"]["precision"]]

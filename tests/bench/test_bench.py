@@ -208,7 +208,7 @@ def test_fidelity_past_its_time_measures_the_reference_alone(capsys):
     for part in fidelity.list_parts(results, "cpu", quick=True)[:-1]:
         part.measure(0.0)
     assert {line.what for line in results.lines} == {"float32 (reference)"}
-    assert "note: bf16: left out, the time is over" in capsys.readouterr().err
+    assert "note: bf16: skipped, the time is over" in capsys.readouterr().err
 
 
 def test_each_part_is_kept_as_it_is_measured_and_the_time_is_bounded(capsys):
@@ -238,7 +238,7 @@ def test_only_some_parts(capsys):
         "start-up",
     ]
     assert app.choose_parts(parts, None) == parts
-    with pytest.raises(ReproError, match="--only fast: no such part; there are: cnn3, batch 128; "):
+    with pytest.raises(ReproError, match="--only fast: no such part; choose from: cnn3, batch 128; "):
         app.choose_parts(parts, ["fast"])
 
 
@@ -247,13 +247,13 @@ def test_turns_end_with_the_time(tiny, capsys):
     loops = [tiny, replace(TINY, name="late")]
     measure.compare(results, "demo", loops, rounds=1000, seconds=0.01, until=time.monotonic() - 1)
     assert [line.what for line in results.lines] == ["ours"]
-    assert "note: late: left out, the time is over" in capsys.readouterr().err
+    assert "note: late: skipped, the time is over" in capsys.readouterr().err
 
 
 def test_a_loop_that_does_not_answer_is_left_out(tiny, monkeypatch, capsys):
     monkeypatch.setattr(measure, "GRACE_SECONDS", 0.0)
     measure.compare(Results(), "demo", [tiny], rounds=1, until=time.monotonic())
-    assert "note: ours: no answer in time" in capsys.readouterr().err
+    assert "note: ours: no response in time" in capsys.readouterr().err
 
 
 def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):

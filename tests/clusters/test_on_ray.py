@@ -1,4 +1,4 @@
-"""Sweeps on a Ray of two nodes: workers that are told to end or killed, a lack of what a run asks for.
+"""Sweeps on a Ray of two nodes: workers that are told to end or killed, a lack of requested resources.
 
 ``make test-clusters`` starts the cluster (``ray.sh``) and runs this beside it.
 """
@@ -48,12 +48,12 @@ def test_a_run_that_is_never_tried_again_is_named_and_the_others_are_collected(t
     code, _, error = ended(sweep)
     assert code == 1
     assert "1 of 2 runs failed" in error
-    assert "seed0: its process died (Ray's task" in error
+    assert "seed0: its process died (Ray task" in error
     assert records(tmp_path)[1]["status"] == "finished"
 
 
 def test_what_no_node_has_is_said(tmp_path):
     code, _, error = ended(start(tmp_path, "hydra/launcher=ray", *SMALL, "scale=smoke", "seed=0,1"), seconds=60)
     assert code == 1
-    assert "no node of Ray's cluster has 1 GPU and 2 CPU, which a run asks for" in error
+    assert "no node of the Ray cluster has 1 GPU and 2 CPU, which a run requests" in error
     assert "hydra.launcher.ray.remote.num_gpus=0 trains on CPUs" in error

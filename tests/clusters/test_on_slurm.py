@@ -49,7 +49,7 @@ def test_the_bits_are_those_of_a_local_sweep_and_lie_where_it_was_launched(tmp_p
         start(tmp_path, *SMALL, "scale=smoke", "seed=range(16)", "hydra.launcher.runs_per_job=4")
     )
     assert code == 0, error
-    assert "16 runs are 4 jobs of Slurm" in out
+    assert "16 runs are 4 Slurm jobs" in out
     local = train(*SMALL, "scale=smoke", "seed=range(16)", "output=local")
     subprocess.run(local, cwd=tmp_path, check=True, capture_output=True)
     on_slurm, here = records(tmp_path), records(tmp_path, "local")
@@ -70,8 +70,8 @@ def test_every_job_is_collected_and_every_failed_run_named(tmp_path):
     assert "2 of 4 runs failed" in error
     (of_killed,) = [line for line in error.splitlines() if re.match(r".*seed1:", line)]
     (of_cancelled,) = [line for line in error.splitlines() if re.match(r".*seed2:", line)]
-    assert f"its process died (Slurm's job {killed['id']}: FAILED, exit code" in of_killed
-    assert f"Slurm's job {cancelled['id']}: CANCELLED" in of_cancelled
+    assert f"its process died (Slurm job {killed['id']}: FAILED, exit code" in of_killed
+    assert f"Slurm job {cancelled['id']}: CANCELLED" in of_cancelled
     assert Path(killed["log"]).exists()
     assert killed["log"] in of_killed
     states = {seed: info["status"] for seed, info in records(tmp_path).items()}
@@ -96,11 +96,11 @@ def test_launching_again_waits_for_jobs_that_live_and_ctrl_c_says_which_do(tmp_p
     sweep.send_signal(signal.SIGINT)
     _, _, error = ended(sweep)
     ids = [job_of(tmp_path, seed)["id"] for seed in (0, 1)]
-    assert f"2 jobs of Slurm wait or run on: {' '.join(ids)}" in error
+    assert f"2 Slurm jobs are still queued or running: {' '.join(ids)}" in error
     assert f"scancel {ids[0].partition('_')[0]}" in error
     code, out, error = ended(start(tmp_path, *longer))
     assert code == 0, error
-    assert "2 of 2 runs are those of jobs that live, and waited for" in out
+    assert "2 of 2 runs have jobs that are queued or running; waiting for them" in out
     assert [job_of(tmp_path, seed)["id"] for seed in (0, 1)] == ids
     assert {info["attempt"] for info in records(tmp_path).values()} == {1}
 

@@ -88,7 +88,7 @@ def test_other_weights_are_noticed_without_a_digest_too(run, evaluated, trained)
     forget_digest(run)
     shutil.copy(trained / "seed1/weights.pt", run)
     code, lines = evaluated()
-    assert code.startswith(f"error: {run}: what was found differs from what was recorded: test loss by ")
+    assert code.startswith(f"error: {run}: the test differs from the record: test loss by ")
     assert [line.split()[0] for line in lines] == ["found", "recorded"]
 
 
@@ -115,11 +115,11 @@ def tamper(run):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (cut, "history.jsonl: 5 rows came, and the run counted 6"),
-        (tamper, "history.jsonl: 6 rows came, as the run counted, but with other values than it recorded"),
-        (lambda run: (run / "history.jsonl").unlink(), "history.jsonl: 0 rows came, and the run counted 6"),
-        (lambda run: (run / "history.jsonl").write_text("[]\n"), "history.jsonl:1: not a row of JSON"),
-        (lambda run: change(run, status="interrupted"), "its status is interrupted; it recorded no end"),
+        (cut, "history.jsonl: it has 5 rows, and the run recorded 6"),
+        (tamper, "history.jsonl: its 6 rows have other values than the run recorded"),
+        (lambda run: (run / "history.jsonl").unlink(), "history.jsonl: it has 0 rows, and the run recorded 6"),
+        (lambda run: (run / "history.jsonl").write_text("[]\n"), "history.jsonl:1: not a JSON row"),
+        (lambda run: change(run, status="interrupted"), "its status is interrupted; it has no final test"),
     ],
 )
 def test_a_record_that_is_not_whole_is_not_held_against_it(run, evaluated, spoil, message):
@@ -163,9 +163,9 @@ def test_a_device_that_there_is_not_is_one_line(evaluated):
     ("keys", "message"),
     [
         ({"config__dataset__digest": "0" * 16}, "dataset.digest=0000000000000000: the images of digits under"),
-        ({"config__later": 1}, "run.json: its configuration is of another version of the suite (Key 'later'"),
-        ({"config__dataset__name": "gone"}, "dataset.name=gone: there are"),
-        ({"config": "mine"}, "run.json: no record of this suite"),
+        ({"config__later": 1}, "run.json: its configuration is from another version of the suite (Key 'later'"),
+        ({"config__dataset__name": "gone"}, "dataset.name=gone: choose from"),
+        ({"config": "mine"}, "run.json: not a record of this suite"),
     ],
 )
 def test_another_record_is_one_line(run, evaluated, keys, message):

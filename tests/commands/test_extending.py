@@ -85,9 +85,9 @@ def test_a_dry_run_knows_their_cost(mine, run_app):
         ),
         (
             "dataset.resolution=8",
-            "model.name=mine:network: it does not take images of 8x8 pixels (mat1 and mat2 shapes cannot be",
+            "model.name=mine:network: it does not accept images of 8x8 pixels (mat1 and mat2 shapes cannot be",
         ),
-        ("dataset.name=mine:read", "dataset.name=mine:read: it is no repro.data.registry.ImageSet"),
+        ("dataset.name=mine:read", "dataset.name=mine:read: it is not a repro.data.registry.ImageSet"),
         ("dataset.name=yours:SHAPES", "dataset.name=yours:SHAPES: No module named 'yours'"),
         (
             "schedule.lr.shape=mine:ramp",

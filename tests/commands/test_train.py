@@ -108,7 +108,7 @@ def test_a_run_that_is_cut_short_says_so_in_its_log(resolved, tmp_path, caplog):
 def test_a_precision_that_a_cpu_lacks_is_refused_before_anything_is_recorded(resolved, tmp_path):
     config = resolved("experiment=fig5a/clr_3.0", "engine.precision=tf32", "device=cpu", *SMOKE)
     with pytest.raises(
-        ReproError, match="engine.precision=tf32: device=cpu has none; use float32, or device=cuda"
+        ReproError, match="engine.precision=tf32: device=cpu does not support it; use float32, or device=cuda"
     ):
         lifecycle.run(config, tmp_path)
     assert not (tmp_path / "history.jsonl").exists()
@@ -154,7 +154,7 @@ def test_images_that_the_network_cannot_take_are_one_line_before_training(resolv
     config = resolved("experiment=fig5a/clr_3.0", *SMOKE)
     config.dataset = Dataset(name="cifar10", root=str(tree), cache=str(tmp_path / "cache"))
     message = (
-        "model.name=resnet56_superconv: it does not take images of 30x32 pixels .height and width must be multip"
+        "model.name=resnet56_superconv: it does not accept images of 30x32 pixels .height and width must be multip"
     )
     with pytest.raises(ReproError, match=message):
         lifecycle.run(config, tmp_path / "run")
@@ -185,7 +185,7 @@ def test_one_run_lands_in_its_folder_and_can_be_evaluated(run_app, tmp_path):
     assert verdict == "they agree"
     missing = run_app("evaluate", "nowhere")
     assert missing.returncode == 1
-    assert missing.stderr.startswith("error: nowhere: no run.json there")
+    assert missing.stderr.startswith("error: nowhere: it has no run.json")
 
 
 def test_a_sweep_trains_a_figure_and_launching_it_again_trains_nothing(run_app, tmp_path):
@@ -280,8 +280,8 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
     assert done.returncode == 1
     lines = done.stderr.splitlines()[-3:]
     assert lines[0].endswith("2 of 3 runs failed:")
-    assert "dataset.name=kmnist/seed0: dataset.name=kmnist: there are digits, cifar10, cifar100" in lines[1]
-    assert "dataset.name=emnist/seed0: dataset.name=emnist: there are digits, cifar10, cifar100" in lines[2]
+    assert "dataset.name=kmnist/seed0: dataset.name=kmnist: choose from digits, cifar10, cifar100" in lines[1]
+    assert "dataset.name=emnist/seed0: dataset.name=emnist: choose from digits, cifar10, cifar100" in lines[2]
     home = tmp_path / "multirun_outputs/smoke/fig5a/clr_3.0"
     assert read_info(home / "seed0")["status"] == "finished"
 
@@ -289,7 +289,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; there are custom, fig10a/wd_1.8e-3"),
+        (["experiment=fig9/x"], "experiment=fig9/x: no such experiment; choose from custom, fig10a/wd_1.8e-3"),
         (["experiment=fig15b"], "no such experiment; sweep=fig15b trains all of fig15b/tbs1024, fig15b/tbs256"),
         (["experiment=fig8b/tbs513"], "no such experiment; did you mean fig8b/tbs512 or "),
         (
@@ -302,7 +302,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
         (["itertions=5"], "itertions: no such key; did you mean iterations"),
         (["+batchsize=64"], "batchsize: no such key; did you mean batch_size?"),
         (["schedule=null"], "schedule=null: a group is never null; choose one of its options"),
-        (["model.name=vgg", "dataset=digits"], "model.name=vgg: there are cnn3, lenet"),
+        (["model.name=vgg", "dataset=digits"], "model.name=vgg: choose from cnn3, lenet"),
         (["device=abacus", "dataset=digits"], "device=abacus:"),
         (["-m", "seed=0,0"], "two jobs would write into multirun_outputs/paper/custom/seed0"),
         (["-m", "tracking=offline,disabled"], "two jobs would write into"),

@@ -131,7 +131,10 @@ def test_a_resolved_run_survives_its_record(resolved):
         ("model.bn_fraction=1", r"model.bn_fraction=1.0 is not in \[0, 1\)"),
         ("scale.iterations=0", r"scale.iterations=0.0 is not in \(0, 1\]"),
         ("dataset.resolution=9", "dataset.resolution=9 is not a multiple of 4"),
-        ("replicates=author", "replicates=author: only known on 4 GPUs, and resnet56_superconv had 8"),
+        (
+            "replicates=author",
+            "replicates=author: defined only for networks trained on 4 GPUs, and resnet56_superconv had 8",
+        ),
         ("schedule.lr.step_size=0", "schedule.lr: step_size 0 is below 1"),
         ("schedule.lr.base_lr=4", "schedule.lr: base_lr 4 is above max_lr 3.0"),
         ("schedule.lr.shape=cosine", "schedule.lr.shape: no schedule 'cosine'"),

@@ -132,7 +132,7 @@ def test_negative_iterations_are_refused(shape):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": "cosine", "value": 1}, "no schedule 'cosine'; there are lr_range"),
+        ({"shape": "cosine", "value": 1}, "no schedule 'cosine'; choose from lr_range"),
         ({"shape": "build", "value": 1}, "no schedule 'build'"),
         ({"shape": "constant", "valu": 1}, "schedule.lr.valu: constant takes value"),
         ({"shape": "constant"}, "schedule.lr.value: constant needs a value"),

@@ -257,7 +257,7 @@ def test_a_subset_larger_than_its_set_is_refused(cifar, split):
     setattr(cifar, f"{split}_images", there)
     assert len(getattr(load(cifar), f"{split}_labels")) == there
     setattr(cifar, f"{split}_images", there + 1)
-    message = f"dataset.{split}_images={there + 1}: cifar10 has {there} there; dataset.{split}_images=null takes"
+    message = f"dataset.{split}_images={there + 1}: cifar10 has only {there}; dataset.{split}_images=null uses"
     with pytest.raises(ReproError, match=message):
         load(cifar)
     setattr(cifar, f"{split}_images", 999_999)
@@ -336,7 +336,7 @@ def test_a_torchvision_file_of_other_contents_is_incomplete(tmp_path):
             {"test_images": np.zeros((2, 6, 6, 3), np.uint8)},
             "test images are uint8 .2, 6, 6, 3., not uint8 .N, H, W, 1",
         ),
-        ({"train_labels": np.array([0, 1, 2])}, "train images are 4, their labels 3"),
+        ({"train_labels": np.array([0, 1, 2])}, "train images number 4, their labels 3"),
         ({"train_labels": np.array([0, 1, 2, 3])}, "labels 0 to 3, and there are 3 classes"),
         ({"test_images": np.zeros((2, 6, 8, 1), np.uint8)}, "train images have 6x6 pixels, its test images 8x6"),
     ],
@@ -355,5 +355,5 @@ def test_an_image_set_of_ones_own_that_cannot_be_trained_on_is_named(monkeypatch
 
 
 def test_an_unknown_data_set_is_named():
-    with pytest.raises(ReproError, match="dataset.name=imagenet: there are digits, cifar10, cifar100, mnist"):
+    with pytest.raises(ReproError, match="dataset.name=imagenet: choose from digits, cifar10, cifar100, mnist"):
         load(Dataset(name="imagenet"))

@@ -54,11 +54,11 @@ def nested(tree):
         (lambda tree: (tree / "test").rename(tree / "val"), "{tree} has no folder test/"),
         (
             lambda tree: (tree / "test/class03").rename(tree / "test/Class03"),
-            "class03 of {tree}/train is not in {tree}/test, which has Class03; a class has one name in both",
+            "class03 of {tree}/train is not in {tree}/test, which has Class03; a class needs the same name in both",
         ),
         (
             lambda tree: (tree / "train/class09").rename(tree / "gone"),
-            "class09 of {tree}/test is not in {tree}/train; a class has one name in both",
+            "class09 of {tree}/test is not in {tree}/train; a class needs the same name in both",
         ),
         (lambda tree: save(tree / "train/__MACOSX/0.png"), "__MACOSX of {tree}/train is not in {tree}/test"),
         (
@@ -73,13 +73,13 @@ def nested(tree):
         ),
         (
             only_jpg,
-            "no .png in {tree}/train/class03, but class03/0000.jpg, class03/0001.jpg, class03/0002.jpg; a class has "
-            "its images there",
+            "no .png in {tree}/train/class03, but class03/0000.jpg, class03/0001.jpg, class03/0002.jpg; put the "
+            "class's images there",
         ),
         (nested, "no .png in {tree}/train/class03, but class03/images"),
         (
             lambda tree: [file.unlink() for file in (tree / "test/class00").iterdir()],
-            "no .png in {tree}/test/class00; a class",
+            "no .png in {tree}/test/class00; put the class",
         ),
         (
             lambda tree: save(tree / "train/class00/0000.PNG"),
@@ -106,7 +106,9 @@ def test_hidden_files_are_not_looked_at_and_others_are_named(tree, capsys):
     (tree / "train/notes.txt").write_text("")
     (tree / "train/class01/more").mkdir()
     assert loaded(tree)[1] == before
-    note = f"note: {tree}/train: ignored, as they are no <class>/*.png: class00/Thumbs.db, class01/more, notes.txt"
+    note = (
+        f"note: {tree}/train: ignored, as they are not <class>/*.png: class00/Thumbs.db, class01/more, notes.txt"
+    )
     assert note in capsys.readouterr().out.splitlines()
 
 
@@ -154,7 +156,7 @@ def test_every_image_has_one_size(tree):
     save(tree / "train/class03/0001.png")
     for file in tree.glob("test/*/*.png"):
         save(file, Image.new("RGB", (28, 28)))
-    with pytest.raises(ReproError, match=r"test/class00/0000.png is 28x28 .*; 19 more in .*test cannot be taken"):
+    with pytest.raises(ReproError, match=r"test/class00/0000.png is 28x28 .*; 19 more in .*test cannot be used"):
         loaded(tree)
     for file in tree.glob("train/*/*.png"):
         save(file, Image.new("RGB", (28, 28)))
@@ -260,7 +262,7 @@ def rotated():
         (Image.new("CMYK", (2, 2)), {"format": "jpeg"}, "has colours of mode CMYK"),
         (Image.new("F", (2, 2)), {"format": "tiff"}, "has colours of mode F"),
         (Image.new("I", (2, 2), 70000), {"format": "tiff"}, "has colours of mode I"),
-        (Image.fromarray(PIXELS), {"exif": rotated()}, r"is to be shown rotated \(EXIF orientation 6\)"),
+        (Image.fromarray(PIXELS), {"exif": rotated()}, r"is rotated by its metadata \(EXIF orientation 6\)"),
         (
             Image.new("RGB", (2, 2)),
             {"save_all": True, "append_images": [Image.new("RGB", (2, 2), "red")]},

@@ -89,7 +89,7 @@ def test_train_and_test_folders_stay_what_they_are(root, tmp_path):
     assert arrays["test_labels"].tolist() == [0, 0, 1, 1]
     (root / "test/dog").rename(root / "test/wolf")
     with pytest.raises(
-        ReproError, match=r"dog is a class in train/ and not in test/; a class has one name in both"
+        ReproError, match=r"dog is a class in train/ and not in test/; a class needs the same name in both"
     ):
         load(root)
 
@@ -105,18 +105,18 @@ def test_what_changes_in_the_folder_is_decoded_again(root):
     [
         (
             lambda root: (root / "cat/2.jpg").write_bytes(b"no picture"),
-            r"cat/2.jpg is no picture that can be read",
+            r"cat/2.jpg is not a readable picture",
         ),
         (
             lambda root: (root / "dog").rename(root.parent / "dog"),
-            r"pets holds the one class cat; it needs a folder",
+            r"pets holds only the class cat; it needs one folder",
         ),
-        (lambda root: (root / "wolf").mkdir(), r"no picture lies in .*pets/wolf"),
-        (lambda root: picture(root / "wolf/1.png"), r"class wolf has one picture; it takes two"),
-        (lambda root: (root / "train").mkdir(), r"train/ is there, test/ is not; have both or neither"),
+        (lambda root: (root / "wolf").mkdir(), r"pets/wolf holds no picture"),
+        (lambda root: picture(root / "wolf/1.png"), r"class wolf has one picture; it needs at least two"),
+        (lambda root: (root / "train").mkdir(), r"it has train/ but no test/; provide both"),
         (
             lambda root: root.rename(root.parent / "moved"),
-            r"pets: no such folder; name the one that holds a folder a",
+            r"pets: no such folder; give the folder that holds one folder per class",
         ),
     ],
 )
@@ -130,11 +130,11 @@ def test_uneven_classes_are_worth_a_word(root, capsys):
     for i in range(25):
         picture(root / "dog" / f"more{i}.png")
     load(root)
-    assert "24 pictures of dog to train on, 4 of cat" in capsys.readouterr().out
+    assert "24 training pictures of dog, 4 of cat" in capsys.readouterr().out
 
 
 def test_a_folder_needs_a_size(root):
-    with pytest.raises(ReproError, match=r"dataset.resolution=null: pictures of any size need one"):
+    with pytest.raises(ReproError, match=r"dataset.resolution=null: a folder of pictures needs one"):
         registry.get(folder(root, resolution=None))
-    with pytest.raises(ReproError, match=r"dataset.channels=4: pictures have 3 \(RGB\) or 1 \(grey\)"):
+    with pytest.raises(ReproError, match=r"dataset.channels=4: use 3 \(RGB\) or 1 \(grey\)"):
         registry.get(folder(root, channels=4))

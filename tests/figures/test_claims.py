@@ -161,7 +161,7 @@ def test_a_mean_log_loss_needs_two_lrs(lr):
 
 
 def test_an_unknown_measure_is_named():
-    with pytest.raises(ValueError, match="no measure 'best_accuracy'; there are final_accuracy"):
+    with pytest.raises(ValueError, match="no measure 'best_accuracy'; choose from final_accuracy"):
         judge_one(frame(a=[0.9] * 4), curve="a", of="best_accuracy", above=0)
 
 

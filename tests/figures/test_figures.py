@@ -93,7 +93,7 @@ def test_runs_behind_a_link_are_found_and_others_named(fig5b):
         found = runs.local(curves(fig5b, a="fig5b/wd_1e-3"), variants)
         assert sorted(found.frame["curve"].unique()) == expected
         assert sorted(seed for curve, seed in found.info if curve == "a") == [0, 2]
-        assert [problem.partition(": ")[2][:24] for problem in found.broken] == ["no record of this suite;"]
+        assert [problem.partition(": ")[2][:27] for problem in found.broken] == ["not a record of this suite;"]
 
 
 def test_mean_and_sample_standard_deviation_over_seeds(fig5b):
@@ -156,7 +156,7 @@ def test_runs_that_have_no_test_yet_are_not_called_missing(tmp_path, run_app):
     write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [], status="running")
     done = run_app("figures", "figure=fig5b", "scale=demo")
     assert done.returncode == 1
-    message = "none of the runs at scale demo in multirun_outputs has come to its first test yet"
+    message = "none of the runs at scale demo in multirun_outputs has reached its first test yet"
     assert done.stderr == f"error: figure fig5b: {message}\n"
 
 
@@ -296,17 +296,17 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+optimizer=adam", "optimizer: no such key; there are figures, "),
+        ("+optimizer=adam", "optimizer: no such key; choose from figures, "),
         ("+variant=true", "variant: no such key; did you mean variants?"),
-        ("+tracking.mode=online", "tracking.mode: no such key; there are entity, project, base_url"),
+        ("+tracking.mode=online", "tracking.mode: no such key; choose from entity, project, base_url"),
         ("dataset.name=digits", "dataset.name: runs are drawn as they were recorded"),
         ("+model.width=8", "model.width: runs are drawn as they were recorded"),
         ("scale.iterations=0.1", "scale.iterations: runs are drawn as they were recorded"),
         ("path=elsewhere", "path: only source=offline reads it, not local"),
-        ("seeds=[]", r"seeds=\[\]: name every seed"),
-        ("seeds=[0,0]", r"seeds=\[0, 0\]: name every seed"),
-        ("seeds=[-1]", r"seeds=\[-1\]: name every seed"),
-        ("formats=[foo]", "formats: no foo; there are pdf, svg, png"),
+        ("seeds=[]", r"seeds=\[\]: list every seed"),
+        ("seeds=[0,0]", r"seeds=\[0, 0\]: list every seed"),
+        ("seeds=[-1]", r"seeds=\[-1\]: list every seed"),
+        ("formats=[foo]", "formats: no foo; choose from pdf, svg, png"),
     ],
 )
 def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):

@@ -128,7 +128,7 @@ def test_a_figure_without_a_print_has_none_and_a_broken_one_is_named(tmp_path):
     assert printed.load("fig99", "test_loss", [CONF, tmp_path]).empty
     (tmp_path / "published").mkdir()
     (tmp_path / "published/fig99.csv").write_text("curve,iteration\na,1\n")
-    with pytest.raises(ReproError, match=r"published/fig99.csv: no table of curve, iteration and test_loss"):
+    with pytest.raises(ReproError, match=r"published/fig99.csv: not a table of curve, iteration and test_loss"):
         printed.load("fig99", "test_loss", [tmp_path])
 
 

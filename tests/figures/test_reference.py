@@ -174,7 +174,12 @@ def test_where_nothing_is_found_everything_looked_for_is_named(tmp_path):
     table(tmp_path / "fig5b_a.csv")
     with pytest.raises(ReproError) as error:
         reference.load(tmp_path, "fig5a", ["a", "b"], {"a": "Results/one", "b": "Results/two"})
-    for name in (f"reference={tmp_path}: no curve of fig5a", "fig5a_<curve>.csv", "Results/one", "Results/two"):
+    for name in (
+        f"reference={tmp_path}: it has no curve of fig5a",
+        "fig5a_<curve>.csv",
+        "Results/one",
+        "Results/two",
+    ):
         assert name in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 

@@ -146,7 +146,7 @@ def test_images_too_small_for_a_network_are_one_line(name, pixels):
         1,
         10,
     )
-    with pytest.raises(ReproError, match=f"model.name={name}: .* takes images of {pixels} pixels a side or more"):
+    with pytest.raises(ReproError, match=f"model.name={name}: .* needs images of at least {pixels} pixels a side"):
         models.from_config(model, 10, (pixels - 1, pixels - 1, 1), 0)
 
 

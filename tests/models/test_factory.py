@@ -48,7 +48,7 @@ def test_a_function_of_either_signature_is_a_network(mine, function):
     [
         ("fixed", r"for one image it returns shape \(1, 1000\), not logits of shape \(1, 3\)"),
         ("tuple", r"for one image it returns tuple, not logits of shape \(1, 3\)"),
-        ("broken", r"model.name=mine_for_test:broken: it fails for 3 classes: RuntimeError"),
+        ("broken", r"model.name=mine_for_test:broken: it fails with 3 classes: RuntimeError"),
         ("nothing", r"model.name=mine_for_test:nothing: it returns a NoneType, not a torch.nn.Module"),
         ("missing", r"model.name=mine_for_test:missing: no network 'mine_for_test:missing'"),
     ],

@@ -79,7 +79,7 @@ def test_depth_width_and_image_size_are_free(blocks, width, channels, size):
 
 
 def test_an_unknown_network_is_named():
-    with pytest.raises(ValueError, match="no network 'vgg'; there are cnn3, .*resnet56_superconv"):
+    with pytest.raises(ValueError, match="no network 'vgg'; choose from cnn3, .*resnet56_superconv"):
         models.build("vgg", 10)
 
 
@@ -182,11 +182,11 @@ def test_a_network_says_which_images_it_does_not_take(name):
     models.require_size(network, name, (4, 32, 3))
     for height, width in [(30, 32), (32, 31), (3, 3), (2, 2)]:  # at 3 pixels a shortcut of 1 would be broadcast
         problem = (
-            f"model.name={name}: it does not take images of {width}x{height} pixels .height and width must be"
+            f"model.name={name}: it does not accept images of {width}x{height} pixels .height and width must be"
         )
         with pytest.raises(ReproError, match=problem):
             models.require_size(network, name, (height, width, 3))
     assert network.training
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
-    with pytest.raises(ReproError, match="it does not take images of 6x6 pixels"):
+    with pytest.raises(ReproError, match="it does not accept images of 6x6 pixels"):
         size({"name": name, "blocks": 1}, 10, 3, 6)

@@ -87,7 +87,7 @@ def test_another_tools_run_json_is_named(tmp_path, run, content):
             **record.info, "config": {**record.info["config"], **content}}  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(
-        ReproError, match=r"run\.json: no record of this suite; move it out of the folders of runs"
+        ReproError, match=r"run\.json: not a record of this suite; move it out of the folders of runs"
     ):
         records.read_info(tmp_path)
 
@@ -96,7 +96,7 @@ def test_a_record_of_another_version_is_another_run(tmp_path, run):
     record = records.Record(tmp_path, run, {})
     record.info["config"]["later"] = 1
     record.finish("finished")
-    with pytest.raises(ReproError, match=r"holds a finished run of another configuration .its configuration is of "
+    with pytest.raises(ReproError, match=r"holds a finished run of another configuration .its configuration is from "
                        r"another version of the suite .Key 'later'"):  # fmt: skip
         records.already_finished(tmp_path, run)
 

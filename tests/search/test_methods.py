@@ -289,7 +289,7 @@ def test_the_batch_is_doubled_until_one_does_not_train(monkeypatch, base):
     assert tried == ["1000", "2000", "4000"]  # before the scale, an eighth
     assert why == "batch 250 trains, and batch 500 ran out of memory"
     assert len(tried) == 3  # so from now on each fails
-    with pytest.raises(ReproError, match="batch 125 ran out of memory; begin with a smaller one"):
+    with pytest.raises(ReproError, match="batch 125 ran out of memory; start with a smaller one"):
         batch_size.largest_batch(base, BatchSize(largest=10_000))
 
 
@@ -308,11 +308,11 @@ def test_a_budget_is_of_everything_at_most(base):
     total = sum(s.runs * of_that_length.epochs(s.iterations) for s in recipe._stages(of_that_length, settings))
     assert 95 <= total <= 101
     assert recipe.length(base, Recipe()) == 4000
-    with pytest.raises(ReproError, match="leave out one"):
+    with pytest.raises(ReproError, match="both limit the length; remove one"):
         recipe.length(base, Recipe(budget_epochs=1, minutes=1))
     with pytest.raises(ReproError, match=r"search.budget_epochs=0.5: \d+ iterations would be left"):
         recipe.length(base, Recipe(budget_epochs=0.5))
-    with pytest.raises(ReproError, match="search.stages: no stage lr; there are batch_size, lr_range"):
+    with pytest.raises(ReproError, match="search.stages: no stage lr; choose from batch_size, lr_range"):
         recipe.ordered(["lr"])
 
 
@@ -379,7 +379,7 @@ def test_every_method_has_its_file(resolved):
     for method in METHODS:
         settings = typed(method, compose("search", [f"method={method}"]).search)
         assert type(settings) is METHODS[method]
-    with pytest.raises(ReproError, match=r"search.momentum=\[1.0\]: one value below 1"):
+    with pytest.raises(ReproError, match=r"search.momentum=\[1.0\]: give one value below 1"):
         typed("lr_range", compose("search", ["search.momentum=[1.0]"]).search)
     wrong = {
         "growth=fast": "Invalid value 'fast', expected one of",

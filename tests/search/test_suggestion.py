@@ -59,7 +59,7 @@ def test_a_range_that_misses_the_minimum_says_so():
     rising = suggest(LR, 2.3 + LR)
     assert rising.is_first
     assert np.isnan(rising.max_lr)
-    with pytest.raises(ValueError, match="2 tests before the loss stops being finite"):
+    with pytest.raises(ValueError, match="only 2 tests before the loss is not finite"):
         suggest(LR, np.where(LR < 0.05, 2.0, np.nan))
 
 

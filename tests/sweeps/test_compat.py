@@ -103,7 +103,7 @@ def test_sockets_stay_out_of_a_temporary_folder_whose_path_is_too_long(tmp_path,
     monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(_compat, "SHORT", [])
-    with pytest.raises(ReproError, match="^TMPDIR=.*: longer than the 70 bytes"):
+    with pytest.raises(ReproError, match="^TMPDIR=.*: longer than 70 bytes, the limit for sockets"):
         _compat.start_fork_server(blocked=[])
 
 

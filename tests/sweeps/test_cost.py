@@ -68,11 +68,11 @@ def test_a_process_without_torch_has_sizes_counted_by_another_and_keeps_them(tmp
 
 def test_an_unknown_network_has_no_size():
     shape = Shape("vgg", 1, 16, 32)
-    with pytest.raises(ReproError, match="model.name=vgg: there are "):
+    with pytest.raises(ReproError, match="model.name=vgg: choose from "):
         cost.network_sizes([shape])
     code = "from repro.sweeps import cost; cost.network_sizes([cost.Shape('vgg', 1, 16, 32)])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ReproError: model.name=vgg: there are cnn3, lenet" in done.stderr
+    assert "ReproError: model.name=vgg: choose from cnn3, lenet" in done.stderr
 
 
 def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):

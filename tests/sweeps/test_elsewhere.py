@@ -43,7 +43,7 @@ def test_what_became_of_a_run_is_what_its_record_says(job):
     def error(before=None):
         return _compat.error_of(elsewhere.found(job, before, "job 7 ended"))
 
-    assert str(error()) == "it has not begun (job 7 ended)"
+    assert str(error()) == "it has not started (job 7 ended)"
     write_run(job.folder, [(0, 0.1)], status="failed", reason="no images")
     assert str(error()) == "no images (job 7 ended)"
     records.write_info(job.folder, {**records.read_info(job.folder), "status": "running"})
@@ -61,7 +61,7 @@ def test_a_run_that_is_forced_is_done_when_its_record_is_new(job, force):
     now = modified_ns(job.folder)
     assert not elsewhere.has_ended(job, now)
     error = _compat.error_of(elsewhere.found(job, now, "job 7 ended"))
-    assert str(error) == "it has not begun (job 7 ended)" if force else error is None
+    assert str(error) == "it has not started (job 7 ended)" if force else error is None
 
 
 def test_a_disk_without_locks_is_found_out_once(tmp_path, monkeypatch, capsys):
@@ -73,7 +73,7 @@ def test_a_disk_without_locks_is_found_out_once(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     preflight.note_locks(tmp_path)
-    assert f"note: {tmp_path} has no locks (Function not implemented)" in capsys.readouterr().err
+    assert f"note: {tmp_path} does not support locks (Function not implemented)" in capsys.readouterr().err
 
 
 def test_a_job_that_is_queued_again_waits_for_the_lock_of_its_predecessor(tmp_path, monkeypatch):

@@ -106,7 +106,9 @@ def test_a_launcher_that_gives_up_is_one_line(slurm, tmp_path):
         sweep(tmp_path, "scale=smoke"), env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120
     )
     assert done.returncode == 1
-    assert "error: none of the 2 runs could train: Slurm takes no job: no such partition\n" in done.stderr
+    assert (
+        "error: none of the 2 runs could train: Slurm does not accept the jobs: no such partition\n" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -177,7 +179,7 @@ def test_a_dry_run_says_what_a_sweep_would_be_on_a_cluster(slurm, tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "an array of 2 jobs of 4 runs, 2 at once at most, each with nodes=1, tasks_per_node=1," in said
+    assert "an array of 2 jobs of 4 runs, at most 2 at once, each with nodes=1, tasks_per_node=1," in said
     assert "gpus_per_node=1" in said
     assert "GPU-hours" in said
 
@@ -203,8 +205,8 @@ def test_a_launcher_whose_own_file_is_missing_is_one_line():
     assert one_line(absent) == "hydra/launcher=joblib: its plug-in is not installed; pip install -e '.[joblib]'"
     own = ConfigCompositionException("In 'hydra/launcher/ours': Could not load 'hydra/launcher/submitit_slurm'.")
     assert one_line(own) == (
-        "hydra/launcher=ours: hydra/launcher/submitit_slurm is not there; "
-        "install the launcher plug-in of Hydra that brings it"
+        "hydra/launcher=ours: hydra/launcher/submitit_slurm is missing; "
+        "install the Hydra launcher plug-in that provides it"
     )
 
 

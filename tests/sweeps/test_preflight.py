@@ -77,7 +77,7 @@ def test_the_disk_has_room_for_every_run_and_for_the_checkpoints_of_those_that_t
     free(needed)
     assert preflight.lack_of_room(tmp_path, configs, 2) is None
     free(needed - 1)
-    assert "and 5 runs take about 2 MB; make room, or name another folder" in preflight.lack_of_room(
+    assert "and 5 runs take about 2 MB; make room, or choose another folder" in preflight.lack_of_room(
         tmp_path, configs, 2
     )
     assert preflight.lack_of_room(tmp_path, configs, 1) is None
@@ -90,11 +90,13 @@ def test_a_sweep_without_its_data_is_one_line_and_every_run_has_the_reason(run_a
     done = run_app("train", *sweep)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: none of the 2 runs could train: dataset.name=kmnist: there are digits, cifar10")
+    assert line.startswith(
+        "error: none of the 2 runs could train: dataset.name=kmnist: choose from digits, cifar10"
+    )
     for folder in sorted(path.parent for path in tmp_path.rglob("run.json")):
         described = states.describe_run(folder)
         assert described["state"] == "failed"
-        assert described["reason"].startswith("dataset.name=kmnist: there are ")
+        assert described["reason"].startswith("dataset.name=kmnist: choose from ")
         assert (folder / "train.log").read_text() == f"failed: {described['reason']}\n"
 
 

@@ -85,7 +85,7 @@ def test_a_record_that_is_not_ours_is_broken_and_stops_nothing(tmp_path, capsys)
     runs = [(tmp_path / name / "seed0", None) for name in ("ours", "tool", "list", "rows")]
     assert [row["state"] for row in states.describe_runs(runs)] == ["finished", "broken", "broken", "finished"]
     states.print_states(runs, "table")
-    assert "no record of this suite" in capsys.readouterr().out.replace("\n", "")
+    assert "not a record of this suite" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):

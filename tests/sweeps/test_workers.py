@@ -270,17 +270,19 @@ def test_the_gpus_of_a_device(monkeypatch, tmp_path, torch_answers):
 def test_a_gpu_that_does_not_answer_is_left_out_and_named(torch_answers, capsys):
     torch_answers(None, "CUDA error: out of order", None)
     assert machine.gpus("auto") == ["0", "2"]
-    assert capsys.readouterr().err == "note: GPU 1 does not answer (CUDA error: out of order) and is left out\n"
+    assert capsys.readouterr().err == "note: GPU 1 does not respond (CUDA error: out of order) and is skipped\n"
 
 
 def test_no_plan_for_a_cpu_where_every_run_would_choose_the_gpu(torch_answers, monkeypatch):
     torch_answers("CUDA error: unknown")
     with pytest.raises(
-        ReproError, match=r"^device=auto: GPU 0 does not answer \(CUDA error: unknown\); device=cpu"
+        ReproError, match=r"^device=auto: GPU 0 does not respond \(CUDA error: unknown\); device=cpu"
     ):
         machine.gpus("auto")
     torch_answers(output="", errors="Traceback\nMemoryError: no room")
-    with pytest.raises(ReproError, match=r"does not answer \(.*MemoryError: no room\); device=cpu does without"):
+    with pytest.raises(
+        ReproError, match=r"does not respond \(.*MemoryError: no room\); device=cpu trains without"
+    ):
         machine.gpus("auto")
     torch_answers()
     with pytest.raises(ReproError, match="device=cuda: torch finds no GPU"):
@@ -290,7 +292,7 @@ def test_no_plan_for_a_cpu_where_every_run_would_choose_the_gpu(torch_answers, m
         raise subprocess.TimeoutExpired([], timeout)
 
     monkeypatch.setattr(subprocess, "run", silent)
-    with pytest.raises(ReproError, match=r"device=auto: the GPU does not answer \(no answer\)"):
+    with pytest.raises(ReproError, match=r"device=auto: the GPU does not respond \(timeout\)"):
         machine.gpus("auto")
 
 

@@ -47,12 +47,12 @@ def test_the_mode_is_the_environments_unless_the_command_line_says_one(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("WANDB_MODE", "shared", "WANDB_MODE=shared: it is online, offline or disabled"),
-        ("WANDB_RESUME", "must", "WANDB_RESUME=must: every attempt at a run is a W&B run of its own"),
+        ("WANDB_MODE", "shared", "WANDB_MODE=shared: set it to online, offline or disabled"),
+        ("WANDB_RESUME", "must", "WANDB_RESUME=must: every attempt at a run is a separate W&B run"),
         (
             "WANDB_SWEEP_ID",
             "abc",
-            "WANDB_SWEEP_ID=abc: a W&B sweep would set values that the record does not know",
+            "WANDB_SWEEP_ID=abc: a W&B sweep sets values that the record does not contain",
         ),
     ],
 )

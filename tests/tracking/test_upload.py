@@ -58,7 +58,7 @@ def test_what_is_there_in_parts_or_twice_is_sent_whole_under_a_new_id(server, wh
     whole = hosted(server, where, made(tmp_path / "runs/seed3", 3))
     assert upload.upload([tmp_path / "runs"], lambda _: where) == (3, [])
     said = capsys.readouterr().out
-    assert f"{where}: 4 finished runs, 1 there already\n" in said
+    assert f"{where}: 4 finished runs, 1 uploaded already\n" in said
     assert f"{parts.name}: of 5 rows W&B has 2 (run {parts.name}); it is sent under a new id" in said
     assert rows_there(server, where) == [0, 2, 3, 3, 3, 5, 6]
     for old in (parts, twice, cut):
@@ -116,7 +116,7 @@ def test_one_upload_at_a_time_sends_to_a_project(server, where, made, tmp_path, 
 
 def test_what_came_meanwhile_is_not_sent(server, where, made, tmp_path, monkeypatch):
     folder = made(tmp_path / "seed0")
-    monkeypatch.setattr(upload, "_amiss", lambda *_: [f"{hosted(server, where, folder).name} came"])
+    monkeypatch.setattr(upload, "_describe_incomplete", lambda *_: [f"{hosted(server, where, folder).name} came"])
     assert upload.upload([tmp_path], lambda _: where) == (0, [])
     assert rows_there(server, where) == [3]
 
@@ -128,7 +128,7 @@ def test_rows_that_do_not_arrive_are_an_error(server, where, made, tmp_path, mon
     count, (line,) = upload.upload([tmp_path], lambda _: where)
     assert count == 0
     assert line.startswith(f"{tmp_path}/seed0: sent as http")
-    assert line.endswith("but 0 of its 3 rows are there; upload it again")
+    assert line.endswith("but it has 0 of 3 rows; upload it again")
     server.faults = []
     assert upload.upload([tmp_path], lambda _: where) == (1, [])
 
@@ -140,10 +140,10 @@ def test_a_run_that_was_deleted_is_said_and_sent_again(server, where, made, tmp_
     (run,) = server.runs(where.name).values()
     server.delete(run)
     assert frame_of(where, tmp_path / "cache").frame.empty
-    assert f"note: run {run.name} is no longer in {where}; it leaves the cache" in capsys.readouterr().err
+    assert f"note: run {run.name} is no longer in {where}; it is deleted from the cache" in capsys.readouterr().err
     assert pull.cached(where, tmp_path / "cache") == []
     assert upload.upload([tmp_path / "runs"], lambda _: where) == (1, [])
-    assert f"note: run {run.name} is no longer there (deleted?)" in capsys.readouterr().out
+    assert f"note: run {run.name} no longer exists (deleted?)" in capsys.readouterr().out
     assert rows_there(server, where) == [3]
 
 
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_an_upload_and_leaves_nothing(server, where, made, tmp_path)
     _, said = process.communicate(timeout=60)
     server.faults = []
     assert process.returncode == 130
-    assert "interrupted; run the same command again: it sends what is missing" in said
+    assert "interrupted; run the same command again to send the missing records" in said
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert [
         path for path in left if not path.name.startswith("core-debug-")
@@ -213,12 +213,12 @@ def test_ctrl_c_ends_an_upload_and_leaves_nothing(server, where, made, tmp_path)
 def test_a_server_that_hangs_is_spoken_of_while_it_does(server, where, made, tmp_path, monkeypatch, capsys):
     hosted(server, where, made(tmp_path / "seed0"))
     monkeypatch.setattr(places, "NOTICE", 0.2)
-    monkeypatch.setitem(places._said, "at", -1.0)
+    monkeypatch.setitem(places._noticed, "at", -1.0)
     server.faults = [hanging("Runs", 0.6)]
     assert len(frame_of(where, tmp_path / "cache").frame) == 3
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "no answer" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "no response" in line]
     assert line.startswith(f"note: W&B, {where} on http")
-    assert "the list of runs: no answer for" in line
+    assert "the list of runs: no response for" in line
 
 
 def test_a_foreign_run_with_our_keys_is_skipped_with_a_note(server, where, made, tmp_path, capsys):
@@ -230,7 +230,7 @@ def test_a_foreign_run_with_our_keys_is_skipped_with_a_note(server, where, made,
     assert len(frame_of(where, tmp_path / "cache").frame) == 3
     said = capsys.readouterr().err
     for name in ("theirs", "odd"):
-        assert f"note: run {name} of {where} has keys of this suite and is no record of it; it is skipped" in said
+        assert f"note: run {name} of {where} has keys of this suite but is not a record of it; skipped" in said
     assert upload.upload([tmp_path], lambda _: where) == (0, [])
 
 

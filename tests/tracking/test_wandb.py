@@ -28,7 +28,7 @@ from repro.tracking import mirror, pull, upload
 
 def said(done):
     """What a command says on standard error, but for notes of a busy machine that W&B is slow."""
-    return [line for line in done.stderr.splitlines() if "no answer for" not in line]
+    return [line for line in done.stderr.splitlines() if "no response for" not in line]
 
 
 def test_one_frame_from_every_source(run_app, server, where, tmp_path):
@@ -118,9 +118,9 @@ def test_what_is_not_ours_is_named_and_the_rest_is_sent_once_links_followed(made
     cut, later, tool = errors
     assert cut == f"{tmp_path}/runs/cut: its run.json has no 'host'; it is not sent"
     assert later.startswith(
-        f"{tmp_path}/runs/later: its configuration is of another version of the suite (Key 'later'"
+        f"{tmp_path}/runs/later: its configuration is from another version of the suite (Key 'later'"
     )
-    assert tool.startswith(f"{tmp_path}/runs/tool/run.json: no record of this suite")
+    assert tool.startswith(f"{tmp_path}/runs/tool/run.json: not a record of this suite")
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_duplicate_and_reordered_rows_are_put_right(server, where, made, tmp_pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "2 rows came, and the run counted 3"),
+        (lambda lines: lines[:-1], "it has 2 rows, and the run recorded 3"),
         (
             lambda lines: [line.replace('"lr": 0.1,', '"lr": 0.2,') for line in lines],
-            "with other values than it recorded",
+            "have other values than the run recorded",
         ),
-        (lambda lines: [], "0 rows came, and the run counted 3"),
+        (lambda lines: [], "it has 0 rows, and the run recorded 3"),
     ],
 )
 def test_a_history_that_is_not_whole_is_never_drawn(server, where, made, tmp_path, change, message):
@@ -296,7 +296,7 @@ def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp
     found = frame_of(where, tmp_path / "cache")
     assert set(found.frame["seed"]) == {0}
     assert found.broken == [
-        "1 of 2 runs are of protocol version 0 and left out: this is version 1; train them again"
+        "1 of 2 runs have protocol version 0 and are excluded: this is version 1; train them again"
     ]
 
 
@@ -321,7 +321,7 @@ def test_another_protocol_version_is_named_and_left_out(server, where, made, tmp
             {"WANDB_BASE_URL": "http://127.0.0.1:9"},
             "W&B, disciplined-repro on http://127.0.0.1:9:",
         ),
-        (["source=cache", "tracking.project=never"], {}, "source=cache: nothing of never in"),
+        (["source=cache", "tracking.project=never"], {}, "source=cache: no runs of never in"),
         (["source=offline", "path=/nowhere"], {}, "path=/nowhere: no W&B files"),
     ],
     ids=["project", "entity", "no key", "short key", "wrong key", "no server", "empty cache", "no files"],
@@ -358,7 +358,7 @@ def test_a_failure_of_wandb_costs_no_training(run_app, server, where, tmp_path, 
     assert "W&B: 0 of 2 runs mirrored; 2 failed (" in done.stderr
     assert "upload later with python -m repro.tracking upload multirun_outputs" in done.stderr
     logged = "".join((folder / f"seed{seed}/train.log").read_text() for seed in (0, 1))
-    reports = re.findall("W&B (?:failed|has not answered).*", logged)
+    reports = re.findall("W&B (?:failed|has not responded).*", logged)
     assert len(reports) == (2 if fault == "no folder" else 1), logged
     assert all(report.endswith("python -m repro.tracking upload sends it later") for report in reports)
     if fault == "bad key":
@@ -366,7 +366,7 @@ def test_a_failure_of_wandb_costs_no_training(run_app, server, where, tmp_path, 
         assert {read_info(folder / f"seed{seed}")["wandb"]["state"] for seed in (0, 1)} == {"uploaded"}
 
 
-@pytest.mark.parametrize(("status", "reason"), [(404, "0 of its 3 rows are there"), (500, "")])
+@pytest.mark.parametrize(("status", "reason"), [(404, "it has 0 of 3 rows"), (500, "")])
 def test_rows_that_a_server_does_not_take_are_a_failure(
     server, where, made, tmp_path, caplog, monkeypatch, status, reason
 ):
@@ -484,7 +484,7 @@ def test_a_hole_in_an_offline_file_ends_its_rows(offline_of_an_unfinished_run, t
 def test_a_record_that_was_never_finished_is_not_uploaded(server, where, made, tmp_path, capsys):
     made(tmp_path / "seed0", status="interrupted")
     assert upload.upload([tmp_path], lambda _: where) == (0, [])
-    assert "1 unfinished runs are left for later" in capsys.readouterr().out
+    assert "1 unfinished runs are skipped" in capsys.readouterr().out
 
 
 def test_the_digest_tells_histories_apart(made, tmp_path):
@@ -497,7 +497,10 @@ def test_the_digest_tells_histories_apart(made, tmp_path):
 def test_a_hand_without_runs_is_one_line(run_app):
     done = run_app("tracking", "upload", "nowhere")
     assert done.returncode == 1
-    assert done.stderr == "error: nowhere: no such folder; run this where the runs started, or name their folder\n"
+    assert (
+        done.stderr
+        == "error: nowhere: no such folder; run this where the runs were started, or give their folder\n"
+    )
 
 
 def test_a_project_that_is_not_there_yet_takes_an_upload(server, where, made, tmp_path):
@@ -526,7 +529,7 @@ def test_a_saved_view_a_figure(run_app, server, where):
 
 def test_a_saved_view_says_what_it_needs(run_app, server, tmp_path):
     unknown = run_app("tracking", "workspace", "fig99")
-    assert "error: no figure fig99; there are fig10a," in unknown.stderr
+    assert "error: no figure fig99; choose from fig10a," in unknown.stderr
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError('there is no wandb_workspaces here')")
     missing = run_app("tracking", "workspace")
     assert "need the package wandb-workspaces (pip install" in missing.stderr
@@ -563,5 +566,5 @@ def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monke
 
     monkeypatch.setattr(mirror, "started", cut)
     lifecycle.run(resolved(f"experiment={CURVE}", "scale=smoke"), tmp_path)
-    assert "is not whole; is the disk full?" in caplog.text
+    assert "is incomplete; is the disk full?" in caplog.text
     assert read_info(tmp_path)["status"] == "finished"

@@ -15,7 +15,7 @@ from repro.sweeps import states
 from repro.training import checkpoints, lifecycle
 
 RUN = ("experiment=fig5a/clr_3.0", "scale=smoke", "tracking=disabled", "threads=1", "checkpoint_iterations=2")
-LOST = "does not hold as they were recorded; falling back to the previous checkpoint, or to the start"
+LOST = "no longer has as recorded; falling back to the previous checkpoint, or to the start"
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,9 @@ def test_a_checkpoint_from_before_it_had_a_digest_counts_on_the_rows_up_to_its_i
 
 def test_a_checkpoint_of_another_configuration_is_named_before_it_goes(half, resolved, caplog):
     lifecycle.run(resolved(*RUN, "batch_size=64"), half)
-    assert f"{half}: its checkpoints are of another configuration (batch_size: 125 there, 8 now)" in caplog.text
+    assert (
+        f"{half}: deleting the checkpoints of another configuration (batch_size: 125 there, 8 now)" in caplog.text
+    )
 
 
 def test_a_finished_run_with_other_files_than_it_recorded_is_refused_until_it_is_forced(run, whole, made):
@@ -161,10 +163,10 @@ def test_a_finished_run_with_other_files_than_it_recorded_is_refused_until_it_is
         line = "not the weights that the run recorded (another SHA-256); force=true trains the run again"
         assert raised(lambda: lifecycle.run(run, whole)) == f"{weights}: {line}"
     drop_first_line(rows)
-    line = "5 rows came, and the run counted 6; force=true trains the run again"
+    line = "it has 5 rows, and the run recorded 6; force=true trains the run again"
     assert raised(lambda: lifecycle.run(run, whole)) == f"{rows}: {line}"
     zero(rows)
-    assert raised(lambda: lifecycle.run(run, whole)).startswith(f"{rows}:1: not a row of JSON; force=true ")
+    assert raised(lambda: lifecycle.run(run, whole)).startswith(f"{rows}:1: not a JSON row; force=true ")
     assert read_info(whole)["status"] == "finished"
     lifecycle.run(replace(run, force=True), whole)
     assert are_equal(whole, made / "whole")

@@ -91,20 +91,20 @@ def test_a_snapshot_that_is_missing_broken_or_of_another_run_is_one_line(make, t
     trains = (
         f"python -m repro.train experiment={SOURCE} scale=smoke scale.iterations=0.003 seed=0 'snapshots=[1000]'"
     )
-    says = f"start: there is no {path}; {trains} output={tmp_path}"
-    assert refusal(run, folder) == f"{says} makes it"
-    assert states.describe_run(tmp_path / "none", run)["reason"] == f"{says} makes it"
+    says = f"start: {path} does not exist; {trains} output={tmp_path}"
+    assert refusal(run, folder) == f"{says} writes it"
+    assert states.describe_run(tmp_path / "none", run)["reason"] == f"{says} writes it"
     source.snapshots = []
     lifecycle.run(source, home, SAID)
-    assert refusal(run, folder) == f"{says} force=true makes it"
+    assert refusal(run, folder) == f"{says} force=true writes it"
     changed, elsewhere = make(SOURCE, "schedule.lr.max_lr=0.02")
     lifecycle.run(changed, elsewhere)
     path.write_bytes(starts.snapshot(elsewhere, 3).read_bytes())
-    assert refusal(run, folder).startswith(f"start: {path} is of another run than {SOURCE} is now; {trains}")
+    assert refusal(run, folder).startswith(f"start: {path} is not of {SOURCE} as configured now; {trains}")
     path.write_bytes(path.read_bytes()[:-1])
     assert "is truncated or corrupt" in refusal(run, folder)
     (home / "run.json").write_bytes((elsewhere / "run.json").read_bytes())
-    assert refusal(run, folder).startswith(f"start: {home} is of another run than {SOURCE} is now; {trains}")
+    assert refusal(run, folder).startswith(f"start: {home} is not of {SOURCE} as configured now; {trains}")
 
 
 def test_force_moves_the_snapshots_of_a_finished_run_aside(make, source):
@@ -213,13 +213,15 @@ def test_a_sweep_trains_sources_first(sweep, capsys, monkeypatch):
 def test_a_run_whose_source_failed_or_is_nowhere_is_not_launched(sweep, monkeypatch):
     alone = sweep("experiment=fig12a/wd_1e-2")
     for alone.show in (None, "cost"):
-        with pytest.raises(ReproError, match=f"start: there is no .*; python -m repro.train experiment={SOURCE} "):
+        with pytest.raises(
+            ReproError, match=f"start: .* does not exist; python -m repro.train experiment={SOURCE} "
+        ):
             alone.sweep(alone.arguments)
         assert alone.launcher.launched == []
     both = sweep("experiment=fig12a/wd_1e-2,fig12a/wd_1e-3")
     monkeypatch.setattr(lifecycle, "run", lambda *_: (_ for _ in ()).throw(ReproError("no luck")))
     with pytest.raises(
-        ReproError, match=r"(?s)2 of 2 runs failed.*no luck|2 of 2 runs failed.*start: there is no"
+        ReproError, match=r"(?s)2 of 2 runs failed.*no luck|2 of 2 runs failed.*start: .* does not exist"
     ):
         both.sweep(both.arguments)
     assert both.launcher.launched == [[f"experiment={SOURCE}"]]
