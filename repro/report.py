@@ -8,6 +8,7 @@ if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is 
 
     run("repro.report")
 
+import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,9 +23,12 @@ from repro.records.files import write_whole
 
 
 def app(composed: DictConfig) -> None:
-    """Draw every chosen figure and write ``<to>/<scale>/index.html``; ``index-<figure>.html`` if not all are."""
+    """Draw what is chosen and write ``<to>/<scale>/index.html``, or ``index-<names>.html`` if not all are."""
     drawn, errors = [], []
-    config = settings.settings_of(composed, HydraConfig.get().overrides.task)
+    overrides = HydraConfig.get().overrides.task
+    config = settings.settings_of(composed, overrides)
+    if "svg" not in config.formats:
+        raise ReproError(f"formats={config.formats}: the report needs svg among them")
     for result in figures.figures(composed, config):
         if isinstance(result, str):
             errors.append(result)
@@ -33,17 +37,21 @@ def app(composed: DictConfig) -> None:
             errors += result.errors
     if not drawn:
         raise ReproError("; ".join(errors) or "no figure was chosen")
-    chosen = HydraConfig.get().runtime.choices["figure"]
-    target = Path(f"{settings.target_of('index' if chosen == 'all' else f'index-{chosen}', config)}.html")
-    commands = settings.commands("report all", config)
-    if chosen != "all":  # only the command that draws it
-        commands = [f"{commands[1]} figure={chosen}"]
+    named = settings.selected(overrides)
+    parts = [name if name != "all" else f"{group}s" for group, names in named.items() for name in names]
+    complete = set(parts) in (set(), {"figures"}, {"figures", "tables"})
+    target = Path(f"{settings.target_of('index' if complete else '-'.join(['index', *parts]), config)}.html")
+    commands = [settings.report_command(named, config)]
+    if complete:
+        sweeps = ["figure all", *(f"table {figure.name}" for figure in drawn if figure.kind == "table")]
+        commands = [*(settings.commands(sweep, config)[0] for sweep in sweeps), *commands]
     write_whole(target, page.page(drawn, composed.scale.name, errors, commands))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page
     print("\n".join(captions.markdown(narrow)))
     for figure in drawn:
-        print(f"{figure.target}.png, .svg, .pdf, .csv, .md: {figure.title}; {page.counts(figure)}")
+        kinds = [path.name.removeprefix(figure.name) for path in figures.written(figure, config)]
+        print(f"{figure.target}{', '.join(kinds)}: {figure.title}; {page.counts(figure)}")
     print(f"the report: {target}")
     figures.fail(errors)
 
@@ -51,4 +59,5 @@ def app(composed: DictConfig) -> None:
 def main() -> None:
     """The console script ``repro-report``."""
     settings.register_schema()
+    sys.argv[1:] = figures.edits_added(sys.argv[1:])
     command.hydra_app(app, "figures")

@@ -12,9 +12,20 @@ if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is 
 import sys
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from repro.config.folders import expand_home
 from repro.records.files import find
 from repro.sweeps import states
+
+
+def read_text(override: str) -> str:
+    """The value of KEY=VALUE as Hydra reads it, or as it is typed where Hydra could not read it."""
+    try:
+        return str(OverridesParser.create().parse_override(override).value())
+    except HydraException:
+        return override.partition("=")[2]
 
 
 def main() -> None:
@@ -28,7 +39,7 @@ def main() -> None:
 
         sweeper.show(arguments, mode)
     else:
-        output = Path(arguments[-1].removeprefix("output=") if arguments else "multirun_outputs")
+        output = Path(read_text(arguments[-1]) if arguments else "multirun_outputs")
         if not output.is_dir():
             sys.exit(
                 f"error: output={output}: no such folder; run this where the runs were started, or give their "

@@ -23,6 +23,12 @@ ADVICE = {  # errno -> what to do
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it readable and writable"),
 }
 EXTRAS = ["joblib", "ray", "slurm"]  # our extras that install a launcher, as named in conf/hydra/launcher
+GROUPS_OF = {  # config groups that one command alone has -> what to do
+    "figure": "python -m repro.figures and repro.report take figure=, repro.train sweep=",
+    "table": "python -m repro.figures and repro.report take table=, repro.train sweep=",
+    "method": "python -m repro.search takes method=",
+    "sweep": "python -m repro.train takes sweep=",
+}
 NEAR = 0.75  # smallest similarity of an unknown key and a suggested one; 1 for identical keys
 
 
@@ -39,7 +45,8 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return system_error(error, "then run the same command again")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
-        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
+        groups = {path.relative_to(CONF).as_posix() for path in CONF.glob("**/") if path != CONF}
+        nulls = " ".join(a for a in sys.argv[1:] if a.endswith("=null") and a.removesuffix("=null") in groups)
         return f"{nulls}: a group is never null; choose one of its options (--help lists them)"
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!a} is not in this locale's encoding; set LC_ALL=C.UTF-8"
@@ -66,6 +73,9 @@ def one_line(error: BaseException) -> str:
     message = message.split("To append to your default list")[0].removeprefix("Error merging override ")
     if message.startswith("Could not override") and isinstance(error.__cause__, OmegaConfBaseException):
         return _unknown_key(error.__cause__)
+    if match := re.match(r"Could not override '(\w+)'\.\s+No match in the defaults list", message):
+        command = GROUPS_OF.get(match[1])
+        return f"{match[1]}=: no such choice here" + (f"; {command}" if command else "; --help lists the choices")
     if match := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
         return match[1]
     if match := re.search(r"An item is already at '(.*?)'", message):

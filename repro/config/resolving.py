@@ -15,6 +15,7 @@ from repro import schedules
 from repro.config.errors import ReproError, dotted, no_such_key, one_line
 from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
 
+DEVICE = r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?"
 FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # a valid name of a folder
 
 
@@ -152,6 +153,10 @@ def _check(config: Config) -> None:
     check_numbers(config)
     check_folders("scale.name", [config.scale.name])
     check_folders("curve", config.curve.split("/"))
+    for key, text in (("output", config.output), ("dataset.root", config.dataset.root)):
+        _require(bool(text.strip()), key, text, "is empty; name a folder")
+    device = config.device
+    _require(bool(re.fullmatch(DEVICE, device)), "device", device, "is no device; choose auto, cpu or cuda[:N]")
     resolution, groups = config.dataset.resolution, config.model.bn_groups
     _require(
         not (resolution or 0) % 4,
@@ -195,8 +200,14 @@ def check_numbers(node: Any, prefix: str = "") -> None:
         elif "interval" in field.metadata and value is not None:
             interval = field.metadata["interval"]
             words = {POSITIVE: "is not positive", NOT_NEGATIVE: "is negative"}
-            _require(math.isfinite(value), key, value, "is not a finite number")
-            _require(_is_in(interval, value), key, value, words.get(interval, f"is not in {interval}"))
+            values = value if isinstance(value, list) else [value]
+            _require(bool(values), key, value, "is empty; list at least one number")
+            for one in values:
+                which = "" if one is value else f"{one:g} "
+                _require(math.isfinite(one), key, value, f"{which}is not a finite number".replace("  ", " "))
+                _require(
+                    _is_in(interval, one), key, value, f"{which}{words.get(interval, f'is not in {interval}')}"
+                )
 
 
 def _is_in(interval: str, value: float) -> bool:

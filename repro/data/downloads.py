@@ -1,5 +1,6 @@
 """CIFAR-10, CIFAR-100 and MNIST, from torchvision's files. Imports torch only to read them."""
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def read(root: Path, name: str) -> Arrays:
 
     class_name, folder = TORCHVISION[name]
     present = any((root / folder).glob("*"))  # a failed download leaves MNIST an empty folder
+    made = next((path for path in [*reversed(root.parents), root] if not path.exists()), None)
     arrays: Arrays = {}
     for split in ("train", "test"):
         try:
@@ -32,6 +34,8 @@ def read(root: Path, name: str) -> Arrays:
             raise
         except Exception as error:  # whatever unpacking a broken archive or file raises
             problem = "is incomplete" if present else "could not be downloaded"
+            if made is not None:  # by torchvision, before it failed
+                _remove_empty(made)
             raise ReproError(
                 f"dataset.root={root}: {name} {problem} ({first_line(error)}); searched there for "
                 f"{folder}/, train/<class>/*.png and {name}/train/<class>/*.png. Provide one of them, or "
@@ -41,6 +45,14 @@ def read(root: Path, name: str) -> Arrays:
         arrays[f"{split}_images"] = images.reshape(*images.shape[:3], -1)  # grey images have no channels there
         arrays[f"{split}_labels"] = np.asarray(source.targets, dtype=np.int64)
     return arrays
+
+
+def _remove_empty(folder: Path) -> None:
+    """Delete a folder and those in it, as far as they are empty."""
+    folders = [path for path in folder.rglob("*") if path.is_dir()]
+    for path in [*sorted(folders, reverse=True), folder]:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _image_set(name: str, train: int, classes: int, size: int, channels: int) -> ImageSet:

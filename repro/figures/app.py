@@ -1,5 +1,6 @@
 """Draw figures and tables from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from repro import command
-from repro.config.errors import ReproError, one_line
+from repro.config.errors import ReproError, no_such_key, one_line
 from repro.config.folders import CONF, cache_folder
 from repro.figures import captions
 from repro.figures.captions import Drawn
@@ -39,14 +40,15 @@ if TYPE_CHECKING:
 def app(composed: DictConfig) -> None:
     """Draw every chosen figure and table, and print its tables and notes."""
     errors = []
-    for drawn in figures(composed, settings_of(composed, HydraConfig.get().overrides.task)):
+    config = settings_of(composed, HydraConfig.get().overrides.task)
+    for drawn in figures(composed, config):
         if isinstance(drawn, str):
             errors.append(drawn)
             continue
         errors += drawn.errors
         print(f"\n{drawn.title}\n{drawn.subtitle}\n")
         print("\n".join(captions.described(drawn)))
-        kinds = sorted(path.name.removeprefix(f"{drawn.name}.") for path in written(drawn))
+        kinds = sorted(path.name.removeprefix(f"{drawn.name}.") for path in written(drawn, config))
         print(f"wrote {drawn.target}.* ({', '.join(kinds)})")
     fail(errors)
 
@@ -69,18 +71,27 @@ def load(figure: str, *overrides: str) -> "Runs":
             composed = compose("figures", [f"{group}={figure}", *overrides])
             if list(composed[f"{group}s"]) != [figure]:
                 raise ReproError(f"{group}={figure}: load reads one figure at a time")
-            config, chosen = settings_of(composed, overrides), _typed(group, composed[f"{group}s"][figure])
+            config, chosen = settings_of(composed, overrides), _typed(group, figure, composed[f"{group}s"][figure])
             return collect(f"{group} {figure}", homes_of(chosen, [CONF]), config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ReproError(one_line(error)) from None
 
 
-def _typed(group: str, node: DictConfig) -> "Figure | Table":
-    from repro.figures.drawing import Figure
+def _typed(group: str, name: str, node: DictConfig) -> "Figure | Table":
+    from repro.figures.drawing import Figure, require_drawable
     from repro.figures.tables import Table
 
-    schema = OmegaConf.structured(Figure if group == "figure" else Table)
-    return cast("Figure | Table", OmegaConf.to_object(OmegaConf.merge(schema, node)))
+    key = f"{group}s.{name}"
+    if "title" not in node:
+        raise ReproError(f"{key}: {group}={name} is not among what this command draws")
+    schema = Figure if group == "figure" else Table
+    known = [field.name for field in dataclasses.fields(schema)]
+    for unknown in [str(k) for k in node if k not in known]:
+        raise ReproError(no_such_key(f"{key}.{unknown}", [f"{key}.{k}" for k in known]))
+    typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+    if isinstance(typed, Figure):
+        require_drawable(typed, key)
+    return cast("Figure | Table", typed)
 
 
 def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
@@ -93,7 +104,7 @@ def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
     groups = [group for group in ("figure", "table") if group in named] or ["figure", "table"]
     for group in groups:
         for name, node in composed[f"{group}s"].items():
-            chosen: Any = _typed(group, node)
+            chosen: Any = _typed(group, str(name), node)
             try:
                 yield (make if group == "figure" else make_table)(name, chosen, config, sources)
             except ReproError as error:
@@ -229,7 +240,7 @@ def publish(drawn: Drawn, config: App) -> Drawn:
     if config.wandb.artifact:
         from repro.tracking import artifact
 
-        url = artifact.log_figure(drawn.name, config.scale.name, written(drawn), project_of(config))
+        url = artifact.log_figure(drawn.name, config.scale.name, written(drawn, config), project_of(config))
         drawn.notes.append(f"note: the files are an artifact of {url}")
     return drawn
 
@@ -267,12 +278,19 @@ def read(homes: Mapping[str, str], config: App) -> "Runs":
     return figure_runs
 
 
-def written(drawn: Drawn) -> list[Path]:
-    """The written files of a figure or table."""
-    return list(drawn.target.parent.glob(f"{drawn.name}.*"))
+def written(drawn: Drawn, config: App) -> list[Path]:
+    """The files of a figure or table that this command has written."""
+    kinds = [*config.formats, "csv", "claims.csv", "md", *(["tex"] if drawn.kind == "table" else [])]
+    return [Path(f"{drawn.target}.{kind}") for kind in kinds]
+
+
+def edits_added(arguments: list[str]) -> list[str]:
+    """The arguments with figures.NAME.KEY=VALUE as Hydra sets a key that the figure's file leaves out too."""
+    return [f"++{a}" if a.startswith(("figures.", "tables.")) else a for a in arguments]
 
 
 def main() -> None:
     """The console script ``repro-figures``."""
     register_schema()
+    sys.argv[1:] = edits_added(sys.argv[1:])
     command.hydra_app(app, "figures")

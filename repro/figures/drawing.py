@@ -13,6 +13,7 @@ import pandas as pd
 from omegaconf import MISSING
 
 from repro import schedules
+from repro.config.errors import ReproError
 from repro.figures.claims import Claim, Summary
 from repro.figures.printed import Printed
 from repro.records.files import write_whole
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 PRINT_WIDTH = 0.8  # line width of the paper's curves
 DOTS = {"marker": "o", "markersize": 3.5, "markeredgewidth": 0.0}  # markers of a second measure
 NAMES = {"test_loss": "test loss", "test_accuracy": "test accuracy, as a fraction"}
+AXES: dict[str, list[str | None]] = {
+    "x": ["iteration", "lr", "momentum", "share"],
+    "y": [*NAMES, "train_loss"],
+    "also": [None, *NAMES],
+    "yscale": ["linear", "log"],
+}
 DASHES: list[Any] = ["", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1)]
 
 
@@ -66,6 +73,15 @@ class Figure:
     def measures(self) -> dict[str, dict[str, Any]]:
         """The measures on the main axis, ``y`` and ``also`` if set, with the marker style of their lines."""
         return {self.y: {}} | ({self.also: DOTS} if self.also else {})
+
+
+def require_drawable(figure: Figure, prefix: str) -> None:
+    """Raise ReproError, naming the key after ``prefix``, for an axis that cannot be drawn."""
+    for key, choices in AXES.items():
+        if (value := getattr(figure, key)) not in choices:
+            raise ReproError(f"{prefix}.{key}={value}: choose from {', '.join(filter(None, choices))}")
+    if figure.ylim is not None and (len(figure.ylim) != 2 or not np.isfinite(figure.ylim).all()):
+        raise ReproError(f"{prefix}.ylim={figure.ylim}: give two finite numbers, the lower end first")
 
 
 def draw(

@@ -3,16 +3,20 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from repro.config import Replicates, Scale, check_folders, refuse_unknown_keys, typed_keys
 from repro.config.errors import ReproError
+from repro.records import naming
 from repro.tracking import server
 
 FORMATS = ["pdf", "svg", "png", "eps", "jpg", "webp"]
@@ -83,6 +87,8 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
     check_folders("scale.name", [config.scale.name])
     if not config.seeds or sorted({*config.seeds}) != sorted(config.seeds) or min(config.seeds) < 0:
         raise ReproError(f"seeds={config.seeds}: list every seed of a complete curve once, from 0 on")
+    if not config.formats:
+        raise ReproError(f"formats=[]: choose from {', '.join(FORMATS)}")
     if unknown := [kind for kind in config.formats if kind not in FORMATS]:
         raise ReproError(f"formats: no {unknown[0]}; choose from {', '.join(FORMATS)}")
     read_by = {"output": Source.local, "path": Source.offline}
@@ -91,7 +97,8 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
             raise ReproError(f"{key}: runs are drawn as they were recorded; variants=true draws others too")
         if read_by.get(key, config.source) is not config.source:
             raise ReproError(f"{key}: only source={read_by[key].value} reads it, not {config.source.value}")
-    config.edits += [o for o in overrides if o.lstrip("+~").startswith(("figures.", "tables."))]
+    plain = [override.lstrip("+") for override in overrides]
+    config.edits += [o for o in plain if o.lstrip("~").startswith(("figures.", "tables."))]
     for key in vars(config.tracking):
         if (value := getattr(config.wandb, key)) is not None:
             print(f"note: wandb.{key} is tracking.{key} now, as in training", file=sys.stderr)
@@ -115,8 +122,8 @@ def departures(config: App) -> dict[str, str]:
     options = {
         config.replicates.value: suffix(config),
         "variants": "variants=true" if config.variants else "",
-        "-".join(["seeds", *map(str, seeds)]): f"seeds=[{','.join(map(str, seeds))}]" if seeds else "",
-        "reference": f"reference={config.reference}" if config.reference else "",
+        "-".join(["seeds", *map(str, seeds)]): _option("seeds", seeds) if seeds else "",
+        "reference": _option("reference", config.reference) if config.reference else "",
         "rescaled": "reference_rescaled=true" if config.reference_rescaled else "",
         "edited": " ".join(map(shlex.quote, config.edits)),
     }
@@ -128,22 +135,50 @@ def target_of(name: str, config: App) -> Path:
     return Path(config.to) / config.scale.name / "-".join([name, *departures(config)])
 
 
+def selected(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The figures and tables that a command line names, by group ("figure", "table"); empty if it names none."""
+    named = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if (group := override.get_key_element()) in ("figure", "table"):
+            value = override.value()
+            named[group] = [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    return named
+
+
 def commands(what: str, config: App) -> list[str]:
-    """The exact commands that train and draw ``what`` ("figure fig5b"), or the report of all ("report all")."""
+    """The exact commands that train and draw ``what`` ("figure fig5b")."""
     group, name = what.split()
-    options = f"scale={config.scale.name} {suffix(config)}".strip()
-    draw = "repro.report" if group == "report" else f"repro.figures {group}={name}"
-    drawing = " ".join([f"scale={config.scale.name}", *departures(config).values()])
+    options = [f"scale={config.scale.name}", suffix(config)]
+    if config.source is Source.local and config.output != App().output:
+        options.append(_option("output", config.output))
+    train = " ".join(["python -m repro.train", f"sweep={name}", *filter(None, options)])
+    return [train, " ".join([f"python -m repro.figures {group}={name}", *_drawing(config)])]
+
+
+def report_command(named: dict[str, list[str]], config: App) -> str:
+    """The exact command of the report of what is ``selected``."""
+    choices = [_option(group, names if len(names) > 1 else names[0]) for group, names in named.items()]
+    return " ".join(["python -m repro.report", *choices, *_drawing(config)])
+
+
+def _drawing(config: App) -> list[str]:
+    """The options of the commands that draw."""
+    options = [f"scale={config.scale.name}", *departures(config).values()]
     if config.output != App().output:
-        drawing += f" output={shlex.quote(config.output)}"
+        options.append(_option("output", config.output))
     if config.source is Source.offline:
-        drawing += f" source=offline path={config.path}"
+        options += ["source=offline", _option("path", config.path)]
     elif config.source is not Source.local:
-        project_options = "".join(
-            f" tracking.{key}={value}" for key, value in vars(config.tracking).items() if value
-        )
-        drawing += f" source={config.source.value}{project_options}"
-    return [
-        f"python -m repro.train sweep={name} {options}",
-        f"python -m {draw} {drawing}",
-    ]
+        options.append(f"source={config.source.value}")
+        options += [_option(f"tracking.{key}", value) for key, value in vars(config.tracking).items() if value]
+    return options
+
+
+def _option(key: str, value: object) -> str:
+    """An override that a shell and Hydra read as ``value``, with no more quotes than it needs."""
+    plain = f"{key}={value}"
+    with suppress(HydraException):
+        if OverridesParser.create().parse_override(plain).value() == value:
+            return shlex.quote(plain)
+    typed = f"{key}={naming.spelled(value)}"
+    return shlex.quote(typed) if set(typed) & set('"$`\\!') else f'"{typed}"'

@@ -11,7 +11,7 @@ from repro.config.errors import ReproError
 
 @torch.no_grad()
 def initialise(network: nn.Module, init: str, classifier_init: str, generator: torch.Generator) -> None:
-    """Apply Caffe's fillers by fan-in: ``init`` to convolutions, ``classifier_init`` to linear layers, 0 to biases.
+    """Apply Caffe's fillers: ``init`` to convolutions, ``classifier_init`` to linear layers, 0 to biases.
 
     "msra" (Kaiming) is normal with variance 2 / fan-in, "xavier" (Glorot) uniform with variance 1 / fan-in.
     """

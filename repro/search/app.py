@@ -16,13 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from repro import command
 from repro.config import register_schema
 from repro.config.errors import ReproError, one_line
-from repro.config.resolving import check_numbers
+from repro.config.resolving import check_folders, check_numbers
 from repro.records import naming
-from repro.search.files import write
+from repro.search.files import make_folder, write
 from repro.search.found import Found, in_words
 from repro.search.runs import base_of
-from repro.search.settings import METHODS, Common
+from repro.search.settings import METHODS, Common, Growth, LRRange, Recipe, Regularizer, Strategy, Watch
 
+IGNORED_BY_SNAPSHOT = {"seeds": 1, "low": 0.0, "growth": Growth.linear, "watch": Watch.auto}  # key -> default
 SET_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
 
 
@@ -34,13 +35,14 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
     settings = settings_of(method, composed.search)
     search: Any = importlib.import_module(f"repro.search.{method}").search
     try:
-        refuse(training)
+        refuse(method, training)
         base = base_of(training)
         if dry_run:
             dry.show(method, base, settings)
             return
+        folder = make_folder(base, settings)
         found: Found = search(base, settings)
-        folder = write(found, base, settings)
+        write(found, base, settings, folder)
         if found.parts:
             found.files.append(report.write(found, base, folder))
     except Exception as error:  # otherwise Hydra prints a line of its own before the error
@@ -64,10 +66,22 @@ def settings_of(method: str, node: DictConfig) -> Common:
         raise ReproError(
             f"search.momentum={settings.momentum}: give one value below 1, or two: at low LR and at high LR"
         )
+    if settings.name is not None:
+        check_folders("search.name", settings.name.split("/"))
+    if isinstance(settings, LRRange) and settings.low >= settings.high:
+        raise ReproError(f"search.low={settings.low:g} is not below search.high={settings.high:g}")
+    if isinstance(settings, Recipe) and not settings.stages:
+        raise ReproError("search.stages=[] is empty; list at least one stage")
+    if isinstance(settings, Regularizer) and settings.mode is Strategy.snapshot:
+        for key, ignored in IGNORED_BY_SNAPSHOT.items():
+            if (value := getattr(settings, key)) != ignored:
+                raise ReproError(
+                    f"search.{key}={value}: search.mode=snapshot does not read it; remove one of the two"
+                )
     return settings
 
 
-def refuse(training: Sequence[str]) -> None:
+def refuse(method: str, training: Sequence[str]) -> None:
     """Raise ReproError for overrides of keys that the search sets."""
     for override in training:
         key = override.lstrip("+~").partition("=")[0]
@@ -75,6 +89,9 @@ def refuse(training: Sequence[str]) -> None:
             raise ReproError(
                 f"{override}: a search launches its runs itself; search.seeds=4 trains each with four seeds"
             )
+        if method in ("lr_range", "batch_size") and key.startswith(("schedule.lr.", "schedule.momentum.")):
+            other = "search.momentum" if "momentum" in key else "search.low and search.high"
+            raise ReproError(f"{key}: method={method} chooses its own schedule; use {other} instead")
         if key in SET_BY_METHOD:
             raise ReproError(
                 f"{key}: the search sets it; use search.tests, search.epochs and search.divergence instead"

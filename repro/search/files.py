@@ -1,5 +1,6 @@
 """The files of a search: the table, the figure, and an experiment that ``repro.train`` takes."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from repro.config import catalogue
-from repro.config.errors import dotted
+from repro.config.errors import ReproError, dotted, system_error
 from repro.records import naming
 from repro.records.files import write_whole
 from repro.search import drawing
@@ -19,13 +20,25 @@ EXPERIMENT = ["model", "dataset", "schedule", "regularization", "batch_size", "i
 EXPERIMENT += ["test_at_start", "replicates"]  # the keys that are written
 
 
-def write(found: Found, base: Base, settings: Common) -> Path:
+def make_folder(base: Base, settings: Common) -> Path:
+    """The folder for what a search writes, made if it is missing. Raises ReproError where that fails."""
+    folder = base.folder if settings.to is None else Path(settings.to).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        key = "output" if settings.to is None else "search.to"
+        raise ReproError(f"{key}: {system_error(error, 'then run the same command again')}") from None
+    return folder
+
+
+def write(found: Found, base: Base, settings: Common, folder: Path) -> None:
     """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment.
 
-    It returns their folder. Raises OSError.
+    Raises OSError.
     """
-    folder = base.folder if settings.to is None else Path(settings.to).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / found.method
     write_whole(Path(f"{target}.csv"), found.tried.to_csv(index=False))
     write_whole(Path(f"{target}-curves.csv"), found.curves.to_csv(index=False))
@@ -48,7 +61,6 @@ def write(found: Found, base: Base, settings: Common) -> Path:
         arguments += [f"hydra.searchpath={naming.spelled(own)}"] if own else []
         words = ["python", "-m", "repro.train", "--config-dir", str(folder), *arguments]
         found.command = " ".join(map(shlex.quote, words))
-    return folder
 
 
 def _undone(wanted: Any, composed: Any) -> list[str]:

@@ -52,15 +52,19 @@ class LRRange(Common):
     watch: Watch = Watch.auto
     rounds: int = number(4, POSITIVE)  # at most; each takes another range if the last one missed the minimum
     # With several factors or ratios, short runs choose among them.
-    factors: list[float] = field(default_factory=lambda: [1.0])  # of the suggested max LR
-    ratios: list[float] = field(default_factory=lambda: [10.0])  # max LR / min LR
+    factors: list[float] = field(
+        default_factory=lambda: [1.0], metadata={"interval": POSITIVE}
+    )  # of the suggested max LR
+    ratios: list[float] = field(
+        default_factory=lambda: [10.0], metadata={"interval": "[1, inf)"}
+    )  # max LR / min LR
 
 
 @dataclass
 class Momentum(Common):
     """``method=momentum``."""
 
-    values: list[float] = field(default_factory=lambda: [0.99, 0.97, 0.95, 0.9])
+    values: list[float] = field(default_factory=lambda: [0.99, 0.97, 0.95, 0.9], metadata={"interval": "[0, 1)"})
     lowest: float = number(0.85, "[0, 1)")  # the value that cyclical momentum falls to while the LR rises
     max_lr: float | None = number(None, POSITIVE)  # of the short 1cycle runs; null: the composed schedule's
     min_lr: float | None = number(None, POSITIVE)
@@ -72,7 +76,8 @@ class Regularizer(LRRange):
     """``method=weight_decay`` and ``method=dropout``."""
 
     mode: Strategy = Strategy.range_test
-    values: list[float] | None = None  # to compare; null: by the depth of the network and the size of the data
+    # to compare; null: by the depth of the network and the size of the data
+    values: list[float] | None = field(default=None, metadata={"interval": NOT_NEGATIVE})
     bisections: int = number(1, NOT_NEGATIVE)  # between the chosen value and the next larger one
 
 

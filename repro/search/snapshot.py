@@ -103,7 +103,7 @@ def plateau(run: Run, kept: Sequence[int], factor: float) -> int:
                 return after[0]
     raise ReproError(
         "search.mode=snapshot: the loss of the first run does not plateau; search.epochs makes it longer, a "
-        "smaller search.high keeps it from diverging"
+        "smaller schedule.lr.max_lr (search.high if the schedule has none) keeps it from diverging"
     )
 
 

@@ -29,7 +29,9 @@ def expand_sweep(arguments: list[str]) -> list[str]:
         key, equals, name = argument.partition("=")
         if key == "experiment" and "*" in name and not set(name) & set(",("):
             argument = f"experiment=glob({name})"
-        if key != "sweep" or not equals or name in (*sweeps, "null"):
+        if argument == "sweep=null":  # the default
+            continue
+        if key != "sweep" or not equals or name in sweeps:
             expanded.append(argument)
         elif name in figures:
             expanded += [f"sweep={FIGURE}", f"hydra.sweeper.params.experiment={name}/*"]

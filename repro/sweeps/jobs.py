@@ -55,10 +55,10 @@ class Composer:
         self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # overrides without seed -> seed, composed
         self.digests: dict[tuple[str | None, ...], str | None] = {}  # computing one stats every file: once a sweep
 
-    def job(self, overrides: list[str], number: int = 0) -> Job:
+    def job(self, overrides: list[str], number: int = 0, label: str = "") -> Job:
         """The job with these overrides, ``number`` in its sweep.
 
-        Raises ReproError for wrong values, and what Hydra raises.
+        Raises ReproError for wrong values, which begins with ``label``, and what Hydra raises.
         """
         composed = self._compose(overrides)
         with read_write(composed.hydra):
@@ -75,7 +75,7 @@ class Composer:
             changes = naming.changes(composed, hydra)
             starts.settle(config, changes)
         except ReproError as error:
-            raise ReproError(f"{' '.join(overrides)}: {error}") from None
+            raise ReproError(f"{label}: {error}" if label else str(error)) from None
         folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
         with read_write(composed.hydra):  # resolved here: the process that runs the job may lack our resolvers
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir

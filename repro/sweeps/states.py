@@ -11,6 +11,7 @@ from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
 from repro.records import FINISHED, last_row, outdated, queued, read_info, starts
+from repro.records.history import AGAIN, broken, read_history
 from repro.records.lock import holder
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ def describe_run(
 ) -> dict[str, Any]:
     """One run: its state, progress, step, host, job and reason; accuracy is a fraction.
 
-    Its state is the status in its record, or "missing", "broken" (unreadable), "stopped" (its process died without
-    recording an end), "queued" (its job waits in Slurm's queue; ``alive`` has the states of the jobs there) or
-    "outdated" (recorded with other values than ``config``; the reason names them). ``engine``, ``job`` and ``log``
-    are those of the cluster job that was last submitted for it.
+    Its state is the status in its record, or "missing", "broken" (unreadable, or with another history than the run
+    recorded), "stopped" (its process died without recording an end), "queued" (its job waits in Slurm's queue;
+    ``alive`` has the states of the jobs there) or "outdated" (recorded with other values than ``config``; the reason
+    names them). ``engine``, ``job`` and ``log`` are those of the cluster job that was last submitted for it.
     """
     row = _describe_record(folder, config)
     job = queued.read(folder)
@@ -52,6 +53,7 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
     except ReproError as error:
         return {**missing, "state": "broken", "reason": str(error)}
     row = last_row(folder) or {"iteration": 0}
+    damage = broken(info, read_history(folder)) if info["status"] in FINISHED else None
     total = info["config"]["iterations"]
     state = info["status"]
     mirror = info.get("wandb", {})
@@ -61,6 +63,8 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
         state = "stopped"
     if config and (difference := outdated(info, config)):
         state, reason = "outdated", difference
+    if damage:
+        state, reason = "broken", f"history.jsonl: {damage}; {AGAIN}"
     speed = row.get("images_per_second")
     seconds_left = None
     if state == "running" and speed:

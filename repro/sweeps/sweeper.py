@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -81,8 +81,13 @@ class Sweeper:
 
     def jobs(self, combinations: Iterable[list[str]]) -> list[Job]:
         """The job of each combination of overrides, a shared run only once; prints notes on them."""
+        listed = [*combinations]
+        shared = set.intersection(*map(set, listed)) if listed else set()
         jobs = merge_shared(
-            [self.composer.job(overrides, number) for number, overrides in enumerate(combinations)]
+            [
+                self.composer.job(overrides, number, " ".join(o for o in overrides if o not in shared))
+                for number, overrides in enumerate(listed)
+            ]
         )
         waves.link(jobs)
         if self.show in (None, "cost"):
@@ -194,6 +199,9 @@ def show(arguments: list[str], mode: str) -> None:
     ``arguments`` are those of ``python -m repro.train``.
     """
     if not any(a.startswith("sweep=") or a in ("-m", "--multirun") for a in arguments):
+        for override in arguments if mode == "cost" else []:
+            if is_sweep(override):
+                raise ReproError(f"{override}: several runs need -m")
         # A single run uses all cores by default.
         threads = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *threads, *arguments]
@@ -201,6 +209,16 @@ def show(arguments: list[str], mode: str) -> None:
     naming.register()
     sys.argv[1:] = [*expand_sweep(arguments), f"hydra.sweeper.show={mode}"]
     command.hydra_app(_no_task, "train")
+
+
+def is_sweep(argument: str) -> bool:
+    """Whether an argument is an override with several values, or a pattern of experiments."""
+    try:
+        return (argument.startswith("experiment=") and "*" in argument) or (
+            not argument.startswith("-") and OverridesParser.create().parse_override(argument).is_sweep_override()
+        )
+    except HydraException:
+        return False  # Hydra reports it
 
 
 def _no_task(composed: DictConfig) -> None:
