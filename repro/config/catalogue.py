@@ -1,14 +1,17 @@
 """What ``conf/`` holds: the run that a command line describes, the curves of a figure. No torch here."""
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from repro.config import Config, register_schema, resolve
@@ -34,6 +37,20 @@ def composed(*overrides: str) -> Any:
         with open_dict(made):
             del made["hydra"]
         return made
+
+
+def folders_of(arguments: Sequence[str]) -> list[Path]:
+    """The folders that ``--config-dir`` and ``hydra.searchpath`` add to the search path."""
+    options = ("--config-dir", "-cd")
+    apart = [value for option, value in itertools.pairwise(arguments) if option in options]
+    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    listed: list[str] = []
+    for argument in arguments:
+        if argument.startswith("hydra.searchpath="):
+            with contextlib.suppress(HydraException):  # Hydra itself says what is wrong
+                value = OverridesParser.create().parse_override(argument).value()
+                listed += map(str, value if isinstance(value, list) else [])
+    return [Path(value.removeprefix("file://")) for value in (*apart, *joined, *listed)]
 
 
 def added_folders() -> list[str]:

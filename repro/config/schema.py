@@ -12,7 +12,7 @@ NOT_NEGATIVE = "[0, inf)"
 
 
 def number(default: Any, interval: str) -> Any:
-    """A field for a number in an interval, which ``check_numbers`` checks; "(" excludes the end, "[" includes it."""
+    """A field for a number in an interval that ``check_numbers`` checks; "(" excludes the end, "[" includes it."""
     return field(default=default, metadata={"interval": interval})
 
 

@@ -64,7 +64,9 @@ def load(figure: str, *overrides: str) -> "Runs":
     """
     from repro.config import catalogue
 
-    group = next((g for g in ("figure", "table") if (CONF / g / f"{figure}.yaml").exists()), "figure")
+    folders = [CONF, *catalogue.folders_of(overrides)]
+    found = [g for g in ("figure", "table") for folder in folders if (folder / g / f"{figure}.yaml").exists()]
+    group = found[0] if found else "figure"
     register_schema()
     try:
         with catalogue.hydra_of_our_own():
@@ -72,7 +74,7 @@ def load(figure: str, *overrides: str) -> "Runs":
             if list(composed[f"{group}s"]) != [figure]:
                 raise ReproError(f"{group}={figure}: load reads one figure at a time")
             config, chosen = settings_of(composed, overrides), _typed(group, figure, composed[f"{group}s"][figure])
-            return collect(f"{group} {figure}", homes_of(chosen, [CONF]), config)
+            return collect(f"{group} {figure}", homes_of(chosen, folders), config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ReproError(one_line(error)) from None
 

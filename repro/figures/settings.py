@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from repro.config import Replicates, Scale, check_folders, refuse_unknown_keys, typed_keys
+from repro.config import Replicates, Scale, catalogue, check_folders, refuse_unknown_keys, typed_keys
 from repro.config.errors import ReproError
 from repro.records import naming
 from repro.tracking import server
@@ -151,7 +151,7 @@ def commands(what: str, config: App) -> list[str]:
     options = [f"scale={config.scale.name}", suffix(config)]
     if config.source is Source.local and config.output != App().output:
         options.append(_option("output", config.output))
-    train = " ".join(["python -m repro.train", f"sweep={name}", *filter(None, options)])
+    train = " ".join(["python -m repro.train", f"sweep={name}", *filter(None, options), *_own_folders()])
     return [train, " ".join([f"python -m repro.figures {group}={name}", *_drawing(config)])]
 
 
@@ -171,7 +171,12 @@ def _drawing(config: App) -> list[str]:
     elif config.source is not Source.local:
         options.append(f"source={config.source.value}")
         options += [_option(f"tracking.{key}", value) for key, value in vars(config.tracking).items() if value]
-    return options
+    return options + _own_folders()
+
+
+def _own_folders() -> list[str]:
+    """The option that adds the folders which this command reads beside ``conf/``."""
+    return [_option("hydra.searchpath", folders) for folders in [catalogue.added_folders()] if folders]
 
 
 def _option(key: str, value: object) -> str:

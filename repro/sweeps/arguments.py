@@ -1,14 +1,9 @@
 """What ``sweep=`` on a command line of ``repro.train`` means. No torch here."""
 
-import itertools
 import json
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
+from repro.config import catalogue
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 
@@ -21,7 +16,7 @@ def expand_sweep(arguments: list[str]) -> list[str]:
     A file of ``conf/sweep`` by that name goes first. A pattern of experiments becomes ``glob(<pattern>)``, which
     Hydra knows as a sweep. Raises ReproError for a name that is neither.
     """
-    folders = [CONF, *_config_folders(arguments)]
+    folders = [CONF, *catalogue.folders_of(arguments)]
     sweeps = {path.stem for folder in folders for path in (folder / "sweep").glob("*.yaml")} - {FIGURE}
     figures = {path.name for folder in folders for path in (folder / "experiment").glob("*") if path.is_dir()}
     expanded = []
@@ -52,17 +47,3 @@ def as_typed(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(as_typed, value))}]"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _config_folders(arguments: list[str]) -> list[Path]:
-    """The folders that ``--config-dir`` and ``hydra.searchpath`` add to the search path."""
-    options = ("--config-dir", "-cd")
-    apart = [value for option, value in itertools.pairwise(arguments) if option in options]
-    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
-    listed: list[str] = []
-    for argument in arguments:
-        if argument.startswith("hydra.searchpath="):
-            with suppress(HydraException):  # Hydra itself says what is wrong
-                value = OverridesParser.create().parse_override(argument).value()
-                listed += map(str, value if isinstance(value, list) else [])
-    return [Path(value.removeprefix("file://")) for value in (*apart, *joined, *listed)]
