@@ -38,11 +38,10 @@ def app(composed: DictConfig) -> None:
     if not drawn:
         raise ReproError("; ".join(errors) or "no figure was chosen")
     named = settings.selected(overrides)
-    parts = [name if name != "all" else f"{group}s" for group, names in named.items() for name in names]
-    complete = set(parts) in (set(), {"figures"}, {"figures", "tables"})
-    target = Path(f"{settings.target_of('index' if complete else '-'.join(['index', *parts]), config)}.html")
+    name = settings.page_name(named)
+    target = Path(f"{settings.target_of(name, config)}.html")
     commands = [settings.report_command(named, config)]
-    if complete:
+    if name == "index":  # otherwise each command stands with its figure
         sweeps = ["figure all", *(f"table {figure.name}" for figure in drawn if figure.kind == "table")]
         commands = [*(settings.commands(sweep, config)[0] for sweep in sweeps), *commands]
     write_whole(target, page.page(drawn, composed.scale.name, errors, commands))

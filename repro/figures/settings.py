@@ -158,7 +158,13 @@ def commands(what: str, config: App) -> list[str]:
 def report_command(named: dict[str, list[str]], config: App) -> str:
     """The exact command of the report of what is ``selected``."""
     choices = [_option(group, names if len(names) > 1 else names[0]) for group, names in named.items()]
-    return " ".join(["python -m repro.report", *choices, *_drawing(config)])
+    return " ".join(["python -m repro.report", *_drawing(config), *choices])
+
+
+def page_name(named: dict[str, list[str]]) -> str:
+    """The name of the report of what is ``selected``: "index", or, of a part, "index-<names>"."""
+    parts = [name if name != "all" else f"{group}s" for group, names in named.items() for name in names]
+    return "index" if set(parts) in (set(), {"figures"}, {"figures", "tables"}) else "-".join(["index", *parts])
 
 
 def _drawing(config: App) -> list[str]:

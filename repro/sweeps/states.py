@@ -29,7 +29,7 @@ def describe_run(
     Its state is the status in its record, or "missing", "broken" (unreadable, or with another history than the run
     recorded), "stopped" (its process died without recording an end), "queued" (its job waits in Slurm's queue;
     ``alive`` has the states of the jobs there) or "outdated" (recorded with other values than ``config``; the
-    reason names them). ``engine``, ``job`` and ``log`` are those of the cluster job that was last submitted for it.
+    reason names them). ``engine``, ``job`` and ``log`` are those of the cluster job last submitted for it.
     """
     row = _describe_record(folder, config)
     job = queued.read(folder)

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import repro
 from repro import records
@@ -315,6 +316,77 @@ def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):
         composed = compose("figures", ["figure=fig5b", "scale=demo", override])
     with pytest.raises(ReproError, match=message):
         settings.settings_of(composed, [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "index"),
+        (["figure=all"], "index"),
+        (["figure=all", "table=all"], "index"),
+        (["table=all"], "index-tables"),
+        (["table=table2"], "index-table2"),
+        (["figure=[fig5a,fig5b]"], "index-fig5a-fig5b"),
+        (["figure=fig5a", "table=table2"], "index-fig5a-table2"),
+        (["figure=all", "table=table2"], "index-figures-table2"),
+    ],
+)
+def test_the_page_of_a_part_has_a_name_of_its_own_and_its_own_command(overrides, name):
+    named = settings.selected([*overrides, "scale=demo"])
+    assert settings.page_name(named) == name
+    assert settings.report_command(named, settings.App()).split()[4:] == overrides
+
+
+@pytest.mark.parametrize(
+    "text", ["runs", "/data/my runs", "a b ü/recs (1),x", "it's", 'a"b', "$HOME/x", "1e-3", "[x"]
+)
+def test_a_printed_option_is_read_as_it_was(text):
+    [word] = shlex.split(settings._option("output", text))
+    assert str(OverridesParser.create().parse_override(word).value()) == text
+
+
+def test_printed_commands_name_folders_and_output():
+    config = settings.App(output="a b")
+    train, draw = settings.commands("figure fig5b", config)
+    assert train == "python -m repro.train sweep=fig5b scale=paper 'output=a b'"
+    assert draw == "python -m repro.figures figure=fig5b scale=paper 'output=a b'"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("figures.fig5b.x=lrr", "figures.fig5b.x=lrr: choose from iteration, lr, momentum, share"),
+        ("figures.fig5b.also=speed", "figures.fig5b.also=speed: choose from test_loss, test_accuracy"),
+        ("figures.fig5b.yscale=cubic", "figures.fig5b.yscale=cubic: choose from linear, log"),
+        ("figures.fig5b.ylim=[nan,1]", "figures.fig5b.ylim=.*: give two finite numbers"),
+        ("figures.fig5b.bogus=1", "figures.fig5b.bogus: no such key; choose from title, experiments"),
+        ("figures.fig5b.xlable=LR", "figures.fig5b.xlable: no such key; did you mean figures.fig5b.xlabel"),
+        ("figures.fig5a.x=lr", "figures.fig5a: figure=fig5a is not among what this command draws"),
+    ],
+)
+def test_a_wrong_setting_of_a_figure_is_named(fig5b, run_app, override, message):
+    done = run_app("figures", "figure=fig5b", "scale=demo", "formats=[svg]", override)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr.splitlines()[-1]), done.stderr
+
+
+def test_a_key_that_a_figures_file_leaves_out_can_be_set(fig5b, run_app):
+    done = run_app("figures", "figure=fig5b", "scale=demo", "formats=[svg]", "figures.fig5b.x=lr")
+    assert "wrote paper_figures/demo/fig5b-edited.* (claims.csv, csv, md, svg)" in done.stdout, done.stderr
+    assert (
+        "figure=fig5b scale=demo figures.fig5b.x=lr" in (fig5b / "paper_figures/demo/fig5b-edited.md").read_text()
+    )
+
+
+def test_a_figure_of_ones_own_is_loaded_from_its_folder(tmp_path):
+    (tmp_path / "conf/figure").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine").mkdir(parents=True)
+    (tmp_path / "conf/figure/mine.yaml").write_text("# @package figures.mine\ntitle: Mine\nexperiments: mine\n")
+    (tmp_path / "conf/experiment/mine/a.yaml").write_text("# @package _global_\n")
+    write_run(tmp_path / "runs/paper/mine/a/seed0", [(2, 0.5), (4, 0.6)])
+    search_path = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    found = repro.load("mine", search_path, f"output={tmp_path}/runs")
+    assert list(found.info) == [("a", 0)] or "other values" in found.broken[0]
 
 
 def test_a_scale_cannot_leave_the_folder_of_figures(tmp_path):
