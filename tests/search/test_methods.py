@@ -191,7 +191,7 @@ def test_two_ranges_do_not_take_turns():
     """A loss that still falls at LR 1 and has its minimum among the first tests of a range up to 4."""
     ends, bounds, high = [], (0.0, float("inf")), 1.0
     for after in ((0.0, 4.0), (0.0, 1.0), (0.0, 8.0), (0.0, 0.7)):
-        (_, high), bounds = lr_range._between(after, high, bounds)
+        (_, high), bounds = lr_range._restrict(after, high, bounds)
         ends.append(high)
     assert ends == [4.0, 2.0, 2.8, 2.4]
 
