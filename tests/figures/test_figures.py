@@ -206,7 +206,7 @@ def test_a_broken_record_is_named_and_the_rest_is_drawn(fig5b, run_app):
     broken.write_text(broken.read_text() + "half a row\n")
     done = run_app("figures", "figure=fig5b", "scale=demo")
     assert done.returncode == 1
-    assert "seed1/history.jsonl:4: not a row" in done.stderr
+    assert "seed1/history.jsonl:4: not a JSON row" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "WD 1e-3 (2 of 4 seeds)" in done.stdout
     assert (fig5b / "paper_figures/demo/fig5b.png").exists()

@@ -50,7 +50,7 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path, run):
     record.append(ROW)
     for line in (b"garbage", b"3", b"[]", b"{}", b'{"iteration": "2"}', b'{"iteration": 2, "lr": []}', b"\xff"):
         (tmp_path / "history.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n" + line + b"\n")
-        with pytest.raises(ReproError, match=r"history\.jsonl:2: not a row"):
+        with pytest.raises(ReproError, match=r"history\.jsonl:2: not a JSON row"):
             records.read_history(tmp_path)
         assert records.last_row(tmp_path) is None
 
