@@ -187,9 +187,10 @@ def _own_folders() -> list[str]:
 
 def _option(key: str, value: object) -> str:
     """An override that a shell and Hydra read as ``value``, with no more quotes than it needs."""
-    plain = f"{key}={value}"
-    with suppress(HydraException):
-        if OverridesParser.create().parse_override(plain).value() == value:
-            return shlex.quote(plain)
+    if isinstance(value, str):
+        plain = f"{key}={value}"
+        with suppress(HydraException):
+            if OverridesParser.create().parse_override(plain).value() == value:
+                return shlex.quote(plain)
     typed = f"{key}={naming.spelled(value)}"
     return shlex.quote(typed) if set(typed) & set('"$`\\!') else f'"{typed}"'
