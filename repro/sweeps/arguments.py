@@ -20,13 +20,14 @@ def expand_sweep(arguments: list[str]) -> list[str]:
     sweeps = {path.stem for folder in folders for path in (folder / "sweep").glob("*.yaml")} - {FIGURE}
     figures = {path.name for folder in folders for path in (folder / "experiment").glob("*") if path.is_dir()}
     expanded = []
+    is_swept = any(a.startswith("sweep=") or set(a.partition("experiment=")[2]) & set("*,(") for a in arguments)
     for argument in arguments:
         key, equals, name = argument.partition("=")
         if key == "experiment" and "*" in name and not set(name) & set(",("):
             argument = f"experiment=glob({name})"
-        if argument == "sweep=null":  # the default
-            continue
-        if key != "sweep" or not equals or name in sweeps:
+        if is_swept and key.startswith(("schedule.lr.", "schedule.momentum.")):
+            argument = f"++{argument}"  # Hydra composes the sweep first without the experiments that have the key
+        if key != "sweep" or not equals or name in (*sweeps, "null"):
             expanded.append(argument)
         elif name in figures:
             expanded += [f"sweep={FIGURE}", f"hydra.sweeper.params.experiment={name}/*"]

@@ -58,6 +58,15 @@ def test_a_sweep_that_there_is_not_is_named(name):
         expand_sweep([f"sweep={name}"])
 
 
+def test_a_sweep_changes_a_schedule_that_only_its_experiments_have(run_app):
+    """Figure 10a's momentum cycles; the composition before any experiment is chosen has a constant one."""
+    change = "schedule.momentum.min_momentum=0.98"
+    for arguments in (["sweep=fig10a"], ["-m", "experiment=fig10a/wd_1e-3,fig10a/wd_1e-2"]):
+        done = run_app("status", *arguments, "scale=smoke", "seed=0", change, "--json")
+        assert done.returncode == 0, done.stderr
+        assert all(change in row["run"] for row in json.loads(done.stdout))
+
+
 def test_several_sweeps_are_named_as_experiments():
     said = "it takes one name; for several, -m 'experiment=fig5a/\\*,fig8b/\\*' 'seed=range\\(4\\)'"
     with pytest.raises(ReproError, match=f"sweep=fig5a,fig8b: {said}"):

@@ -335,7 +335,9 @@ def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):
 def test_the_page_of_a_part_has_a_name_of_its_own_and_its_own_command(overrides, name):
     named = settings.selected([*overrides, "scale=demo"])
     assert settings.page_name(named) == name
-    assert settings.report_command(named, settings.App()).replace("'", "").replace('"', "").split()[4:] == overrides
+    assert (
+        settings.report_command(named, settings.App()).replace("'", "").replace('"', "").split()[4:] == overrides
+    )
 
 
 @pytest.mark.parametrize(
