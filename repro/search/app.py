@@ -35,14 +35,14 @@ def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
     settings = settings_of(method, composed.search)
     search: Any = importlib.import_module(f"repro.search.{method}").search
     try:
-        refuse(method, training)
+        refuse(training, method)
         base = base_of(training)
         if dry_run:
             dry.show(method, base, settings)
             return
-        folder = make_folder(base, settings)
+        make_folder(base, settings)  # before anything trains
         found: Found = search(base, settings)
-        write(found, base, settings, folder)
+        folder = write(found, base, settings)
         if found.parts:
             found.files.append(report.write(found, base, folder))
     except Exception as error:  # otherwise Hydra prints a line of its own before the error
@@ -81,7 +81,7 @@ def settings_of(method: str, node: DictConfig) -> Common:
     return settings
 
 
-def refuse(method: str, training: Sequence[str]) -> None:
+def refuse(training: Sequence[str], method: str = "") -> None:
     """Raise ReproError for overrides of keys that the search sets."""
     for override in training:
         key = override.lstrip("+~").partition("=")[0]

@@ -34,11 +34,12 @@ def make_folder(base: Base, settings: Common) -> Path:
     return folder
 
 
-def write(found: Found, base: Base, settings: Common, folder: Path) -> None:
+def write(found: Found, base: Base, settings: Common) -> Path:
     """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment.
 
-    Raises OSError.
+    It returns their folder. Raises ReproError and OSError.
     """
+    folder = make_folder(base, settings)
     target = folder / found.method
     write_whole(Path(f"{target}.csv"), found.tried.to_csv(index=False))
     write_whole(Path(f"{target}-curves.csv"), found.curves.to_csv(index=False))
@@ -61,6 +62,7 @@ def write(found: Found, base: Base, settings: Common, folder: Path) -> None:
         arguments += [f"hydra.searchpath={naming.spelled(own)}"] if own else []
         words = ["python", "-m", "repro.train", "--config-dir", str(folder), *arguments]
         found.command = " ".join(map(shlex.quote, words))
+    return folder
 
 
 def _undone(wanted: Any, composed: Any) -> list[str]:

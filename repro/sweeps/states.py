@@ -13,6 +13,7 @@ from repro.config.terminal import console
 from repro.records import FINISHED, last_row, outdated, queued, read_info, starts
 from repro.records.history import AGAIN, broken, read_history
 from repro.records.lock import holder
+from repro.records.types import Info
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +54,7 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
     except ReproError as error:
         return {**missing, "state": "broken", "reason": str(error)}
     row = last_row(folder) or {"iteration": 0}
-    damage = broken(info, read_history(folder)) if info["status"] in FINISHED else None
+    damage = _damage(folder, info)
     total = info["config"]["iterations"]
     state = info["status"]
     mirror = info.get("wandb", {})
@@ -64,7 +65,7 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
     if config and (difference := outdated(info, config)):
         state, reason = "outdated", difference
     if damage:
-        state, reason = "broken", f"history.jsonl: {damage}; {AGAIN}"
+        state, reason = "broken", damage
     speed = row.get("images_per_second")
     seconds_left = None
     if state == "running" and speed:
@@ -83,6 +84,17 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
         "host": info.get("host"),
         "reason": reason,
     }
+
+
+def _damage(folder: Path, info: Info) -> str | None:
+    """How the history of a run that has ended differs from what it recorded; None if it does not."""
+    if "digest" not in info:
+        return None
+    try:
+        problem = broken(info, read_history(folder))
+    except ReproError as error:
+        return str(error)
+    return problem and f"history.jsonl: {problem}; {AGAIN}"
 
 
 def print_states(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import naming
-from repro.search import batch_size, lr_range, momentum, recipe, regularizer, runs, weight_decay
+from repro.search import app, batch_size, files, lr_range, momentum, recipe, regularizer, runs, weight_decay
 from repro.search.app import refuse, split
 from repro.search.files import write
 from repro.search.found import CURVE_COLUMNS, Found
@@ -332,6 +332,46 @@ def test_a_command_line_is_the_searchs_or_the_runs():
     for said in ("sweep=fig5a", "-m", "divergence=3", "test_every=10"):
         with pytest.raises(ReproError, match="a search launches its runs itself|the search sets it"):
             refuse([said])
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "message"),
+    [
+        ("lr_range", {"ratios": [0.5]}, r"search.ratios=\[0.5\] 0.5 is not in \[1, inf\)"),
+        ("lr_range", {"ratios": [10.0, float("nan")]}, "nan is not a finite number"),
+        ("lr_range", {"factors": []}, r"search.factors=\[\] is empty"),
+        ("lr_range", {"factors": [0]}, "0 is not positive"),
+        ("lr_range", {"low": 2, "high": 1}, "search.low=2 is not below search.high=1"),
+        ("momentum", {"values": []}, r"search.values=\[\] is empty"),
+        ("momentum", {"values": [0.9, 1]}, r"1 is not in \[0, 1\)"),
+        ("weight_decay", {"values": []}, r"search.values=\[\] is empty"),
+        ("weight_decay", {"values": [-1]}, "-1 is negative"),
+        (
+            "weight_decay",
+            {"mode": "snapshot", "seeds": 4},
+            "search.seeds=4: search.mode=snapshot does not read it",
+        ),
+        ("recipe", {"stages": []}, r"search.stages=\[\] is empty"),
+        ("lr_range", {"name": "../../esc"}, "search.name=../../esc cannot name a folder"),
+        ("lr_range", {"name": "/abs"}, "search.name=/abs cannot name a folder"),
+        ("lr_range", {"name": ""}, "search.name= cannot name a folder"),
+    ],
+)
+def test_an_impossible_setting_is_refused_before_anything_trains(method, values, message):
+    with pytest.raises(ReproError, match=message):
+        app.settings_of(method, OmegaConf.create({"method": method, **values}))
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_trains(base, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ReproError, match=r"search.to: .*/file/x: Not a directory"):
+        files.make_folder(base, LRRange(to=str(tmp_path / "file/x")))
+
+
+def test_a_schedule_that_a_range_test_would_not_read_is_refused():
+    with pytest.raises(ReproError, match="schedule.momentum.value: method=lr_range chooses its own schedule"):
+        refuse(["schedule.momentum.value=0.5"], "lr_range")
+    refuse(["schedule.momentum.value=0.5"], "recipe")  # for the defaults that it compares with
 
 
 def test_a_later_override_goes_before_an_earlier_one_and_a_group_before_its_keys():

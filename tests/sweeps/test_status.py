@@ -8,6 +8,7 @@ from test_figures import write_run
 
 from repro import records
 from repro.records import lock
+from repro.records.history import digest
 from repro.sweeps import states
 
 
@@ -88,6 +89,21 @@ def test_a_record_that_is_not_ours_is_broken_and_stops_nothing(tmp_path, capsys)
     assert "not a record of this suite" in capsys.readouterr().out.replace("\n", "")
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 100, None])
+def test_a_finished_run_whose_history_was_damaged_is_broken(tmp_path, damage):
+    folder = tmp_path / "seed0"
+    write_run(folder, [(2, 0.5), (4, 0.5)])
+    info = json.loads((folder / "run.json").read_text())
+    history = folder / "history.jsonl"
+    rows = records.read_history(folder)
+    (folder / "run.json").write_text(json.dumps({**info, "rows": len(rows), "digest": digest(rows)}))
+    assert states.describe_run(folder)["state"] == "finished"
+    history.write_bytes(history.read_bytes().splitlines(True)[0] if damage is None else damage)
+    row = states.describe_run(folder)
+    assert row["state"] == "broken"
+    assert "history.jsonl" in row["reason"]
+
+
 def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):
     write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [(0, 0.1), (4, 0.2)])
     done = run_app("status", "sweep=fig5b", "scale=demo", "seed=0", "--json")
@@ -108,6 +124,9 @@ def test_alone_it_lists_what_is_there(tmp_path, run_app):
     (tmp_path / "multirun_outputs").rename(tmp_path / "disk/runs")
     (tmp_path / "multirun_outputs").symlink_to(tmp_path / "disk")
     assert "1 runs: 1 finished" in run_app("status").stdout
+    (tmp_path / "disk").rename(tmp_path / "a b (1)")
+    for output in ("output='a b (1)/runs'", "output=a b (1)/runs"):  # as Hydra reads it, and as typed
+        assert "1 runs: 1 finished" in run_app("status", output).stdout
     missing = run_app("status", "output=elsewhere")
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: output=elsewhere: no such folder")
