@@ -78,7 +78,9 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
+    from repro.config import catalogue
     from repro.config.folders import CONF, expand_home
 
     def run_task(composed: "DictConfig") -> object:
@@ -89,6 +91,7 @@ def hydra_app(task: "Callable[[DictConfig], object]", config_name: str) -> None:
                 raise  # the sweep reports it
             fail(error)  # otherwise Hydra prints a line before it
 
+    OmegaConf.register_new_resolver("choices", catalogue.choices, replace=True)
     for argument in sys.argv:
         argument.encode()  # UnicodeEncodeError for characters that the locale lacks: Hydra cannot read them
     sys.argv[1:] = options_last([expand_home(argument) for argument in sys.argv[1:]])

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ def folders_of(arguments: Sequence[str]) -> list[Path]:
                 value = OverridesParser.create().parse_override(argument).value()
                 listed += map(str, value if isinstance(value, list) else [])
     return [Path(value.removeprefix("file://")) for value in (*apart, *joined, *listed)]
+
+
+def choices(*groups: str) -> str:
+    """The options of config groups as text, a line a group: ``${choices:...}`` of the help texts.
+
+    Every folder of ``conf/experiment`` is a sweep too.
+    """
+    folders = [CONF, *folders_of(sys.argv[1:])]
+    options: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in (path for group in groups for path in (folder / group).rglob("*.yaml")):
+            options.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
+    if "sweep" in options:
+        figures = {path.name for folder in folders for path in (folder / "experiment").glob("*") if path.is_dir()}
+        options["sweep"] = options["sweep"] - {"figure"} | figures
+    return "\n".join(f"{group}: {', '.join(sorted(names))}" for group, names in sorted(options.items()))
 
 
 def added_folders() -> list[str]:

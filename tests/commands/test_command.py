@@ -183,3 +183,15 @@ def test_every_text_file_is_opened_in_a_named_encoding():
             if (text or keywords & {"text", "universal_newlines"}) and "encoding" not in keywords:
                 places.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert not places
+
+
+def test_help_lists_the_choices_that_the_command_takes(run_app, tmp_path):
+    (tmp_path / "mine/experiment/fig0").mkdir(parents=True)
+    (tmp_path / "mine/experiment/fig0/a.yaml").touch()
+    lines = run_app("train", "--config-dir", "mine", "--help").stdout.splitlines()
+    groups = {line.partition(":")[0]: line for line in lines if ": " in line and not line.startswith(" ")}
+    assert groups["sweep"].startswith("sweep: all, fig0, fig10a, ")
+    assert groups["experiment/fig0"] == "experiment/fig0: a"
+    assert not {"figure", "table", "method"} & set(groups)
+    assert "method: batch_size, dropout, lr_range" in run_app("search", "--help").stdout
+    assert "figure: all, fig10a" in run_app("figures", "--help").stdout

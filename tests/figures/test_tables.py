@@ -244,3 +244,18 @@ def test_a_notebook_has_the_runs_of_a_table(table1, monkeypatch):
     assert set(repro.load("table1", "scale=demo").frame["curve"]) == {
         f"table1-cnn3/1cycle_{m}" for m in ("0.85", "0.95")
     }
+
+
+def test_in_print_cyclical_rows_equal_the_constant_rows_of_their_first_momentum():
+    """docs/cyclical-momentum.md builds on it, and repeats the values."""
+    values = {
+        (group.experiments, name): row.value
+        for group in TABLES["table1"].groups.values()
+        for name, row in group.rows.items()
+    }
+    pairs = [(k, (k[0], re.sub(r"cm_(0...)-.*", r"\1", k[1]))) for k in values if "_cm_" in k[1]]
+    assert len(pairs) == 8
+    assert max(abs(values[cyclical] - values[constant]) for cyclical, constant in pairs) == pytest.approx(0.3)
+    text = (CONF.parent / "docs/cyclical-momentum.md").read_text()
+    for pair in pairs:
+        assert all(f"| {values[name]} ± " in text for name in pair)
