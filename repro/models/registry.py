@@ -153,7 +153,8 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
     """The configured network for images of shape (H, W, C), in channels-last memory format like the images.
 
     Its function receives all of ``model.options``. One of this package also receives the keys of ``model`` among
-    its parameters; one named by its import path only those of ``SHARED`` that are not configured as by default. Raises ReproError for an unknown name or option.
+    its parameters; one named by its import path only those of ``SHARED`` that differ from their
+    defaults. Raises ReproError for an unknown name or option.
     """
     if model.name not in networks() and ":" not in model.name:
         raise ReproError(

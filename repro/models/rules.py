@@ -40,8 +40,8 @@ def parameter_groups(
     Frozen parameters (``requires_grad=False``) are in no group, and one that several modules share is in one.
     A network's attribute ``multiples``, if it has one, maps names of parameters ("conv3.bias") to their multiples.
     For all others, biases take the multiples of the arguments; weights, and the scale and shift of normalisation,
-    have (1, 1). Raises ReproError for a name in ``multiples`` that is not a parameter, for a multiple that is not two
-    finite numbers from 0 on, and if there is nothing to train.
+    have (1, 1). Raises ReproError for a name in ``multiples`` that is not a parameter, for multiples that are not
+    two finite numbers from 0 on, and if there is nothing to train.
     """
     network_multiples = _own_multiples(network)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
