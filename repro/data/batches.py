@@ -44,8 +44,12 @@ def load(dataset: Dataset, device: str | torch.device = "cpu") -> Data:
             subset = np.random.default_rng(0).permutation(len(labels))[:count]
             pixels, labels = pixels[subset], labels[subset]
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))
-        resolution = max(dataset.resolution or tensor.shape[1], dataset.min_resolution or 0)
-        if dataset.resolution is not None or resolution > tensor.shape[1]:
+        height, width = tensor.shape[1:3]
+        resolution = max(dataset.resolution or min(height, width), dataset.min_resolution or 0)
+        if dataset.resolution is not None or resolution > min(height, width):
+            if height != width and split == "train":
+                sizes = f"{width}x{height} pixels are squashed, not cropped, to {resolution}x{resolution}"
+                print(f"note: {dataset.name}: the images of {sizes}")
             tensor = _resize(tensor, resolution)
         tensors[f"{split}_images"] = tensor.to(device)
         tensors[f"{split}_labels"] = torch.from_numpy(labels.astype(np.int64)).to(device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from repro import own_code
 from repro.config import Dataset
 from repro.config.errors import ReproError
 
@@ -27,7 +28,7 @@ class ImageSet:
     channels: int
     read: Callable[[Path], Arrays]  # reads its files under ``dataset.root``, may download; raises ReproError
     levels: int = 256  # number of pixel values; ``dataset.unit_pixels`` divides by it
-    folder: str | None = None  # the folder of its files under the root; None: a package ships them
+    folder: str | None = None  # the folder of its files under the root, decoded once; None: read by every process
     key: str | None = None  # of settings that its arrays depend on; such a set is never a tree of image folders
 
 
@@ -51,6 +52,11 @@ def get(dataset: Dataset) -> ImageSet:
     return image_set
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is the import path of an image set outside this package."""
+    return ":" in name
+
+
 def refuse_larger_subset(dataset: Dataset, **sizes: int) -> None:
     """Raise ReproError if a subset is larger than its split; ``sizes`` has the number of images of each split."""
     for split, size in sizes.items():
@@ -62,15 +68,17 @@ def refuse_larger_subset(dataset: Dataset, **sizes: int) -> None:
 def _find(dataset: Dataset) -> ImageSet:
     entry: Any = data_sets().get(dataset.name)
     if entry is None:
-        module, colon, name = dataset.name.partition(":")
-        if not colon:
+        if not is_own(dataset.name):
             names = ", ".join(data_sets())
             raise ReproError(f"dataset.name={dataset.name}: choose from {names}, or package.module:object")
         try:
-            entry = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ReproError(f"dataset.name={dataset.name}: {error}") from None
+            entry = own_code.find(dataset.name)
+        except ValueError as error:
+            raise ReproError(f"dataset.name={dataset.name}: {error}") from error
         if not isinstance(entry, ImageSet):
             raise ReproError(f"dataset.name={dataset.name}: it is not a repro.data.registry.ImageSet")
+        for key in ("train", "test", "classes", "size", "channels"):
+            if not isinstance(value := getattr(entry, key), int) or value < 1:
+                raise ReproError(f"dataset.name={dataset.name}: its {key}={value!r} is not a positive integer")
     found: ImageSet = entry if isinstance(entry, ImageSet) else entry(dataset)
     return found

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro.config import Model
 from repro.config.errors import ReproError
 from repro.models.registry import from_config, require_size
+from repro.models.rules import parameter_groups
 
 
 class _OutputCounter(TorchDispatchMode):
@@ -32,15 +33,19 @@ class _OutputCounter(TorchDispatchMode):
         return result
 
 
-def size(model: Mapping[str, Any], classes: int, channels: int, resolution: int) -> tuple[int, int, int]:
+def size(
+    model: Mapping[str, Any], classes: int, channels: int, resolution: int, columns: int | None = None
+) -> tuple[int, int, int]:
     """For one image: multiply-adds of the forward pass, output values of all convolutions, number of parameters.
 
-    ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side. Raises ReproError as
-    ``from_config`` and ``require_size`` do.
+    ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side, or as many rows and
+    ``columns`` columns. Raises ReproError as ``from_config``, ``require_size`` and ``parameter_groups`` do.
     """
-    network = from_config(Model(**model), classes, (resolution, resolution, channels), 0).eval()
-    require_size(network, model["name"], (resolution, resolution, channels), classes)
-    image = torch.zeros(1, channels, resolution, resolution)
+    shape = (resolution, resolution if columns is None else columns, channels)
+    network = from_config(Model(**model), classes, shape, 0).eval()
+    require_size(network, model["name"], shape, classes)
+    parameter_groups(network)
+    image = torch.zeros(1, channels, *shape[:2])
     with torch.no_grad(), _OutputCounter() as outputs, FlopCounterMode(display=False) as flops:
         network(image)
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -23,7 +23,7 @@ from typing import Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
-from repro.data import registry
+from repro.data import images, registry
 from repro.records.files import write_whole
 from repro.sweeps.machine import Plan, plan
 
@@ -46,6 +46,7 @@ class Shape:
     channels: int = 3
     classes: int = 10
     options: str = "{}"  # model.options, as JSON
+    columns: int | None = None  # pixels of a row if the images are not square; then resolution is that of a column
 
     def size_arguments(self) -> dict[str, Any]:
         """The arguments of ``repro.models.size.size``."""
@@ -60,6 +61,7 @@ class Shape:
             "classes": self.classes,
             "channels": self.channels,
             "resolution": self.resolution,
+            **({} if self.columns is None else {"columns": self.columns}),
         }
 
 
@@ -138,12 +140,22 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int, int]]:
             command, input=arguments, capture_output=True, encoding="utf-8", errors="replace", cwd=folder
         )
         if done.returncode:
-            raise ReproError((done.stderr.strip().splitlines() or ["a network's size cannot be counted"])[-1])
+            raise _sizing_error(done.stderr, missing)
         cached |= zip((keys[shape] for shape in missing), json.loads(done.stdout.splitlines()[-1]), strict=True)
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps(cached))
     return {shape: tuple(cached[key]) for shape, key in keys.items()}
+
+
+def _sizing_error(stderr: str, shapes: list[Shape]) -> ReproError:
+    """The error of a process that could not count sizes; the traceback of an unexpected one is printed."""
+    line = (stderr.strip().splitlines() or ["its process ended without a message"])[-1]
+    if "Traceback (most recent call last)" not in stderr and stderr.strip():
+        return ReproError(line)
+    print(stderr, file=sys.stderr)
+    names = ", ".join(dict.fromkeys(shape.model for shape in shapes))
+    return ReproError(f"model.name={names}: the size of the network cannot be counted: {line}")
 
 
 def weighted_images(config: Config, start: int = 0) -> float:
@@ -224,7 +236,12 @@ def _shape(config: Config) -> Shape:
     dataset, model = registry.get(config.dataset), config.model
     resolution = max(config.dataset.resolution or dataset.size, config.dataset.min_resolution or 0)
     options = json.dumps(model.options or {}, sort_keys=True)
-    return Shape(model.name, model.blocks, model.width, resolution, dataset.channels, dataset.classes, options)
+    shape = Shape(model.name, model.blocks, model.width, resolution, dataset.channels, dataset.classes, options)
+    height, width = (images.shape(config.dataset) or (0, 0))[:2]
+    is_resized = config.dataset.resolution or min(height, width) < (config.dataset.min_resolution or 0)
+    if height == width or is_resized:
+        return shape
+    return replace(shape, resolution=height, columns=width)
 
 
 def _row_shape(row: dict[str, Any]) -> Shape:

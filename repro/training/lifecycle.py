@@ -222,7 +222,13 @@ def _resume_or_begin(config: Config, folder: Path, state: "State", device: str) 
 
     loaded = _load_checkpoint(folder, config, device)
     if loaded is not None:
-        state.load_state_dict(loaded[0])
+        try:
+            state.load_state_dict(loaded[0])
+        except ValueError as error:
+            raise ReproError(
+                f"{folder}: its checkpoint is of another network than model.name={config.model.name} is now "
+                f"({error}); undo the change of the code, or delete the folder to train from the beginning"
+            ) from error
         log.info("%s: resuming after iteration %d of %d", folder, state.iteration, config.iterations)
         return loaded[1]
     if config.start.curve is not None:

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
     is that of the last iteration, or of the test at which the run diverged (``State.judge``): divergence ends
     training. Raises ReproError if the configuration requires an engine that does not work here.
     """
-    schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
+    schedule = _schedule(config)
     dataset = config.dataset
     batches = Batches(
         data, config.batch_size, mirror=dataset.mirror, reshuffle=dataset.reshuffle, seed=config.seed
@@ -78,6 +78,19 @@ def train(config: Config, data: Data, state: State) -> Iterator[Row | None]:
         yield row
         network.train()
         timed_from, start_seconds = state.iteration, time.perf_counter()
+
+
+def _schedule(config: Config) -> Callable[[int], tuple[float, float]]:
+    """The schedule; a function of the user's own may fail at any iteration, and its error is one line."""
+    schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
+
+    def at(iteration: int) -> tuple[float, float]:
+        try:
+            return schedule(iteration)
+        except ValueError as error:
+            raise ReproError(str(error)) from error
+
+    return at
 
 
 def seed_draws(device: torch.device, seed: int, iteration: int) -> None:

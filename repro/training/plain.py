@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from repro import models
 from repro.config import Precision
+from repro.config.errors import ReproError
 from repro.training.precision import autocast, tf32
 from repro.training.sgd import SGD
 
@@ -15,8 +16,16 @@ Step = Callable[[Tensor, Tensor, float, float], Tensor]  # images, labels, lr, m
 
 
 def compute_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """Logits (N, classes) of images (N, C, H, W), in the dtype of the weights even under autocast."""
+    """Logits (N, classes) of images (N, C, H, W), in the dtype of the weights even under autocast.
+
+    Raises ReproError if the network returns something else, such as auxiliary outputs.
+    """
     logits: Tensor = network(images)
+    if not isinstance(logits, Tensor):
+        kind = type(logits).__name__
+        raise ReproError(
+            f"{type(network).__name__}: in training it returns {kind}, not logits (aux_logits=False?)"
+        )
     return logits.to(next(network.parameters()).dtype)
 
 

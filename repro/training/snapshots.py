@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.config import Config, fingerprint
-from repro.config.errors import ReproError, first_line
+from repro.config.errors import ReproError
 from repro.records import starts
 from repro.training import checkpoints
 from repro.training.state import State
@@ -42,5 +42,5 @@ def load(config: Config, state: State, device: str) -> None:
         raise ReproError(starts.stale(config, path))
     try:
         state.start_from(saved)
-    except (RuntimeError, ValueError) as error:
-        raise ReproError(f"start: {path} is of another network ({first_line(error)})") from error
+    except ValueError as error:
+        raise ReproError(f"start: {path} is of another network ({error})") from error

@@ -73,9 +73,16 @@ class State:
 
     @torch.no_grad()
     def start_from(self, saved: dict[str, Any]) -> None:
-        """Load weights, velocities and iteration of another run, but not its counters since its last test."""
-        self.network.load_state_dict(saved["network"])
-        for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
-            for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
-                velocity.copy_(saved_velocity)
+        """Load weights, velocities and iteration of another run, but not its counters since its last test.
+
+        Raises ValueError with one line if they are of another network.
+        """
+        try:
+            self.network.load_state_dict(saved["network"])
+            for velocities, saved_velocities in zip(self.optimizer.velocities(), saved["velocity"], strict=True):
+                for velocity, saved_velocity in zip(velocities, saved_velocities, strict=True):
+                    velocity.copy_(saved_velocity)
+        except (RuntimeError, ValueError) as error:
+            lines = str(error).strip().splitlines()  # torch's first line names only the class
+            raise ValueError((lines[1:] or lines or [type(error).__name__])[0].strip()[:200]) from error
         self.iteration = self.tested = saved["iteration"]

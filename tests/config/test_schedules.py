@@ -150,6 +150,117 @@ def test_a_wrong_schedule_is_one_clear_line(settings, message):
     assert "\n" not in str(error.value)
 
 
+OWN = """
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from repro.schedules import Iterations, PerIteration
+
+TABLE = [0.1] * 30
+
+
+def optional(step, *, value: float, ramp: Iterations | None = None, ends: Sequence[Iterations] | None = None,
+             rate: PerIteration | None = None):
+    return np.float32(value)
+
+
+def nothing(i):
+    pass
+
+
+def text(i):
+    return "0.1"
+
+
+def keywords(*, i):
+    return 0.1
+
+
+def table(i):
+    return TABLE[i]
+
+
+def refuses(i, *, peak: float):
+    if peak > 1:
+        raise ValueError(f"peak {peak} is above 1")
+    return peak
+
+
+def late(i):
+    return None if i == 7 else 0.1
+
+
+def free(i, **settings):
+    return settings["value"]
+
+
+class Constant:
+    def __call__(self, i, *, value: float):
+        return value
+
+
+constant = Constant()
+"""
+HELD = {"shape": "constant", "value": 0.9}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_schedules.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shape": "TABLE"}, "it is a list, not a function of the iteration"),
+        ({"shape": "keywords"}, r"its first parameter is not the iteration, as in def name\(i, \*, value\)"),
+        ({"shape": "nothing"}, "it returns None at iteration 0, not a number"),
+        ({"shape": "text"}, "it returns '0.1' at iteration 0, not a number"),
+        ({"shape": "late"}, "it returns None at iteration 7, not a number"),
+        (
+            {"shape": "table"},
+            r"IndexError: list index out of range \(.*own_schedules.py, line \d+\), at iteration 30",
+        ),
+        ({"shape": "refuses", "peak": 2.0}, "peak 2.0 is above 1, at iteration 0"),
+        ({"shape": "optional", "value": 0.1, "ramp": "long"}, "ramp: 'long' is not a "),
+        (
+            {"shape": "optional", "value": 0.1, "width": 1},
+            "width: own_schedules:optional takes value, ramp, ends, rate",
+        ),
+        ({"shape": "free"}, "KeyError: 'value'"),
+    ],
+)
+def test_a_wrong_schedule_of_ones_own_is_one_clear_line(own, settings, message):
+    settings = {**settings, "shape": f"own_schedules:{settings['shape']}"}
+    with pytest.raises(ValueError, match=rf"^schedule\.lr[^\n]*{message}[^\n]*$"):
+        schedules.check_range(settings, HELD, 40)
+
+
+def test_an_optional_setting_counts_iterations_too(own):
+    settings = {"shape": "own_schedules:optional", "value": 0.5, "ramp": 100, "ends": [100, 200], "rate": 0.01}
+    scaled = schedules.scaled(settings, lambda count: count // 10)
+    assert scaled == {**settings, "ramp": 10, "ends": [10, 20], "rate": pytest.approx(0.1)}
+    empty = {**settings, "ramp": None, "ends": None, "rate": None}
+    assert schedules.scaled(empty, lambda count: count // 10) == empty
+    for given in (settings, empty):
+        schedules.check_range(given, HELD, 50)
+        assert schedules.build(given, HELD)(3) == (0.5, 0.9)
+    assert schedules.cut_short(settings, HELD, 150) == {"schedule.lr.ends": 200}
+    assert schedules.cut_short(empty, HELD, 150) == {}
+    assert schedules.declared("schedule.lr", settings) == {"shape", "value", "ramp", "ends", "rate"}
+
+
+@pytest.mark.parametrize("shape", ["free", "constant"])
+def test_any_callable_is_a_schedule(own, shape):
+    settings = {"shape": f"own_schedules:{shape}", "value": 0.25}
+    assert schedules.build(settings, HELD)(0) == (0.25, 0.9)
+    assert schedules.declared("schedule.lr", settings) == {"shape", "value"}
+
+
 def test_a_scale_multiplies_what_counts_iterations_and_nothing_else():
     settings = {
         "multistep": ({"lr": 0.1, "milestones": [100, 200], "gamma": 0.1}, {"milestones": [10, 20]}),

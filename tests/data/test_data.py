@@ -2,6 +2,8 @@
 
 import pickle
 import struct
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -353,6 +355,158 @@ def test_an_image_set_of_ones_own_that_cannot_be_trained_on_is_named(monkeypatch
     monkeypatch.setattr(registry, "data_sets", lambda: {"own": own})
     with pytest.raises(ReproError, match=f"dataset.name=own: its .*{message}"):
         load(Dataset(name="own"))
+
+
+OWN = """
+import numpy as np
+from repro.data.registry import ImageSet
+
+
+def arrays(height=6, width=6, n=4, seed=0):
+    rng = np.random.default_rng(seed)
+    images = {f"{k}_images": rng.integers(0, 256, (m, height, width, 1), np.uint8) for k, m in (("train", n), ("test", 2))}
+    return {**images, "train_labels": np.arange(n) % 3, "test_labels": np.array([0, 1])}
+
+
+def changed(**changes):
+    return lambda root: {**arrays(), **changes}
+
+
+def read_file(root):
+    return arrays(seed=int((root / "seed").read_text()))
+
+
+def missing(root):
+    found = arrays()
+    del found["test_labels"]
+    return found
+
+
+def fails(root):
+    return arrays()["validation"]
+
+
+def image_set(read, size=6, **settings):
+    return ImageSet(**{"train": 4, "test": 2, "classes": 3, "size": size, "channels": 1, "read": read, **settings})
+
+
+GOOD = image_set(lambda root: arrays())
+FILE = image_set(read_file)
+CACHED = image_set(read_file, folder="files")
+OBLONG = image_set(lambda root: arrays(6, 8))
+RANDOM = image_set(lambda root: arrays(seed=None))
+COLUMN = image_set(changed(train_labels=np.zeros((4, 1), int)))
+FLOATS = image_set(changed(train_labels=np.zeros(4)))
+LISTS = image_set(changed(train_labels=[0, 1, 2, 0]))
+MISSING = image_set(missing)
+FAILS = image_set(fails)
+TUPLE = image_set(lambda root: tuple(arrays().values()))
+WITHOUT = image_set(lambda: arrays())
+EXITS = image_set(lambda root: __import__("sys").exit(2))
+MORE = image_set(lambda root: arrays(n=5))
+SMALL = image_set(lambda root: arrays(), size=8)
+CLASSES = image_set(lambda root: arrays(), classes=4)
+TEXT = image_set(lambda root: arrays(), train="4")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A function: name -> the data set of that name in a module of the user's own; its root has a tree of images."""
+    monkeypatch.setattr(images, "_SHAPES", {})
+    module = types.ModuleType("own_data")
+    module.__file__ = str(tmp_path / "own_data.py")
+    Path(module.__file__).write_text(OWN)
+    exec(compile(OWN, module.__file__, "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, "own_data", module)
+    root = tmp_path / "root"
+    for folder in ("files", "train/a"):
+        (root / folder).mkdir(parents=True)
+    (root / "seed").write_text("1")
+    (root / "files/one").write_text("x")
+    cache = str(tmp_path / "cache")
+    return lambda name, **settings: Dataset(name=f"own_data:{name}", root=str(root), cache=cache, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("COLUMN", r"its train labels are int64 \(4, 1\), not integers \(N,\)"),
+        ("FLOATS", r"its train labels are float64 \(4,\), not integers"),
+        ("LISTS", "its train_labels are a list, not a numpy array"),
+        ("MISSING", "its read returns no test_labels; add it to the dictionary"),
+        ("FAILS", r"its read fails: KeyError: 'validation' \(.*own_data.py, line \d+\)"),
+        ("TUPLE", "its read returns a tuple, not a dictionary with train_images, train_labels"),
+        ("WITHOUT", r"its read cannot be called \(too many positional arguments\); it is called with the folder"),
+        ("EXITS", "its read fails: it calls sys.exit"),
+        ("MORE", "its read returns 5 train images, and its ImageSet declares train=4"),
+        ("SMALL", "its read returns images of 6x6 pixels, and its ImageSet declares size=8"),
+        ("CLASSES", "its read returns labels up to 2, and its ImageSet declares classes=4"),
+        ("TEXT", "its train='4' is not a positive integer"),
+    ],
+)
+def test_what_is_wrong_with_a_reader_of_ones_own_is_one_line(own, name, message):
+    with pytest.raises(ReproError, match=f"^dataset.name=own_data:{name}: [^\n]*{message}[^\n]*$"):
+        images.load(own(name))
+
+
+def test_a_set_of_ones_own_reads_from_the_root_and_never_a_tree(own, tmp_path):
+    first = images.load(own("FILE"))
+    assert images.digest(own("FILE")) == first[1]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "seed").write_text("2")
+    moved = own("FILE")
+    moved.root = str(other)
+    assert images.digest(moved) == images.load(moved)[1] != first[1]
+    (other / "seed").unlink()
+    with pytest.raises(ReproError, match=r"dataset.root=.*other: .*seed cannot be read: No such file"):
+        images.load(moved)
+
+
+def test_an_edited_reader_decodes_anew(own, monkeypatch):
+    dataset = own("CACHED")
+    _, digest = images.load(dataset)
+    (Path(dataset.root) / "seed").write_text("2")  # not in its folder, so that the cache does not see it
+    assert images.load(dataset)[1] == images.digest(dataset) == digest
+    file = Path(sys.modules["own_data"].__file__)
+    file.write_text(file.read_text() + "\n")
+    assert images.digest(dataset) == digest  # this process has imported the former text
+    images._modules_key.cache_clear()
+    assert images.digest(dataset) is None
+    assert images.load(dataset)[1] != digest
+    (Path(dataset.root) / "files/a/b/c").mkdir(parents=True)
+    assert images.digest(dataset) is not None
+    (Path(dataset.root) / "files/a/b/c/deep").write_text("x")
+    assert images.digest(dataset) is None
+
+
+def test_a_reader_that_is_not_deterministic_is_named(own):
+    dataset = own("RANDOM")
+    images.identify(dataset)
+    with pytest.raises(ReproError, match="own_data:RANDOM: its read returns other images every time .digests"):
+        images.load(dataset)
+    with pytest.raises(ReproError, match="dataset.digest=another: the images of own_data:GOOD under"):
+        images.load(own("GOOD", digest="another"))
+
+
+def test_oblong_images_are_squashed_with_a_note(own, capsys):
+    assert load(own("OBLONG")).train_images.shape == (4, 6, 8, 1)
+    assert capsys.readouterr().out == ""
+    assert load(own("OBLONG", resolution=4)).train_images.shape == (4, 4, 4, 1)
+    note = "note: own_data:OBLONG: the images of 8x6 pixels are squashed, not cropped, to 4x4\n"
+    assert capsys.readouterr().out == note
+    assert images.shape(own("OBLONG")) == (6, 8, 1)
+    assert images.shape(own("GOOD")) is None
+
+
+def test_the_shape_of_cached_images_is_known_without_decoding(own, monkeypatch):
+    dataset = own("CACHED")
+    assert images.digest(dataset) is None
+    images.load(dataset)
+    monkeypatch.setattr(images, "_SHAPES", {})
+    images.identify(dataset)
+    assert images.shape(dataset) == (6, 6, 1)
 
 
 def test_an_unknown_data_set_is_named():

@@ -105,6 +105,27 @@ def test_multiples_of_no_parameter_are_named():
         models.parameter_groups(network)
 
 
+@pytest.mark.parametrize("pair", [1.0, (1.0,), (1.0, -1.0), (float("nan"), 1.0), ("1", 1.0), None, (True, 1.0)])
+def test_multiples_are_two_finite_numbers(pair):
+    network = nn.Linear(2, 2)
+    network.multiples = {"weight": pair}
+    with pytest.raises(ReproError, match="Linear.multiples: weight has .*; give it two finite numbers from 0 on"):
+        models.parameter_groups(network)
+    network.multiples = [("weight", (1.0, 1.0))]
+    with pytest.raises(ReproError, match="Linear.multiples: it is a list, not a dictionary"):
+        models.parameter_groups(network)
+
+
+def test_a_shared_parameter_is_in_one_group_and_a_frozen_one_in_none():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1), nn.Linear(2, 2))
+    network[2].weight = network[0].weight
+    network[1].requires_grad_(False)
+    weight, biases = network[0].weight, [network[0].bias, network[2].bias]
+    assert models.parameter_groups(network) == {(1.0, 1.0): [weight], (2.0, 0.0): biases}
+    with pytest.raises(ReproError, match="it has no parameter to train"):
+        models.parameter_groups(network.requires_grad_(False))
+
+
 def forward_lenet(network, x):
     for layer in (network.conv1, network.conv2):
         x = pool(convolve(x, layer), 2, 2, np.max)

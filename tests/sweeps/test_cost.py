@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro import models
 from repro.config import Model
 from repro.config.errors import ReproError
+from repro.data import images
 from repro.sweeps import cost, dry_run, machine
 from repro.sweeps.cost import Shape
 from repro.sweeps.machine import Plan
@@ -73,6 +74,74 @@ def test_an_unknown_network_has_no_size():
     code = "from repro.sweeps import cost; cost.network_sizes([cost.Shape('vgg', 1, 16, 32)])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ReproError: model.name=vgg: choose from cnn3, lenet" in done.stderr
+
+
+FAULTY = """
+from torch import nn
+
+
+class Network(nn.Linear):
+    def forward(self, images):
+        return {"features": images}["my_feature"]
+
+
+def network(num_classes, channels):
+    return Network(channels, num_classes)
+
+
+def kills(num_classes, channels):
+    import os, sys
+    print("no more memory", file=sys.stderr)
+    os._exit(3)
+
+
+def square(num_classes, channels, *, resolution):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * resolution**2, num_classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("network", "model.name=faulty:network: it fails for a batch of images of shape (1, 3, 8, 8): KeyError: "
+                    "'my_feature' (faulty.py, line 7)"),
+        ("kills", "no more memory"),
+    ],
+)  # fmt: skip
+def test_an_error_in_ones_own_network_says_where(tmp_path, name, message):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    code = f"from repro.sweeps import cost; cost.network_sizes([cost.Shape('faulty:{name}', 1, 16, 8)])"
+    env = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stderr.splitlines()[-1] == f"repro.config.errors.ReproError: {message}"
+
+
+def test_an_unexpected_error_in_sizing_shows_its_traceback(capsys):
+    stderr = "Traceback (most recent call last):\n  File 'mine.py', line 3\nKeyError: 'x'\n"
+    error = cost._sizing_error(stderr, [Shape("mine:network", 1, 16, 8)])
+    assert str(error) == "model.name=mine:network: the size of the network cannot be counted: KeyError: 'x'"
+    assert "File 'mine.py', line 3" in capsys.readouterr().err
+    assert "its process ended without a message" in str(cost._sizing_error("", [Shape("mine:network", 1, 16, 8)]))
+
+
+def test_oblong_images_are_planned_as_they_are_trained(resolved, monkeypatch, tmp_path):
+    (tmp_path / "oblong_for_cost.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = resolved(*DEMO, "dataset.resolution=null")
+    square = cost.parameters(run)
+    monkeypatch.setattr(images, "shape", lambda dataset: (16, 24, 1))
+    assert cost.parameters(run) == square
+    run.model.name = "oblong_for_cost:square"
+    with pytest.raises(
+        ReproError, match="its parameter resolution is for square images, and these have 24x16 pixels"
+    ):
+        cost.parameters(run)
+    run.dataset.resolution = 16
+    assert cost.parameters(run) == (256 + 1) * 10
 
 
 def test_a_run_takes_what_it_trains_and_tests_at_the_measured_speed(resolved):

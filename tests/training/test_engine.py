@@ -208,6 +208,33 @@ def test_static_buffers_have_the_bits_of_the_plain_step(update):
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_frozen_parameter_keeps_its_value_as_in_torch_optim(fast):
+    """One without a gradient in this iteration still decays: its loss has the gradient zero."""
+    network = make_network()
+    network.stem.requires_grad_(False)
+    network.unused = nn.Parameter(torch.ones(3))
+    before = network.stem.weight.clone()
+    optimizer = make_optimizer(network)
+    step = Fast(network, optimizer, *make_batches(1)[0]) if fast else Plain(network, optimizer)
+    if fast:
+        step.adopt(network, optimizer)
+    train(step)
+    assert torch.equal(network.stem.weight, before)
+    assert network.unused.max() < 1
+    assert not torch.equal(network.classifier.weight, make_network().classifier.weight)
+
+
+def test_auxiliary_outputs_in_training_are_one_line():
+    class Pair(nn.Linear):
+        def forward(self, images):
+            return (super().forward(images),) * 2
+
+    network = Pair(16, 10)
+    with pytest.raises(ReproError, match=r"Pair: in training it returns tuple, not logits \(aux_logits=False\?\)"):
+        train(Plain(network, make_optimizer(network)))
+
+
 @needs_compiler
 def test_a_compiled_step_follows_a_moving_schedule():
     def run(schedule, compiled=False):  # in float64: what differs would be the rule, not its rounding

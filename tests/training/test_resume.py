@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import largest_file
+from torch import nn
 
 from repro import resources
 from repro.config.errors import ReproError
@@ -111,6 +113,41 @@ def test_a_killed_run_ends_with_the_same_bits(run, whole, tmp_path, monkeypatch,
     assert are_equal(folder, whole)
     assert read_info(folder)["attempt"] == 2
     assert not list(folder.glob("*checkpoint*"))
+
+
+def test_a_run_with_frozen_layers_resumes_and_one_whose_network_has_changed_is_one_line(
+    resolved, tmp_path, monkeypatch
+):
+    own = types.ModuleType("own_for_resume")
+    own.hidden = 6
+
+    def network(num_classes, channels, *, resolution):
+        frozen = nn.Linear(channels * resolution**2, own.hidden).requires_grad_(False)
+        return nn.Sequential(nn.Flatten(), frozen, nn.ReLU(), nn.Linear(own.hidden, num_classes))
+
+    own.network = network
+    monkeypatch.setitem(sys.modules, "own_for_resume", own)
+    run = resolved(
+        *SMOKE, "checkpoint_iterations=4", "threads=1", "model=custom", "model.factory=own_for_resume:network"
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    lifecycle.run(run, whole)
+    train_until(run, killed, 10, monkeypatch)
+    own.hidden = 7
+    message = (
+        r"killed: its checkpoint is of another network than model.name=own_for_resume:network is now \(size mismatch "
+        r"for 1.weight: .*\); undo the change of the code, or delete the folder"
+    )
+    with pytest.raises(ReproError, match=message) as error:
+        lifecycle.run(run, killed)
+    assert "\n" not in str(error.value)
+    assert read_info(killed)["status"] == "failed"
+    own.hidden = 6
+    lifecycle.run(run, killed)
+    assert are_equal(killed, whole)
+    torch.manual_seed(run.seed)
+    start = network(10, 1, resolution=run.dataset.resolution or 8)
+    assert torch.equal(weights(whole)["1.weight"], start[1].weight)
 
 
 def test_a_killed_run_with_dropout_ends_with_the_same_bits(resolved, tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """The loop and its update rules, against references written out plainly."""
 
 import math
+import sys
+import types
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import nn
 
 from repro import models
 from repro.config import Dataset, Precision, Update
+from repro.config.errors import ReproError
 from repro.data.batches import load
 from repro.training import loop
 from repro.training.sgd import SGD
@@ -98,6 +102,22 @@ def test_rows_follow_the_schedule(smoke):
     assert {row["momentum"] for row in rows} == {0.9}
     assert rows[0]["train_loss"] is None
     assert all(row["train_loss"] > 0 and row["images_per_second"] > 0 for row in rows[1:])
+
+
+def test_a_schedule_of_ones_own_that_fails_in_training_is_one_line(smoke, monkeypatch):
+    own = types.ModuleType("own_for_training")
+    own.late = lambda i: 0.001 if i < 3 else 0.001 / own.zero
+    own.zero = 1
+    monkeypatch.setitem(sys.modules, "own_for_training", own)
+
+    def fail(train, *arguments):
+        own.zero = 0
+        return train(*arguments)
+
+    monkeypatch.setattr(loop, "train", partial(fail, loop.train))
+    message = r"schedule.lr.shape=own_for_training:late: ZeroDivisionError: .*, line \d+\), at iteration 3"
+    with pytest.raises(ReproError, match=message):
+        smoke("schedule.lr.shape=own_for_training:late")
 
 
 def test_the_last_iteration_is_always_tested(smoke):
