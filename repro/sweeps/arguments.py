@@ -37,7 +37,7 @@ def expand_sweep(arguments: list[str]) -> list[str]:
                 f"sweep={name}: it takes one name; for several, -m 'experiment={several}' 'seed=range(4)'"
             )
         else:
-            raise ReproError(f"sweep={name}: no such sweep; there are {', '.join(sorted(sweeps | figures))}")
+            raise ReproError(f"sweep={name}: no such sweep; choose from {', '.join(sorted(sweeps | figures))}")
     return expanded
 
 
