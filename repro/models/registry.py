@@ -23,7 +23,7 @@ from repro.models.rules import initialise
 Network = Callable[..., nn.Module]  # (num_classes, channels, *, [resolution,] options) -> the network
 RESERVED = ("name", "factory", "init", "classifier_init", "options")  # keys of model that no function receives
 SHARED = ("blocks", "width", "bn_groups", "bn_fraction", "bn_eps")  # keys of model that describe a network
-RESOLUTIONS: tuple[int, ...] = (*range(4, 68, 4), 96, 128, 160, 192, 224, 256)  # tried for a network that refuses its images
+RESOLUTIONS: tuple[int, ...] = (*range(4, 68, 4), 96, 128, 160, 192, 224, 256)  # tried for a refusing network
 
 
 @lru_cache(maxsize=1)
