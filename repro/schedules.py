@@ -19,7 +19,7 @@ from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from repro import own_code
+from repro import user_code
 
 Shape = Callable[[int], float]
 Iterations = Annotated[int, "iterations"]
@@ -232,7 +232,7 @@ def _find_function(group: str, name: Any) -> Callable[..., float]:
         known = ", ".join(shapes())
         raise ValueError(f"{group}.shape: no schedule {name!r}; choose from {known}, or package.module:function")
     try:
-        found: Any = own_code.find(str(name))
+        found: Any = user_code.find(str(name))
     except ValueError as error:
         raise ValueError(f"{group}.shape: no schedule {name!r}: {error}") from error
     if not callable(found):
@@ -298,7 +298,7 @@ def _own_value(shape: Shape, subject: str, i: int) -> float:
     try:
         value: Any = shape(i)
     except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) and str(error) else own_code.describe(error)
+        reason = str(error) if isinstance(error, ValueError) and str(error) else user_code.describe(error)
         raise ValueError(f"{subject}: {reason}, at iteration {i}") from error
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{subject}: it returns {value!r} at iteration {i}, not a number")

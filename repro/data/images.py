@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro import own_code
+from repro import user_code
 from repro.config import Dataset
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
@@ -111,12 +111,12 @@ def _read(dataset: Dataset, image_set: ImageSet) -> Arrays:
     except (ReproError, MemoryError):
         raise
     except OSError as error:
-        problem = own_code.with_place(
+        problem = user_code.with_place(
             f"{error.filename or 'a file'} cannot be read: {error.strerror or error}", error
         )
         raise ReproError(f"dataset.root={root}: {problem}") from error
     except (Exception, SystemExit) as error:
-        raise ReproError(f"dataset.name={dataset.name}: its read fails: {own_code.describe(error)}") from error
+        raise ReproError(f"dataset.name={dataset.name}: its read fails: {user_code.describe(error)}") from error
     _require_valid(arrays, dataset, image_set)
     _require_declared(arrays, dataset, image_set)
     return arrays

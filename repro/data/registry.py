@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from repro import own_code
+from repro import user_code
 from repro.config import Dataset
 from repro.config.errors import ReproError
 
@@ -72,7 +72,7 @@ def _find(dataset: Dataset) -> ImageSet:
             names = ", ".join(data_sets())
             raise ReproError(f"dataset.name={dataset.name}: choose from {names}, or package.module:object")
         try:
-            entry = own_code.find(dataset.name)
+            entry = user_code.find(dataset.name)
         except ValueError as error:
             raise ReproError(f"dataset.name={dataset.name}: {error}") from error
         if not isinstance(entry, ImageSet):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from repro import own_code
+from repro import user_code
 from repro.config import Filler, Model
 from repro.config.errors import ReproError, first_line
 from repro.models.rules import initialise
@@ -79,7 +79,7 @@ def _build(
         except (Exception, SystemExit) as error:
             if ":" not in name:
                 raise
-            raise ValueError(f"it fails with {num_classes} classes: {own_code.describe(error)}") from error
+            raise ValueError(f"it fails with {num_classes} classes: {user_code.describe(error)}") from error
         if not isinstance(network, nn.Module):
             raise ValueError(f"it returns a {type(network).__name__}, not a torch.nn.Module")
         if _is_lazy(network):
@@ -143,7 +143,7 @@ def _materialise(network: nn.Module, shape: Sequence[int]) -> None:
         with torch.no_grad():
             network.eval()(_blank(1, shape))
     except Exception as error:
-        raise ValueError(f"its lazy layers have no size: {own_code.describe(error)}") from error
+        raise ValueError(f"its lazy layers have no size: {user_code.describe(error)}") from error
     finally:
         network.train(training)
     if _is_lazy(network):
@@ -196,7 +196,7 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError) as error:
-        reason = ", ".join(filter(None, (first_line(error), own_code.place(error))))
+        reason = ", ".join(filter(None, (first_line(error), user_code.place(error))))
         line = f"it does not accept images of {width}x{height} pixels ({reason}), in a batch of shape {image}"
         accepted = _accepted_size(network, name, shape)
         advice = "" if accepted is None else f"; dataset.resolution={accepted} resizes them to a size that it does"
@@ -204,7 +204,7 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
     except Exception as error:
         if name in networks():
             raise
-        line = f"it fails for a batch of images of shape {image}: {own_code.describe(error)}"
+        line = f"it fails for a batch of images of shape {image}: {user_code.describe(error)}"
         raise ReproError(f"model.name={name}: {line}") from error
     finally:
         network.train(training)
@@ -272,7 +272,7 @@ def find(name: str) -> Network:
     if ":" not in name:
         raise ValueError(f"no network {name!r}; choose from {', '.join(networks())}, or package.module:function")
     try:
-        found: Any = own_code.find(name)
+        found: Any = user_code.find(name)
     except ValueError as error:
         raise ValueError(f"no network {name!r}: {error}") from error
     if isinstance(found, nn.Module) or not callable(found):
