@@ -20,7 +20,7 @@ from repro.records.files import find
 from repro.sweeps import states
 
 
-def read_text(override: str) -> str:
+def typed_value(override: str) -> str:
     """The value of KEY=VALUE as Hydra reads it, or as it is typed where Hydra could not read it."""
     try:
         return str(OverridesParser.create().parse_override(override).value())
@@ -39,7 +39,7 @@ def main() -> None:
 
         sweeper.show(arguments, mode)
     else:
-        output = Path(read_text(arguments[-1]) if arguments else "multirun_outputs")
+        output = Path(typed_value(arguments[-1]) if arguments else "multirun_outputs")
         if not output.is_dir():
             sys.exit(
                 f"error: output={output}: no such folder; run this where the runs were started, or give their "

@@ -37,13 +37,15 @@ def with_place(text: str, error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str | None:
-    """File and line of the last call that is neither in this suite, in torch nor in Python's library."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = os.path.abspath(frame.filename)
-        is_library = file.startswith(LIBRARY) and INSTALLED not in file
-        if not (frame.filename.startswith("<") or is_library or file.startswith(SUITE) or _is_torch(file)):
-            below = os.path.relpath(file)
-            return f"{file if below.startswith(os.pardir) else below}, line {frame.lineno}"
+    """File and line of the last call in the user's own files, else in an installed package that is not torch."""
+    frames = [(os.path.abspath(frame.filename), frame) for frame in traceback.extract_tb(error.__traceback__)]
+    frames = [(file, frame) for file, frame in frames if not frame.filename.startswith("<")]
+    outside = [(file, frame) for file, frame in frames if not file.startswith(SUITE)]
+    own = [pair for pair in outside if not pair[0].startswith(LIBRARY) and INSTALLED not in pair[0]]
+    installed = [pair for pair in outside if INSTALLED in pair[0] and not _is_torch(pair[0])]
+    for file, frame in reversed(own or installed):
+        relative = os.path.relpath(file)
+        return f"{file if relative.startswith(os.pardir) else relative}, line {frame.lineno}"
     return None
 
 

@@ -27,6 +27,14 @@ os.environ.update(resources.waiting(os.environ, crowded=True))  # tests train si
 from repro.records import naming
 
 
+@pytest.fixture(autouse=True)
+def outside_an_app():
+    """No test is inside a Hydra app that an earlier one composed."""
+    before = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = before
+
+
 @pytest.fixture(scope="session")
 def composed():
     """A function: command-line overrides -> the composed configuration, with Hydra's own part."""

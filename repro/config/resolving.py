@@ -15,7 +15,6 @@ from repro import schedules
 from repro.config.errors import ReproError, dotted, no_such_key, one_line
 from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
 
-DEVICE = r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?"
 FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # a valid name of a folder
 
 
@@ -155,8 +154,6 @@ def _check(config: Config) -> None:
     check_folders("curve", config.curve.split("/"))
     for key, text in (("output", config.output), ("dataset.root", config.dataset.root)):
         _require(bool(text.strip()), key, text, "is empty; name a folder")
-    device = config.device
-    _require(bool(re.fullmatch(DEVICE, device)), "device", device, "is no device; choose auto, cpu or cuda[:N]")
     resolution, groups = config.dataset.resolution, config.model.bn_groups
     _require(
         not (resolution or 0) % 4,

@@ -163,8 +163,12 @@ def report_command(named: dict[str, list[str]], config: App) -> str:
 
 def page_name(named: dict[str, list[str]]) -> str:
     """The name of the report of what is ``selected``: "index", or, of a part, "index-<names>"."""
-    parts = [name if name != "all" else f"{group}s" for group, names in named.items() for name in names]
-    return "index" if set(parts) in (set(), {"figures"}, {"figures", "tables"}) else "-".join(["index", *parts])
+    figures, tables = named.get("figure", []), named.get("table", [])
+    if figures not in ([], ["all"]):
+        return "-".join(["index", *figures])
+    parts = ["figures"] if figures else []
+    parts += ["tables"] if tables == ["all"] else tables
+    return "index" if parts in ([], ["figures"], ["figures", "tables"]) else "-".join(["index", *parts])
 
 
 def _drawing(config: App) -> list[str]:

@@ -10,7 +10,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict, read_write
 
 from repro.config import Config, Dataset, resolve, typed_keys
-from repro.config.errors import ReproError
 from repro.config.folders import settled
 from repro.data import images
 from repro.records import naming, starts
@@ -55,10 +54,10 @@ class Composer:
         self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # overrides without seed -> seed, composed
         self.digests: dict[tuple[str | None, ...], str | None] = {}  # computing one stats every file: once a sweep
 
-    def job(self, overrides: list[str], number: int = 0, label: str = "") -> Job:
+    def job(self, overrides: list[str], number: int = 0) -> Job:
         """The job with these overrides, ``number`` in its sweep.
 
-        Raises ReproError for wrong values, which begins with ``label``, and what Hydra raises.
+        Raises ReproError for wrong values, and what Hydra raises.
         """
         composed = self._compose(overrides)
         with read_write(composed.hydra):
@@ -68,14 +67,11 @@ class Composer:
         task = copy.copy(composed)
         with open_dict(task):
             del task["hydra"]
-        try:
-            config = settled(resolve(task, hydra.overrides.task), hydra)
-            environment.obey(config, typed_keys(hydra.overrides.task))
-            self._identify(config.dataset)
-            changes = naming.changes(composed, hydra)
-            starts.settle(config, changes)
-        except ReproError as error:
-            raise ReproError(f"{label}: {error}" if label else str(error)) from None
+        config = settled(resolve(task, hydra.overrides.task), hydra)
+        environment.obey(config, typed_keys(hydra.overrides.task))
+        self._identify(config.dataset)
+        changes = naming.changes(composed, hydra)
+        starts.settle(config, changes)
         folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
         with read_write(composed.hydra):  # resolved here: the process that runs the job may lack our resolvers
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir

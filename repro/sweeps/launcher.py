@@ -50,7 +50,7 @@ class Launcher:
         self.start()
         composer = Composer(self.loader, self.composed)
         numbered = enumerate(job_overrides, start=initial_job_idx)
-        return self.launch_jobs([composer.job(list(o), n, " ".join(o)) for n, o in numbered], initial_job_idx)
+        return self.launch_jobs([composer.job(list(overrides), n) for n, overrides in numbered], initial_job_idx)
 
     def launch_jobs(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
         """Run every job that can train here, as many at once as fit; their results, in order."""

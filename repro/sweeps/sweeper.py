@@ -82,13 +82,7 @@ class Sweeper:
     def jobs(self, combinations: Iterable[list[str]]) -> list[Job]:
         """The job of each combination of overrides, a shared run only once; prints notes on them."""
         listed = [*combinations]
-        shared = set.intersection(*map(set, listed)) if listed else set()
-        jobs = merge_shared(
-            [
-                self.composer.job(overrides, number, " ".join(o for o in overrides if o not in shared))
-                for number, overrides in enumerate(listed)
-            ]
-        )
+        jobs = merge_shared([self._job(listed, number) for number in range(len(listed))])
         waves.link(jobs)
         if self.show in (None, "cost"):
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
@@ -96,6 +90,15 @@ class Sweeper:
             for line in waves.described(jobs):
                 print(line)
         return jobs
+
+    def _job(self, combinations: list[list[str]], number: int) -> Job:
+        """The job of one combination; an error begins with what it does not share with the other combinations."""
+        try:
+            return self.composer.job(combinations[number], number)
+        except ReproError as error:
+            shared = set.intersection(*map(set, combinations))
+            label = " ".join(override for override in combinations[number] if override not in shared)
+            raise ReproError(f"{label}: {error}" if label else str(error)) from None
 
     def launch(self, jobs: list[Job]) -> list[JobReturn]:
         """Launch the unfinished jobs, or print their cost; returns and raises as ``sweep`` does."""

@@ -123,7 +123,7 @@ def offline(folder: Path) -> list[SourceRun]:
     """
     files = find(folder, "*.wandb")
     if not files:
-        raise ReproError(f"path={folder}: it has no W&B files (offline-run-*/run-*.wandb)")
+        raise ReproError(f"path={folder}: no W&B files (offline-run-*/run-*.wandb)")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [run for run in pool.map(offline_file, files) if run is not None]
 

@@ -315,7 +315,6 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
         (["figure=fig5a"], "figure=: no such choice here; python -m repro.figures and repro.report take figure="),
         (["method=lr_range"], "method=: no such choice here; python -m repro.search takes method="),
         (["output="], "output= is empty; name a folder"),
-        (["device=gpu"], "device=gpu is no device; choose auto, cpu or cuda"),
         (["model.name=vgg", "dataset=digits"], "model.name=vgg: choose from cnn3, lenet"),
         (["device=abacus", "dataset=digits"], "device=abacus:"),
         (["-m", "seed=0,0"], "two jobs would write into multirun_outputs/paper/custom/seed0"),

@@ -328,7 +328,7 @@ def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):
         (["table=all"], "index-tables"),
         (["table=table2"], "index-table2"),
         (["figure=[fig5a,fig5b]"], "index-fig5a-fig5b"),
-        (["figure=fig5a", "table=table2"], "index-fig5a-table2"),
+        (["figure=fig5a", "table=table2"], "index-fig5a"),
         (["figure=all", "table=table2"], "index-figures-table2"),
     ],
 )

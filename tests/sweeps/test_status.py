@@ -85,8 +85,9 @@ def test_a_record_that_is_not_ours_is_broken_and_stops_nothing(tmp_path, capsys)
             (tmp_path / f"{name}/seed0/run.json").write_text(json.dumps(content))
     runs = [(tmp_path / name / "seed0", None) for name in ("ours", "tool", "list", "rows")]
     assert [row["state"] for row in states.describe_runs(runs)] == ["finished", "broken", "broken", "finished"]
+    assert "not a record of this suite" in states.describe_runs(runs)[1]["reason"]
     states.print_states(runs, "table")
-    assert "not a record of this suite" in capsys.readouterr().out.replace("\n", "")
+    assert "4 runs: 2 broken, 2 finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 100, None])
