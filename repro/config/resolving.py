@@ -197,14 +197,14 @@ def check_numbers(node: Any, prefix: str = "") -> None:
         elif "interval" in field.metadata and value is not None:
             interval = field.metadata["interval"]
             words = {POSITIVE: "is not positive", NOT_NEGATIVE: "is negative"}
-            values = value if isinstance(value, list) else [value]
-            _require(bool(values), key, value, "is empty; list at least one number")
-            for one in values:
-                which = "" if one is value else f"{one:g} "
-                _require(math.isfinite(one), key, value, f"{which}is not a finite number".replace("  ", " "))
-                _require(
-                    _is_in(interval, one), key, value, f"{which}{words.get(interval, f'is not in {interval}')}"
-                )
+            if isinstance(value, list) and not value:
+                raise ReproError(f"{key}=[] is empty; list at least one number")
+            for one in value if isinstance(value, list) else [value]:
+                place = f"{key}={value}: {one:g}" if isinstance(value, list) else f"{key}={value}"
+                if not math.isfinite(one):
+                    raise ReproError(f"{place} is not a finite number")
+                if not _is_in(interval, one):
+                    raise ReproError(f"{place} {words.get(interval, f'is not in {interval}')}")
 
 
 def _is_in(interval: str, value: float) -> bool:

@@ -337,7 +337,7 @@ def test_a_command_line_is_the_searchs_or_the_runs():
 @pytest.mark.parametrize(
     ("method", "values", "message"),
     [
-        ("lr_range", {"ratios": [0.5]}, r"search.ratios=\[0.5\] 0.5 is not in \[1, inf\)"),
+        ("lr_range", {"ratios": [0.5]}, r"search.ratios=\[0.5\]: 0.5 is not in \[1, inf\)"),
         ("lr_range", {"ratios": [10.0, float("nan")]}, "nan is not a finite number"),
         ("lr_range", {"factors": []}, r"search.factors=\[\] is empty"),
         ("lr_range", {"factors": [0]}, "0 is not positive"),
