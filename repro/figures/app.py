@@ -23,6 +23,7 @@ from repro.figures.settings import (
     commands,
     project_of,
     register_schema,
+    selected,
     settings_of,
     suffix,
     target_of,
@@ -102,9 +103,8 @@ def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
     The command line chooses with figure= and table=; without either, all are chosen.
     """
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
-    named = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
-    groups = [group for group in ("figure", "table") if group in named] or ["figure", "table"]
-    for group in groups:
+    named = selected(HydraConfig.get().overrides.task)
+    for group in [group for group in ("figure", "table") if group in named] or ["figure", "table"]:
         for name, node in composed[f"{group}s"].items():
             chosen: Any = _typed(group, str(name), node)
             try:
@@ -286,13 +286,13 @@ def written(drawn: Drawn, config: App) -> list[Path]:
     return [Path(f"{drawn.target}.{kind}") for kind in kinds]
 
 
-def edits_added(arguments: list[str]) -> list[str]:
-    """The arguments with figures.NAME.KEY=VALUE as Hydra sets a key that the figure's file leaves out too."""
+def add_missing_keys(arguments: list[str]) -> list[str]:
+    """The arguments, with ``++`` before figures.NAME.KEY=VALUE, which adds a key that the figure's file lacks."""
     return [f"++{a}" if a.startswith(("figures.", "tables.")) else a for a in arguments]
 
 
 def main() -> None:
     """The console script ``repro-figures``."""
     register_schema()
-    sys.argv[1:] = edits_added(sys.argv[1:])
+    sys.argv[1:] = add_missing_keys(sys.argv[1:])
     command.hydra_app(app, "figures")

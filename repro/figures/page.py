@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, claims
 from repro.figures.captions import Drawn, Table
@@ -70,10 +69,7 @@ def page(drawn: list[Drawn], scale: str, errors: list[str], commands: list[str])
 
 def svg(drawn: Drawn) -> str:
     """The figure's SVG from its first attribute on, without metadata, with ids prefixed by the figure's name."""
-    path = Path(f"{drawn.target}.svg")
-    if not path.exists():
-        raise ReproError(f"formats: the report needs svg among them ({path} is missing)")
-    body = path.read_text(encoding="utf-8").partition("<svg ")[2]
+    body = Path(f"{drawn.target}.svg").read_text(encoding="utf-8").partition("<svg ")[2]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawn.name}-", body)
 

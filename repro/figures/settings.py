@@ -151,7 +151,7 @@ def commands(what: str, config: App) -> list[str]:
     options = [f"scale={config.scale.name}", suffix(config)]
     if config.source is Source.local and config.output != App().output:
         options.append(_option("output", config.output))
-    train = " ".join(["python -m repro.train", f"sweep={name}", *filter(None, options), *_own_folders()])
+    train = " ".join(["python -m repro.train", f"sweep={name}", *filter(None, options), *_search_path()])
     return [train, " ".join([f"python -m repro.figures {group}={name}", *_drawing(config)])]
 
 
@@ -181,12 +181,12 @@ def _drawing(config: App) -> list[str]:
     elif config.source is not Source.local:
         options.append(f"source={config.source.value}")
         options += [_option(f"tracking.{key}", value) for key, value in vars(config.tracking).items() if value]
-    return options + _own_folders()
+    return options + _search_path()
 
 
-def _own_folders() -> list[str]:
+def _search_path() -> list[str]:
     """The option that adds the folders which this command reads beside ``conf/``."""
-    return [_option("hydra.searchpath", folders) for folders in [catalogue.added_folders()] if folders]
+    return [shlex.quote(override) for override in catalogue.search_path()]
 
 
 def _option(key: str, value: object) -> str:

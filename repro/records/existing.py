@@ -57,10 +57,15 @@ def outdated(info: Info, config: Config) -> str | None:
     return None if is_respelled else "another fingerprint"
 
 
-def require_intact(folder: Path, info: Info) -> None:
-    """Raise ReproError if a finished run's files do not match its record; the weights may be missing."""
+def require_history(folder: Path, info: Info) -> None:
+    """Raise ReproError if the history of a run that has ended cannot be read or does not match its record."""
     if problem := broken(info, read_history(folder)):
         raise ReproError(f"{folder / 'history.jsonl'}: {problem}; {AGAIN}")
+
+
+def require_intact(folder: Path, info: Info) -> None:
+    """Raise ReproError if a finished run's files do not match its record; the weights may be missing."""
+    require_history(folder, info)
     if "weights_sha256" in info and (folder / "weights.pt").exists():
         read_weights(folder, info)
 

@@ -1,7 +1,14 @@
-"""What ``sweep=`` on a command line of ``repro.train`` means. No torch here."""
+"""The experiments and sweeps that a command line of ``repro.train`` names. Does not import torch."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
 
 from repro.config import catalogue
 from repro.config.errors import ReproError
@@ -20,7 +27,7 @@ def expand_sweep(arguments: list[str]) -> list[str]:
     sweeps = {path.stem for folder in folders for path in (folder / "sweep").glob("*.yaml")} - {FIGURE}
     figures = {path.name for folder in folders for path in (folder / "experiment").glob("*") if path.is_dir()}
     expanded = []
-    is_swept = any(a.startswith("sweep=") or set(a.partition("experiment=")[2]) & set("*,(") for a in arguments)
+    is_swept = any(a.startswith("sweep=") or (a.startswith("experiment=") and is_sweep(a)) for a in arguments)
     for argument in arguments:
         key, equals, name = argument.partition("=")
         if key == "experiment" and "*" in name and not set(name) & set(",("):
@@ -39,6 +46,48 @@ def expand_sweep(arguments: list[str]) -> list[str]:
         else:
             raise ReproError(f"sweep={name}: no such sweep; choose from {', '.join(sorted(sweeps | figures))}")
     return expanded
+
+
+def is_sweep(argument: str) -> bool:
+    """Whether an argument is an override with several values, or a pattern of experiments."""
+    try:
+        return (argument.startswith("experiment=") and "*" in argument) or (
+            not argument.startswith("-") and OverridesParser.create().parse_override(argument).is_sweep_override()
+        )
+    except HydraException:
+        return False  # Hydra reports it
+
+
+def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
+    """The experiments that an override selects; patterns such as ``fig5a/*`` and ``glob(fig5a/*)`` are expanded.
+
+    Raises ReproError for a pattern that matches nothing.
+    """
+    exclude: list[str] = []
+    if isinstance(value := override.value(), Glob):
+        include, exclude = value.include, value.exclude
+    elif override.is_sweep_override():
+        include = list(override.sweep_string_iterator())
+    else:
+        include = [override.get_value_element_as_str()]
+    names: dict[str, None] = {}
+    for pattern in include:
+        matches = [pattern]
+        if "*" in pattern:
+            matches = [name for name in list_experiments(loader) if fnmatchcase(name, pattern)]
+        if not matches:
+            raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
+        names |= dict.fromkeys(matches)
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in exclude)]
+
+
+def list_experiments(loader: ConfigLoader, folder: str = "") -> list[str]:
+    """Every experiment on Hydra's search path, as <figure>/<curve>."""
+    names = []
+    group = f"experiment/{folder}".rstrip("/")
+    for name in loader.get_group_options(group, ObjectType.GROUP):
+        names += list_experiments(loader, f"{folder}{name}/")
+    return names + [f"{folder}{name}" for name in loader.get_group_options(group, ObjectType.CONFIG)]
 
 
 def as_typed(value: Any) -> str:

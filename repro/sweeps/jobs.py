@@ -1,6 +1,7 @@
 """A job of a sweep: its overrides, the configuration they compose, its folder. Does not import torch."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict, read_write
 
 from repro.config import Config, Dataset, resolve, typed_keys
+from repro.config.errors import ReproError
 from repro.config.folders import settled
 from repro.data import images
 from repro.records import naming, starts
@@ -101,3 +103,20 @@ class Composer:
                 seed if o == cached_seed else o for o in composed.hydra.overrides.task
             ]
         return composed
+
+
+def compose_all(composer: Composer, combinations: Sequence[list[str]], first: int = 0) -> list[Job]:
+    """The job of each combination of overrides, numbered from ``first``.
+
+    Raises ReproError for wrong values, which begins with what the combination does not share with the others, and
+    what Hydra raises.
+    """
+    jobs = []
+    for number, overrides in enumerate(combinations, start=first):
+        try:
+            jobs.append(composer.job(overrides, number))
+        except ReproError as error:
+            shared = set.intersection(*map(set, combinations))
+            label = " ".join(override for override in overrides if override not in shared)
+            raise ReproError(f"{label}: {error}" if label else str(error)) from None
+    return jobs

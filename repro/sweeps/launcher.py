@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from repro.config.errors import ReproError
 from repro.sweeps import _compat, cost, preflight
-from repro.sweeps.jobs import Composer, Job
+from repro.sweeps.jobs import Composer, Job, compose_all
 from repro.sweeps.progress import Progress
 from repro.training import lifecycle
 
@@ -49,8 +49,8 @@ class Launcher:
         """Hydra's interface: compose and resolve every job, then run them."""
         self.start()
         composer = Composer(self.loader, self.composed)
-        numbered = enumerate(job_overrides, start=initial_job_idx)
-        return self.launch_jobs([composer.job(list(overrides), n) for n, overrides in numbered], initial_job_idx)
+        combinations = [list(overrides) for overrides in job_overrides]
+        return self.launch_jobs(compose_all(composer, combinations, initial_job_idx), initial_job_idx)
 
     def launch_jobs(self, jobs: list[Job], initial_job_idx: int = 0) -> list[JobReturn]:
         """Run every job that can train here, as many at once as fit; their results, in order."""

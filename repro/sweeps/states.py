@@ -11,7 +11,7 @@ from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
 from repro.records import FINISHED, last_row, outdated, queued, read_info, starts
-from repro.records.history import AGAIN, broken, read_history
+from repro.records.existing import require_history
 from repro.records.lock import holder
 from repro.records.types import Info
 
@@ -87,14 +87,13 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
 
 
 def _damage(folder: Path, info: Info) -> str | None:
-    """How the history of a run that has ended differs from what it recorded; None if it does not."""
-    if "digest" not in info:
-        return None
+    """Why the history of a run that has ended is not the one that it recorded; None if it is."""
     try:
-        problem = broken(info, read_history(folder))
+        if "digest" in info:
+            require_history(folder, info)
     except ReproError as error:
         return str(error)
-    return problem and f"history.jsonl: {problem}; {AGAIN}"
+    return None
 
 
 def print_states(runs: Iterable[tuple[Path, Config | None]], mode: str) -> None:

@@ -9,17 +9,13 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,8 +24,8 @@ from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, first_line, no_launcher
 from repro.records import already_finished, naming, read_info
 from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
-from repro.sweeps.arguments import as_typed, expand_sweep
-from repro.sweeps.jobs import Composer, Job
+from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep
+from repro.sweeps.jobs import Composer, Job, compose_all
 from repro.sweeps.launcher import OnThisMachine
 from repro.sweeps.progress import Progress, modified_ns
 from repro.training import lifecycle
@@ -81,8 +77,7 @@ class Sweeper:
 
     def jobs(self, combinations: Iterable[list[str]]) -> list[Job]:
         """The job of each combination of overrides, a shared run only once; prints notes on them."""
-        listed = [*combinations]
-        jobs = merge_shared([self._job(listed, number) for number in range(len(listed))])
+        jobs = merge_shared(compose_all(self.composer, [*combinations]))
         waves.link(jobs)
         if self.show in (None, "cost"):
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
@@ -90,15 +85,6 @@ class Sweeper:
             for line in waves.described(jobs):
                 print(line)
         return jobs
-
-    def _job(self, combinations: list[list[str]], number: int) -> Job:
-        """The job of one combination; an error begins with what it does not share with the other combinations."""
-        try:
-            return self.composer.job(combinations[number], number)
-        except ReproError as error:
-            shared = set.intersection(*map(set, combinations))
-            label = " ".join(override for override in combinations[number] if override not in shared)
-            raise ReproError(f"{label}: {error}" if label else str(error)) from None
 
     def launch(self, jobs: list[Job]) -> list[JobReturn]:
         """Launch the unfinished jobs, or print their cost; returns and raises as ``sweep`` does."""
@@ -214,50 +200,8 @@ def show(arguments: list[str], mode: str) -> None:
     command.hydra_app(_no_task, "train")
 
 
-def is_sweep(argument: str) -> bool:
-    """Whether an argument is an override with several values, or a pattern of experiments."""
-    try:
-        return (argument.startswith("experiment=") and "*" in argument) or (
-            not argument.startswith("-") and OverridesParser.create().parse_override(argument).is_sweep_override()
-        )
-    except HydraException:
-        return False  # Hydra reports it
-
-
 def _no_task(composed: DictConfig) -> None:
     """The task of a sweep that is printed, not launched: never called."""
-
-
-def expand_experiments(override: Override, loader: ConfigLoader) -> list[str]:
-    """The experiments that an override selects; patterns such as ``fig5a/*`` and ``glob(fig5a/*)`` are expanded.
-
-    Raises ReproError for a pattern that matches nothing.
-    """
-    exclude: list[str] = []
-    if isinstance(value := override.value(), Glob):
-        include, exclude = value.include, value.exclude
-    elif override.is_sweep_override():
-        include = list(override.sweep_string_iterator())
-    else:
-        include = [override.get_value_element_as_str()]
-    names: dict[str, None] = {}
-    for pattern in include:
-        matches = [pattern]
-        if "*" in pattern:
-            matches = [name for name in list_experiments(loader) if fnmatchcase(name, pattern)]
-        if not matches:
-            raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
-        names |= dict.fromkeys(matches)
-    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in exclude)]
-
-
-def list_experiments(loader: ConfigLoader, folder: str = "") -> list[str]:
-    """Every experiment on Hydra's search path, as <figure>/<curve>."""
-    names = []
-    group = f"experiment/{folder}".rstrip("/")
-    for name in loader.get_group_options(group, ObjectType.GROUP):
-        names += list_experiments(loader, f"{folder}{name}/")
-    return names + [f"{folder}{name}" for name in loader.get_group_options(group, ObjectType.CONFIG)]
 
 
 def merge_shared(jobs: list[Job]) -> list[Job]:
