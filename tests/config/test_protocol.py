@@ -64,7 +64,7 @@ PROTOCOL = {
     "fig15b/tbs1024": ("resnet56_hyperparam", "cifar100", 7080, 3417, 1024, 256, 0.0001, 100,
         [(0, 0.1, 0.95), (1200, 0.486304, 0.914881), (3417, 1.2, 0.85), (6000, 0.292888, 0.925593), (7080, 0.0001, 0.95)]),
 }
-# Tables 1 and 2, and the figures of their 3-layer network and LeNet:
+# Tables 1 and 2, and the other figures:
 # experiment: (network, data, mirrored, iterations, step size, batch, weight decay, Nesterov, points as above)
 TABLES = {
     "table1-cnn3/1cycle_cm_0.95-0.85": ("cnn3", "cifar10", False, 9765, 4296, 128, 0.003, True,
@@ -175,6 +175,24 @@ TABLES = {
         [(0, 0.001, 0.98), (200, 0.001225, 0.9755), (8000, 0.01, 0.8)]) for wd in ("1e-3", "1.8e-3", "3.2e-3", "1e-2")},
     **{f"fig12a/wd_{wd}": ("cnn3", "cifar10", False, 4000, None, 536, float(wd), True,
         [(0, 0.001, 0.95), (1000, 0.00325, 0.95), (4000, 0.01, 0.95)]) for wd in ("1e-3", "3e-3", "1e-2")},
+    "fig3a/lr_0.0055": ("cnn3", "cifar10", False, 60000, None, 536, 0.004, True,
+        [(0, 0.0055, 0.9), (49999, 0.0055, 0.9), (50000, 0.001738, 0.9), (55000, 0.000549208, 0.9), (60000, 0.000549208, 0.9)]),
+    "fig3a/lr_0.001": ("cnn3", "cifar10", False, 60000, None, 536, 0.004, True,
+        [(0, 0.001, 0.9), (49999, 0.001, 0.9), (50000, 0.000316, 0.9), (55000, 9.9856e-05, 0.9), (60000, 9.9856e-05, 0.9)]),
+    **{f"fig11a/wd_{wd}": ("resnet56_hyperparam", "cifar10", True, 20000, None, 1024, float(wd), True,
+        [(0, 0.1, 0.95), (20000, 0.1, 0.95)]) for wd in ("1e-4", "3.2e-4", "5.6e-4", "1e-3")},
+    **{f"fig11b/wd_{wd}": ("resnet56_hyperparam", "cifar10", True, 20000, 20000, 1024, float(wd), True,
+        [(0, 0.1, 0.97), (200, 0.119, 0.9683), (20000, 2.0, 0.8)]) for wd in ("1e-4", "1e-5", "1e-6", "3.2e-4")},
+    **{f"fig12b/wd_{wd}": ("resnet56_hyperparam", "cifar10", True, 3906, None, 512, float(wd), True,
+        [(0, 0.08, 0.95), (1800, 0.411797, 0.95), (3906, 0.8, 0.95)]) for wd in ("1e-4", "3e-4", "1e-3")},
+    **{f"fig13a/wd_{wd}": ("wide_resnet32", "cifar10", True, 9765, 9765, 512, float(wd), True,
+        [(0, 0.1, 0.95), (4800, 0.542396, 0.900845), (9765, 1.0, 0.85)]) for wd in ("1e-3", "1e-4", "1e-5")},
+    **{f"fig13b/decreasing_{m}-0.85": ("densenet40", "cifar10", True, 9765, 9765, 256, 1e-05, True,
+        [(0, 0.1, m), (9765, 1.0, 0.85)]) for m in (0.9, 0.95, 0.97)},
+    **{f"fig13c/wd_{wd}": ("densenet40", "cifar10", True, 9765, 9765, 256, float(wd), True,
+        [(0, 0.1, 0.9), (4800, 2.01705, 0.875422), (9765, 4.0, 0.85)]) for wd in ("1e-4", "1e-6", "1e-7")},
+    **{f"fig13d/tbs{batch}": ("densenet40", "cifar10", True, 9765, 9765, batch, 1e-06, True,
+        [(0, 0.1, 0.9), (9765, 4.0, 0.85)]) for batch in (256, 512)},
     "fig14a/constant_0.9": ("lenet", "mnist", False, 5859, None, 512, 0.0005, False,
         [(0, 0.001, 0.9), (2900, 0.0104043, 0.9), (5859, 0.02, 0.9)]),
     "fig14a/decreasing_0.95-0.8": ("lenet", "mnist", False, 5859, 5859, 512, 0.0005, False,
@@ -226,19 +244,24 @@ def test_a_row_that_a_figure_shows_is_trained_once(resolved):
     for row, curve in (("table1-resnet56/1cycle_cm_0.95-0.85", "fig8b/tbs512"),
                        ("table1-resnet56/1cycle_0.95", "fig6a/tbs512"),
                        ("table2-cifar100/1cycle_100ep", "fig15b/tbs512"),
-                       ("fig7c/constant_0.9", "fig7a/momentum_0.9")):  # fmt: skip
+                       ("fig7c/constant_0.9", "fig7a/momentum_0.9"),
+                       ("fig13d/tbs256", "fig13c/wd_1e-6")):  # fmt: skip
         assert resolved(f"experiment={row}") == resolved(f"experiment={curve}")
     others = {name: resolved(f"experiment={name}").curve for name in TABLES}
-    assert sum(name != curve for name, curve in others.items()) == 4
+    assert sum(name != curve for name, curve in others.items()) == 5
 
 
-def test_the_other_weight_decays_of_figure_12a_go_on_from_one_run(resolved):
-    starts = {wd: resolved(f"experiment=fig12a/wd_{wd}") for wd in ("1e-3", "3e-3", "1e-2")}
-    assert starts["1e-3"].snapshots == [1000]
-    assert not starts["1e-3"].test_at_start
-    for run in (starts["3e-3"], starts["1e-2"]):
-        assert (run.start.curve, run.start.iteration, run.test_at_start) == ("fig12a/wd_1e-3", 1000, True)
-        assert run.snapshots == []
+@pytest.mark.parametrize(
+    ("figure", "begins", "others", "iteration"),
+    [("fig12a", "wd_1e-3", ["wd_3e-3", "wd_1e-2"], 1000), ("fig12b", "wd_1e-4", ["wd_3e-4", "wd_1e-3"], 1800)],
+)
+def test_the_other_weight_decays_of_figure_12_start_from_one_run(resolved, figure, begins, others, iteration):
+    run = resolved(f"experiment={figure}/{begins}")
+    assert (run.snapshots, run.test_at_start) == ([iteration], False)
+    for other in others:
+        run = resolved(f"experiment={figure}/{other}")
+        assert (run.start.curve, run.start.iteration) == (f"{figure}/{begins}", iteration)
+        assert (run.snapshots, run.test_at_start) == ([], True)
 
 
 def check_schedule(run, step, points):
