@@ -15,6 +15,7 @@ from repro import schedules
 from repro.config.errors import ReproError, dotted, no_such_key, one_line
 from repro.config.schema import NOT_NEGATIVE, POSITIVE, Config, Filler, Replicates
 
+DEVICE = r"auto|cpu|(cuda|mps|xpu)(:\d+)?"
 FOLDER = r"(?!\.\.?$)[^/\\\x00-\x1f]+"  # a valid name of a folder
 
 
@@ -154,6 +155,12 @@ def _check(config: Config) -> None:
     check_folders("curve", config.curve.split("/"))
     for key, text in (("output", config.output), ("dataset.root", config.dataset.root)):
         _require(bool(text.strip()), key, text, "is empty; name a folder")
+    _require(
+        re.fullmatch(DEVICE, config.device) is not None,
+        "device",
+        config.device,
+        "is no device; choose from auto, cpu, cuda, cuda:1, mps, xpu",
+    )
     resolution, groups = config.dataset.resolution, config.model.bn_groups
     _require(
         not (resolution or 0) % 4,
