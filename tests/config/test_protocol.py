@@ -7,6 +7,7 @@ alter what is trained without changing this table too.
 import pytest
 
 from repro import schedules
+from repro.config import Filler
 from repro.config.folders import CONF
 
 # experiment: (network, data, iterations, step size, batch, images a BN group, weight decay, test interval,
@@ -231,10 +232,8 @@ def test_the_protocol_of_the_tables(resolved, experiment):
     assert (run.model.name, run.dataset.name, run.iterations, run.batch_size) == (network, data, iterations, batch)
     assert (run.regularization.weight_decay, run.model.nesterov) == (decay, nesterov)
     assert run.test_every == (100 if run.curve.startswith(("fig15b/", "fig14")) else 200)
-    normalised = network not in ("cnn3", "lenet")
-    assert (run.model.gpus, run.model.bn_groups, run.model.bn_fraction) == (
-        (4, 4, 0.9) if normalised else (1, 1, 0.9)
-    )
+    assert (run.model.gpus, run.model.bn_groups) == ((1, 1) if network in ("cnn3", "lenet") else (4, 4))
+    assert run.model.bn_fraction == (0.999 if network == "densenet40" else 0.9)
     assert (run.dataset.mirror, run.dataset.train_images, run.dataset.test_images) == (mirrored, None, None)
     assert (run.update.value, run.replicates.value) == ("caffe", "seeds")
     check_schedule(run, step, points)
@@ -283,6 +282,17 @@ def test_the_rules_of_the_network(resolved, experiment):
         assert (biases, model.nesterov, model.gpus, run.test_at_start) == ((1, 1, 2, 0), True, 4, False)
         assert model.bn_fraction == 0.9
     assert model.bn_eps == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("network", "classifier_init", "classifier_bias_decay"),
+    [("resnet56_superconv", "xavier", 0), ("resnet56_hyperparam", None, 0), ("wide_resnet32", None, 0),
+     ("densenet40", "xavier", 1)],
+)  # fmt: skip
+def test_the_classifier_of_the_authors_files(resolved, network, classifier_init, classifier_bias_decay):
+    model = resolved("experiment=fig8b/tbs512", f"model={network}").model
+    assert model.classifier_init == (classifier_init and Filler(classifier_init))
+    assert (model.classifier_bias_lr, model.classifier_bias_decay) == (2, classifier_bias_decay)
 
 
 def test_the_authors_replicates(resolved):
