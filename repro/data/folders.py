@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from repro.config import Dataset
 from repro.config.errors import ReproError, first_line
-from repro.data.registry import Arrays, ImageSet
+from repro.data.registry import Arrays, ImageSet, is_own
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +43,12 @@ class Split:
 def find(root: Path, name: str) -> Path | None:
     """The tree in ``root`` or in ``root/name``; None if there is none."""
     return next((tree for tree in (root, root / name) if (tree / "train").is_dir()), None)
+
+
+def tree_of(root: Path, dataset: Dataset, image_set: ImageSet) -> Path | None:
+    """The tree of image folders that replaces the files of a set of this package; None if there is none."""
+    is_read = image_set.key is not None or is_own(dataset.name)
+    return None if is_read else find(root, dataset.name)
 
 
 def stamp(*folders: Path, levels: int = 2) -> str:

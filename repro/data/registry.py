@@ -14,7 +14,8 @@ from repro import user_code
 from repro.config import Dataset
 from repro.config.errors import ReproError
 
-Arrays = dict[str, np.ndarray]  # keys images.ARRAY_NAMES; images uint8 (N, H, W, C), labels int64 (N,)
+ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+Arrays = dict[str, np.ndarray]  # keys ARRAY_NAMES; images uint8 (N, H, W, C), labels int64 (N,)
 
 
 @dataclass(frozen=True)

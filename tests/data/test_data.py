@@ -14,7 +14,7 @@ from PIL import Image
 
 from repro.config import Dataset
 from repro.config.errors import ReproError
-from repro.data import folders, images, registry
+from repro.data import cache, folders, images, registry
 from repro.data.batches import Batches, load
 
 
@@ -472,7 +472,7 @@ def test_an_edited_reader_decodes_anew(own, monkeypatch):
     file = Path(sys.modules["own_data"].__file__)
     file.write_text(file.read_text() + "\n")
     assert images.digest(dataset) == digest  # this process has imported the former text
-    images._modules_key.cache_clear()
+    cache._modules_key.cache_clear()
     assert images.digest(dataset) is None
     assert images.load(dataset)[1] != digest
     (Path(dataset.root) / "files/a/b/c").mkdir(parents=True)
