@@ -1,9 +1,13 @@
 """The user's own Python, named by an import path ``package.module:object``: finding it, and where it fails."""
 
+import ast
+import hashlib
 import importlib
+import importlib.util
 import os
 import sysconfig
 import traceback
+from pathlib import Path
 from typing import Any
 
 LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
@@ -20,6 +24,19 @@ def find(path: str) -> Any:
         raise ValueError(with_place(str(error), error)) from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"importing {module} fails: {describe(error)}") from error
+
+
+def digest(path: str) -> str | None:
+    """Eight hexadecimal digits of the code of the module in an import path, without its comments and layout.
+
+    None if the module is not a file of Python. Modules that it imports do not count.
+    """
+    try:
+        spec = importlib.util.find_spec(path.partition(":")[0])
+        code = ast.dump(ast.parse(Path(str(spec and spec.origin)).read_bytes()))
+    except (ImportError, AttributeError, OSError, ValueError, SyntaxError):
+        return None
+    return hashlib.sha256(code.encode()).hexdigest()[:8]
 
 
 def describe(error: BaseException) -> str:

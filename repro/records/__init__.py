@@ -6,7 +6,15 @@ Public: the names below; ``runs`` (records -> one tidy frame), ``lock`` (one pro
 writes).
 """
 
-from repro.records.existing import already_finished, differences, move_aside, outdated, read_weights
+from repro.records.existing import (
+    already_finished,
+    code_of,
+    differences,
+    edited,
+    move_aside,
+    outdated,
+    read_weights,
+)
 from repro.records.history import broken, digest, last_row, read_history
 from repro.records.info import is_record, mark_failed, read_info, record_id, write_info
 from repro.records.record import Record
@@ -20,8 +28,10 @@ __all__ = [
     "Row",
     "already_finished",
     "broken",
+    "code_of",
     "differences",
     "digest",
+    "edited",
     "is_record",
     "last_row",
     "mark_failed",

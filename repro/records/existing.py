@@ -4,6 +4,7 @@ import copy
 import hashlib
 from pathlib import Path
 
+from repro import user_code
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict
 from repro.config.errors import ReproError
 from repro.records.history import AGAIN, broken, read_history
@@ -55,6 +56,24 @@ def outdated(info: Info, config: Config) -> str | None:
         return "; ".join(changed)
     is_respelled = fingerprint(from_dict(info["config"])) == info["fingerprint"]  # a number as 1.0 or 1
     return None if is_respelled else "another fingerprint"
+
+
+def code_of(config: Config) -> list[str]:
+    """The user's own network and shapes in ``config``, each as "package.module:function <digest of its code>".
+
+    An own image set is not among them: its images have a digest.
+    """
+    names = [config.model.name, config.schedule.lr.get("shape"), config.schedule.momentum.get("shape")]
+    found = {name: user_code.digest(name) for name in map(str, names) if ":" in name}
+    return [f"{name} {digest}" for name, digest in found.items() if digest is not None]
+
+
+def edited(info: Info, config: Config) -> str | None:
+    """Which of the user's own functions have been edited since the run was recorded, as text; None if none has."""
+    now = dict(code.split() for code in code_of(config))
+    then = dict(code.split() for code in info.get("code", []))
+    changed = [name for name, digest in then.items() if now.get(name, digest) != digest]
+    return f"the code of {' and '.join(changed)} has changed since" if changed else None
 
 
 def require_history(folder: Path, info: Info) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from repro.config import PROTOCOL, Config, fingerprint, to_dict
-from repro.records.existing import differences
+from repro.records.existing import code_of, differences
 from repro.records.files import write_whole
 from repro.records.history import as_text, digest, numbers
 from repro.records.info import read_info, record_id, write_info
@@ -83,6 +83,7 @@ class Record:
             "versions": {name: _version(name) for name in VERSIONS},
             "config": to_dict(known),
             "command": _command(config, changes),
+            "code": code_of(config),
             "earlier": _earlier(previous) if previous is not None and not differences(previous, config) else [],
         }
         if self._earlier_seconds:

@@ -32,6 +32,7 @@ class _Begun(TypedDict):
     versions: dict[str, str | None]
     config: dict[str, Any]  # repro.config.to_dict
     command: str  # trains this run; earlier records lack it
+    code: list[str]  # the user's own functions with digests (``existing.code_of``); earlier records lack it
     earlier: list[str]  # the record_id of each attempt before this one; earlier records lack it
 
 

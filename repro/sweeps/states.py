@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.terminal import console
-from repro.records import FINISHED, last_row, outdated, queued, read_info, starts
+from repro.records import FINISHED, edited, last_row, outdated, queued, read_info, starts
 from repro.records.existing import require_history
 from repro.records.lock import holder
 from repro.records.types import Info
@@ -64,6 +64,8 @@ def _describe_record(folder: Path, config: Config | None) -> dict[str, Any]:
         state = "stopped"
     if config and (difference := outdated(info, config)):
         state, reason = "outdated", difference
+    if config and state in FINISHED and not reason:
+        reason = (edits := edited(info, config)) and f"{edits} it was trained"
     if damage:
         state, reason = "broken", damage
     speed = row.get("images_per_second")

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, first_line, no_launcher
-from repro.records import already_finished, naming, read_info
+from repro.records import already_finished, edited, naming, read_info
 from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep
 from repro.sweeps.jobs import Composer, Job, compose_all
@@ -99,6 +100,8 @@ class Sweeper:
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):
             print(f"{finished} of {len(jobs)} runs are finished already; force=true trains them again")
+            trained_now = {job.folder for job in unfinished} | set(failures)
+            note_edits(job for job in jobs if job.folder not in trained_now)
         runs = len(unfinished) + len(failures)
         before = {job.folder: modified_ns(job.folder) for job in unfinished}
         returns: list[JobReturn] = []
@@ -239,6 +242,13 @@ def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
         except ReproError as error:
             failures[job.folder] = str(error)
     return unfinished, failures
+
+
+def note_edits(jobs: Iterable[Job]) -> None:
+    """Print which of the user's own functions have changed since these finished jobs were trained."""
+    infos = [(read_info(job.folder), job.config) for job in jobs]
+    for text, count in Counter(text for info, config in infos if info and (text := edited(info, config))).items():
+        print(f"note: {text} {count} of them {'was' if count == 1 else 'were'} trained", file=sys.stderr)
 
 
 def raise_failures(failures: Mapping[Path, str], runs: int) -> None:

@@ -19,6 +19,7 @@ from repro.records import (
     Row,
     already_finished,
     differences,
+    edited,
     history,
     lock,
     move_aside,
@@ -61,6 +62,8 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
             raise
         if finished:
             log.info("%s is already finished; force=true trains it again", folder)
+            if (info := read_info(folder)) and (edits := edited(info, config)):
+                log.warning("%s: %s it was trained", folder, edits)
         else:
             if config.force:
                 move_aside(folder)
@@ -89,6 +92,8 @@ def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
     changed = [] if info is None else differences(info, config)
     if changed and checkpoints.find(folder):
         log.warning("%s: deleting the checkpoints of another configuration (%s)", folder, "; ".join(changed))
+    if info and not changed and checkpoints.find(folder) and (edits := edited(info, config)):
+        log.warning("%s: %s it began; deleting the folder trains from the beginning", folder, edits)
     if info is None or changed:
         checkpoints.clear(folder)
         for path in starts.find(folder):

@@ -6,11 +6,15 @@ import subprocess
 
 import pytest
 from conftest import largest_file
+from omegaconf import OmegaConf
 
 from repro import records
 from repro.config.errors import ReproError
 from repro.records.files import find, write_whole
 from repro.records.record import commit_of
+from repro.sweeps import sweeper
+from repro.sweeps.jobs import Job
+from repro.sweeps.states import describe_run
 
 ROW = {"iteration": 2, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.5, "test_accuracy": 0.25}
 
@@ -34,6 +38,30 @@ def test_a_record_says_what_was_run_and_where(tmp_path, run):
     assert info["versions"]["torch"]
     assert records.read_history(tmp_path / "seed0") == [ROW, {**ROW, "iteration": 4, "train_loss": None}]
     assert sorted(p.name for p in (tmp_path / "seed0").iterdir()) == ["history.jsonl", "run.json"]
+
+
+def test_an_edit_of_ones_own_network_is_named_and_one_of_its_comments_is_not(
+    tmp_path, resolved, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "from torch import nn\n\ndef network(num_classes, channels):\n    return nn.Linear(1, num_classes)\n"
+    (tmp_path / "own_edited.py").write_text(code)
+    run = resolved(
+        "experiment=fig5a/clr_3.0", "scale=smoke", "model=custom", "model.factory=own_edited:network",
+        f"output={tmp_path}",
+    )  # fmt: skip
+    records.Record(tmp_path / "run", run, {}).finish("finished")
+    info = records.read_info(tmp_path / "run")
+    (tmp_path / "own_edited.py").write_text("# a comment\n" + code)
+    assert records.edited(info, run) is None
+    (tmp_path / "own_edited.py").write_text(code.replace("Linear(1", "Linear(2"))
+    assert records.edited(info, run) == "the code of own_edited:network has changed since"
+    sweeper.note_edits([Job([], run, tmp_path / "run", [], OmegaConf.create())])
+    assert (
+        capsys.readouterr().err == "note: the code of own_edited:network has changed since 1 of them was trained\n"
+    )
+    assert describe_run(tmp_path / "run", run)["reason"] == f"{records.edited(info, run)} it was trained"
+    assert records.edited({**info, "code": []}, run) is None  # an earlier record
 
 
 def test_a_reader_never_sees_half_a_row(tmp_path, run):
