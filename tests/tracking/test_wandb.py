@@ -574,6 +574,17 @@ def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monke
 
 
 @reads_files
+def test_an_offline_file_without_a_readable_run_is_named(offline_of_an_unfinished_run, tmp_path, capsys):
+    written, _ = offline_of_an_unfinished_run
+    for name, content in (("a", written), ("b", written[:400]), ("c", b"no run")):
+        (tmp_path / f"run-{name}.wandb").write_bytes(content)
+    (run,) = pull.offline(tmp_path)
+    assert run.name == f"{tmp_path}/run-a.wandb"
+    line = f"note: {tmp_path}/run-b.wandb and 1 more: no run of this suite can be read there; skipped\n"
+    assert capsys.readouterr().err == line
+
+
+@reads_files
 def test_an_offline_file_that_wandb_still_writes_is_waited_for(made, tmp_path):
     """wandb's core writes the end of its file after it has finished the run."""
     info = read_info(made(tmp_path / "run"))
@@ -591,7 +602,8 @@ def test_an_offline_file_that_wandb_still_writes_is_waited_for(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("figure", "x"), [("fig5a", "iteration"), ("fig13a", "lr"), ("fig7b", "momentum"), ("of-ones-own", "iteration")]
+    ("figure", "x"),
+    [("fig5a", "iteration"), ("fig13a", "lr"), ("fig7b", "momentum"), ("of-ones-own", "iteration")],
 )
 def test_wandbs_charts_have_the_figures_axis(figure, x):
     assert mirror.x_axis(figure) == x
