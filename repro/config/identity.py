@@ -102,7 +102,7 @@ def fingerprint(config: Config, *, images: bool = True) -> str:
 
 
 def is_respelled(config: Config, recorded: str) -> bool:
-    """Whether ``recorded`` is the configuration's fingerprint with some whole numbers as 1.0 instead of 1, or as 1.
+    """Whether ``recorded`` is the configuration's fingerprint with its whole numbers as 1 or as 1.0, each as fits.
 
     The keys of schedules and of model.options have no type, and neither overrides nor W&B keep that of a number.
     """
