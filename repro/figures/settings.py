@@ -91,12 +91,19 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
         raise ReproError(f"formats=[]: choose from {', '.join(FORMATS)}")
     if unknown := [kind for kind in config.formats if kind not in FORMATS]:
         raise ReproError(f"formats: no {unknown[0]}; choose from {', '.join(FORMATS)}")
+    config.formats = list(dict.fromkeys(config.formats))
     read_by = {"output": Source.local, "path": Source.offline}
+    of_wandb = config.source in (Source.wandb, Source.cache)
     for key in sorted(typed_keys(overrides)):
         if key.split(".")[0] in ("model", "dataset") or key.startswith("scale."):
             raise ReproError(f"{key}: runs are drawn as they were recorded; variants=true draws others too")
         if read_by.get(key, config.source) is not config.source:
             raise ReproError(f"{key}: only source={read_by[key].value} reads it, not {config.source.value}")
+        if key == "wandb.cache" and not of_wandb:
+            raise ReproError(f"{key}: only source=wandb and source=cache read it, not {config.source.value}")
+        is_place = key.startswith(("tracking.", "wandb.")) and key.split(".")[1] in vars(config.tracking)
+        if is_place and not (of_wandb or config.wandb.artifact):
+            raise ReproError(f"{key}: only source=wandb, source=cache and wandb.artifact=true read it")
     plain = [override.lstrip("+") for override in overrides]
     config.edits += [o for o in plain if o.lstrip("~").startswith(("figures.", "tables."))]
     for key in vars(config.tracking):
@@ -164,10 +171,8 @@ def report_command(named: dict[str, list[str]], config: App) -> str:
 def page_name(named: dict[str, list[str]]) -> str:
     """The name of the report of what is ``selected``: "index", or, of a part, "index-<names>"."""
     figures, tables = named.get("figure", []), named.get("table", [])
-    if figures not in ([], ["all"]):
-        return "-".join(["index", *figures])
-    parts = ["figures"] if figures else []
-    parts += ["tables"] if tables == ["all"] else tables
+    parts = ["figures"] if figures == ["all"] else figures
+    parts = [*parts, *(["tables"] if tables == ["all"] else tables)]
     return "index" if parts in ([], ["figures"], ["figures", "tables"]) else "-".join(["index", *parts])
 
 
