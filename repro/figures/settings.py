@@ -93,17 +93,11 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
         raise ReproError(f"formats: no {unknown[0]}; choose from {', '.join(FORMATS)}")
     config.formats = list(dict.fromkeys(config.formats))
     read_by = {"output": Source.local, "path": Source.offline}
-    of_wandb = config.source in (Source.wandb, Source.cache)
     for key in sorted(typed_keys(overrides)):
         if key.split(".")[0] in ("model", "dataset") or key.startswith("scale."):
             raise ReproError(f"{key}: runs are drawn as they were recorded; variants=true draws others too")
         if read_by.get(key, config.source) is not config.source:
             raise ReproError(f"{key}: only source={read_by[key].value} reads it, not {config.source.value}")
-        if key == "wandb.cache" and not of_wandb:
-            raise ReproError(f"{key}: only source=wandb and source=cache read it, not {config.source.value}")
-        is_place = key.startswith(("tracking.", "wandb.")) and key.split(".")[1] in vars(config.tracking)
-        if is_place and not (of_wandb or config.wandb.artifact):
-            raise ReproError(f"{key}: only source=wandb, source=cache and wandb.artifact=true read it")
     plain = [override.lstrip("+") for override in overrides]
     config.edits += [o for o in plain if o.lstrip("~").startswith(("figures.", "tables."))]
     for key in vars(config.tracking):

@@ -311,11 +311,6 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
         ("+model.width=8", "model.width: runs are drawn as they were recorded"),
         ("scale.iterations=0.1", "scale.iterations: runs are drawn as they were recorded"),
         ("path=elsewhere", "path: only source=offline reads it, not local"),
-        (
-            "tracking.project=mine",
-            "tracking.project: only source=wandb, source=cache and wandb.artifact=true read it",
-        ),
-        ("wandb.cache=elsewhere", "wandb.cache: only source=wandb and source=cache read it, not local"),
         ("seeds=[]", r"seeds=\[\]: list every seed"),
         ("seeds=[0,0]", r"seeds=\[0, 0\]: list every seed"),
         ("seeds=[-1]", r"seeds=\[-1\]: list every seed"),
