@@ -8,7 +8,16 @@ Public: the types of ``schema`` and the names below; ``catalogue`` (the curves a
 ``errors`` (errors as the user reads them), ``folders`` (the paths of the suite's own files).
 """
 
-from repro.config.identity import CIRCUMSTANCES, LATER, PROTOCOL, fingerprint, flat, from_dict, to_dict
+from repro.config.identity import (
+    CIRCUMSTANCES,
+    LATER,
+    PROTOCOL,
+    fingerprint,
+    flat,
+    from_dict,
+    is_respelled,
+    to_dict,
+)
 from repro.config.resolving import check_folders, notes, refuse_unknown_keys, resolve, typed_keys
 from repro.config.schema import (
     Config,
@@ -50,6 +59,7 @@ __all__ = [
     "fingerprint",
     "flat",
     "from_dict",
+    "is_respelled",
     "notes",
     "refuse_unknown_keys",
     "register_schema",

@@ -89,13 +89,15 @@ def search_path() -> list[str]:
 @contextlib.contextmanager
 def hydra_of_our_own() -> Iterator[None]:
     """Hydra with ``conf/`` alone, whatever app or notebook has started it already."""
-    before = GlobalHydra.instance().hydra
+    before, config_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     finally:
         GlobalHydra.instance().hydra = before
+        HydraConfig.instance().cfg = config_before
 
 
 def run_of(*overrides: str) -> Config:

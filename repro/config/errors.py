@@ -76,6 +76,11 @@ def one_line(error: BaseException) -> str:
     if match := re.match(r"Could not override '(\w+)'\.\s+No match in the defaults list", message):
         command = GROUPS_OF.get(match[1])
         return f"{match[1]}=: no such choice here" + (f"; {command}" if command else "; --help lists the choices")
+    if match := re.match(r"Ambiguous value for argument '(.*?)'\n", message):
+        key, _, value = match[1].partition("=")
+        return f"{match[1]}: several values need -m; a list is {key}=[{value}]"
+    if match := re.match(r"Sweep parameters? '(.*?)' requires? --multirun", message):
+        return f"{match[1]}: several values need -m; a list is [1,2]"
     if match := re.match(r"ReproError raised while resolving interpolation: (.*)", message):
         return match[1]
     if match := re.search(r"An item is already at '(.*?)'", message):
@@ -118,6 +123,7 @@ def _no_experiment(name: str) -> str:
 
 def _unparsable(override: str) -> str:
     """The line for an override that Hydra's grammar rejects."""
+    override = re.sub(r"^\+\+(?=(figures|tables)\.)", "", override)  # which repro.figures adds
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override}: an argument is key=value, or an option such as --help"

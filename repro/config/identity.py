@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ from repro.config.errors import ReproError, one_line
 from repro.config.schema import Config
 
 PROTOCOL = 1  # increment it when the same configuration no longer trains the same run
+
+MANY = 10  # the most whole numbers whose spellings are tried: a thousand of them
 
 # Where and how a run is executed, not what it computes: excluded from its fingerprint and its folder's name.
 CIRCUMSTANCES = [
@@ -92,8 +95,29 @@ def fingerprint(config: Config, *, images: bool = True) -> str:
 
     Without ``images``, the contents of the image sets are not compared.
     """
-    values = {k: v for k, v in flat(config).items() if v != LATER.get(k, MISSING)}
+    values = flat(config)
     if not images:
         values["dataset.digest"] = None
-    text = json.dumps({"protocol": PROTOCOL, **values}, sort_keys=True)
+    return _fingerprint(values)
+
+
+def is_respelled(config: Config, recorded: str) -> bool:
+    """Whether ``recorded`` is the configuration's fingerprint with its whole numbers as 1 or as 1.0, each as fits.
+
+    The keys of schedules and of model.options have no type, and neither overrides nor W&B keep that of a number.
+    """
+    values = flat(config)
+    mappings = [values[key] for key in ("schedule.lr", "schedule.momentum", "model.options") if values[key]]
+    whole = [(m, k) for m in mappings for k, v in m.items() if type(v) in (int, float) and float(v).is_integer()]
+    for types in itertools.product((int, float), repeat=len(whole[:MANY])):
+        for (mapping, key), number in zip(whole, types, strict=False):
+            mapping[key] = number(mapping[key])
+        if _fingerprint(values) == recorded:
+            return True
+    return False
+
+
+def _fingerprint(values: dict[str, Any]) -> str:
+    changed = {k: v for k, v in values.items() if v != LATER.get(k, MISSING)}
+    text = json.dumps({"protocol": PROTOCOL, **changed}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from repro import command
@@ -71,7 +71,11 @@ def load(figure: str, *overrides: str) -> "Runs":
     register_schema()
     try:
         with catalogue.hydra_of_our_own():
-            composed = compose("figures", [f"{group}={figure}", *overrides])
+            all_overrides = [f"{group}={figure}", *add_missing_keys(list(overrides))]
+            composed = compose("figures", all_overrides, return_hydra_config=True)
+            HydraConfig.instance().set_config(composed)  # the records are compared with the added folders too
+            with open_dict(composed):
+                del composed["hydra"]
             if list(composed[f"{group}s"]) != [figure]:
                 raise ReproError(f"{group}={figure}: load reads one figure at a time")
             config, chosen = settings_of(composed, overrides), _typed(group, figure, composed[f"{group}s"][figure])
@@ -81,6 +85,7 @@ def load(figure: str, *overrides: str) -> "Runs":
 
 
 def _typed(group: str, name: str, node: DictConfig) -> "Figure | Table":
+    from repro.figures import claims
     from repro.figures.drawing import Figure, require_drawable
     from repro.figures.tables import Table
 
@@ -91,9 +96,15 @@ def _typed(group: str, name: str, node: DictConfig) -> "Figure | Table":
     known = [field.name for field in dataclasses.fields(schema)]
     for unknown in [str(k) for k in node if k not in known]:
         raise ReproError(no_such_key(f"{key}.{unknown}", [f"{key}.{k}" for k in known]))
-    typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+    try:
+        typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+    except OmegaConfBaseException as error:
+        line, inner = one_line(error), str(error.full_key or "")
+        raise ReproError(f"{key}: {'' if inner in line else f'{inner}: '}{line}") from None
     if isinstance(typed, Figure):
         require_drawable(typed, key)
+    else:
+        claims.require_rules(typed.claims, key)
     return cast("Figure | Table", typed)
 
 
@@ -165,6 +176,10 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     figure_runs = collect(f"figure {name}", homes, config)
     unknown = [c for c in figure.curves if c not in homes]
     errors = [f"figure {name}: curves.{c}: no conf/experiment/{figure.experiments}/{c}.yaml" for c in unknown]
+    known = {*homes, *figure_runs.frame["curve"]}
+    errors += [f"figure {name}: {line}" for line in claims.unknown_curves(figure.claims, known)]
+    published = dict.fromkeys(value.curve for value in figure.published if value.curve not in known)
+    errors += [f"figure {name}: published: no curve {curve}" for curve in published]
     errors += figure_runs.broken
     order = [c for c in figure.curves if c in homes] + sorted(set(homes) - set(figure.curves))
     order += sorted(set(figure_runs.frame["curve"]) - set(order))
@@ -214,7 +229,10 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
     homes = homes_of(table, sources)
     found = collect(f"table {name}", homes, config)
     unknown = [curve for curve, *_ in tables.rows(table) if curve not in homes]
-    errors = [f"table {name}: no conf/experiment/{curve}.yaml" for curve in unknown] + found.broken
+    errors = [f"table {name}: no conf/experiment/{curve}.yaml" for curve in unknown]
+    known = [curve for curve, *_ in tables.rows(table)]
+    errors += [f"table {name}: {line} among its rows" for line in claims.unknown_curves(table.claims, known)]
+    errors += found.broken
     judged = claims.table(tables.all_claims(table), found.frame, seeds, scale)
     numbers = tables.beside(table, judged, found.frame)
     begun = {curve: config.seeds for curve in homes if curve in {curve for curve, _ in found.info}}

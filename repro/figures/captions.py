@@ -214,7 +214,9 @@ def markdown(table: Table) -> list[str]:
 
 
 LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "%&_#$"} | {"±": r"$\pm$", "~": r"\textasciitilde{}", "<": "$<$", ">": "$>$"}
+    {c: f"\\{c}" for c in "%&_#${}"}
+    | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"<": "$<$", ">": "$>$"}
 )
 
 

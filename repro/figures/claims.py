@@ -6,13 +6,14 @@ holds if the whole interval is on the stated side, fails if it is wholly on the 
 crosses the limit or seeds are missing. Accuracies are in percentage points.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 
+from repro.config.errors import ReproError
 from repro.records import FINISHED
 from repro.records.runs import final
 
@@ -63,6 +64,42 @@ class Finding:
     high: float
     seeds: str  # the number of runs of each curve
     verdict: str
+
+
+def require_rules(claims: Mapping[str, Claim], prefix: str) -> None:
+    """Raise ReproError, naming the claim's key after ``prefix``, for a claim that cannot be judged as written."""
+    for name, claim in claims.items():
+        key = f"{prefix}.claims.{name}"
+        if not claim.rules:
+            raise ReproError(f"{key}.rules=[]: a claim needs a rule")
+        for rule in claim.rules:
+            require_measure(rule.of, rule.lr, f"{key}.rules: ")
+            limits = [limit for limit in ("above", "below", "within") if getattr(rule, limit) is not None]
+            if len(limits) != 1:
+                given = " and ".join(limits) or "no limit"
+                raise ReproError(f"{key}.rules: the rule on {rule.curve} has {given}; give above, below or within")
+            if limits != ["within"] and (rule.around or rule.or_pooled_sd or rule.spread is not None):
+                raise ReproError(
+                    f"{key}.rules: only within reads around, spread and or_pooled_sd, not {limits[0]}"
+                )
+
+
+def require_measure(of: str, lr: Sequence[float] | None, prefix: str = "") -> None:
+    """Raise ReproError, its line begun by ``prefix``, for an unknown measure or LRs that do not go with it."""
+    if of not in MEASURES:
+        raise ReproError(f"{prefix}of={of}: choose from {', '.join(MEASURES)}")
+    if of == "mean_log_loss" and (lr is None or len(lr) != 2):
+        raise ReproError(f"{prefix}lr={lr}: mean_log_loss needs a pair of LRs; give the first and the last")
+    if of != "mean_log_loss" and lr is not None:
+        raise ReproError(f"{prefix}lr={lr}: only mean_log_loss reads it, not {of}")
+
+
+def unknown_curves(claims: Mapping[str, Claim], known: Container[str]) -> list[str]:
+    """One line for each curve that a claim names and that is not ``known``."""
+    named = {
+        (name, c): "" for name, claim in claims.items() for rule in claim.rules for c in (rule.curve, rule.minus)
+    }
+    return [f"claims.{name}: no curve {curve}" for name, curve in named if curve and curve not in known]
 
 
 def judge(claim: Claim, frame: pd.DataFrame, seeds: int) -> tuple[str, list[Finding]]:
@@ -125,12 +162,11 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
     final_accuracy (in points) and final_loss are means over the last three tests, minimum_loss is the minimum of
     the test loss smoothed over three tests, final_above_minimum is the final loss minus minimum_loss (0 if the
     loss falls to the end), mean_log_loss is the mean natural logarithm of the test loss over the tests between the
-    two LRs ``lr``. Raises ValueError for another measure, and for mean_log_loss without its two LRs.
+    two LRs ``lr``. Raises ReproError as ``require_measure`` does.
     """
+    require_measure(of, lr)
     finished = frame[frame["status"].isin(FINISHED)]
-    if of == "mean_log_loss":
-        if lr is None or len(lr) != 2:
-            raise ValueError(f"mean_log_loss: lr={lr} is not a pair of LRs; give the first and the last")
+    if lr is not None:
         inside = finished[finished["lr"].between(lr[0], lr[1])]
         logs: pd.Series = np.log(inside["test_loss"]).groupby([inside["curve"], inside["seed"]]).mean()
         return logs
@@ -138,8 +174,6 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
         return 100 * final(finished, "test_accuracy")
     if of == "final_loss":
         return final(finished, "test_loss")
-    if of not in MEASURES:
-        raise ValueError(f"no measure {of!r}; choose from {', '.join(MEASURES)}")
     losses = finished.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]
     minimum: pd.Series = losses.agg(lambda loss: loss.rolling(3).mean().min())
     return minimum if of == "minimum_loss" else final(finished, "test_loss") - minimum

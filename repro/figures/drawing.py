@@ -14,13 +14,14 @@ from omegaconf import MISSING
 
 from repro import schedules
 from repro.config.errors import ReproError
-from repro.figures.claims import Claim, Summary
+from repro.figures.claims import Claim, Summary, require_measure, require_rules
 from repro.figures.printed import Printed
 from repro.records.files import write_whole
 from repro.records.runs import Runs, averaged, config_of, over_seeds, own_iteration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Drawing
 
 
@@ -76,12 +77,16 @@ class Figure:
 
 
 def require_drawable(figure: Figure, prefix: str) -> None:
-    """Raise ReproError, naming the key after ``prefix``, for an axis that cannot be drawn."""
+    """Raise ReproError, naming the key after ``prefix``, for an axis, claim or summary that cannot be drawn."""
     for key, choices in AXES.items():
         if (value := getattr(figure, key)) not in choices:
             raise ReproError(f"{prefix}.{key}={value}: choose from {', '.join(filter(None, choices))}")
-    if figure.ylim is not None and (len(figure.ylim) != 2 or not np.isfinite(figure.ylim).all()):
-        raise ReproError(f"{prefix}.ylim={figure.ylim}: give two finite numbers, the lower end first")
+    limits = figure.ylim
+    if limits is not None and not (len(limits) == 2 and np.isfinite(limits).all() and limits[0] < limits[1]):
+        raise ReproError(f"{prefix}.ylim={limits}: give two finite numbers, the lower end first")
+    require_rules(figure.claims, prefix)
+    if figure.summary:
+        require_measure(figure.summary.of, figure.summary.lr, f"{prefix}.summary.")
 
 
 def draw(
@@ -195,7 +200,15 @@ def _label_axes(main: "Axes", lr_axes: "Axes", momentum_axes: "Axes", figure: Fi
     lr_axes.set(ylabel="LR", xlabel="")
     momentum_axes.set(ylabel="Momentum", xlabel=figure.xlabel)
     if figure.x == "iteration":
-        momentum_axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        _count_iterations(momentum_axes.xaxis)
+
+
+def _count_iterations(axis: "Axis") -> None:
+    """Label an axis at whole iterations."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))  # its own, but for integer
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def save(drawing: "Drawing", target: Path, formats: list[str]) -> None:
@@ -272,7 +285,14 @@ def _x(iterations: Iterable[int | None], figure_runs: Runs, curve: str, x: str) 
     config = config_of(figure_runs, curve) or next(iter(figure_runs.info.values()))["config"]
     schedule = schedules.build(config["schedule"]["lr"], config["schedule"]["momentum"])
     column = ("lr", "momentum").index(x)
-    return np.array([schedule(round(i))[column] if i <= config["iterations"] else np.nan for i in scaled])
+
+    def value(i: float) -> float:  # between two iterations, as at a small scale, on the line through both
+        before, part = int(i), i - int(i)
+        first = schedule(before)[column]
+        return first if not part else (1 - part) * first + part * schedule(before + 1)[column]
+
+    inside = [round(i, 6) if i <= config["iterations"] else np.nan for i in scaled]
+    return np.array([i if np.isnan(i) else value(float(i)) for i in inside])
 
 
 def _logarithmic(axes: "Axes", means: pd.Series, start: float) -> None:
@@ -297,4 +317,4 @@ def _iterations_on_top(axes: "Axes", protocol: pd.DataFrame, x: str) -> None:
     slope, start = np.polyfit(axis[x], axis["iteration"], 1)
     top = axes.secondary_xaxis("top", functions=(lambda v: slope * v + start, lambda i: (i - start) / slope))
     top.set_xlabel("Iteration")
-    top.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _count_iterations(top.xaxis)

@@ -91,6 +91,7 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
         raise ReproError(f"formats=[]: choose from {', '.join(FORMATS)}")
     if unknown := [kind for kind in config.formats if kind not in FORMATS]:
         raise ReproError(f"formats: no {unknown[0]}; choose from {', '.join(FORMATS)}")
+    config.formats = list(dict.fromkeys(config.formats))
     read_by = {"output": Source.local, "path": Source.offline}
     for key in sorted(typed_keys(overrides)):
         if key.split(".")[0] in ("model", "dataset") or key.startswith("scale."):
@@ -164,10 +165,8 @@ def report_command(named: dict[str, list[str]], config: App) -> str:
 def page_name(named: dict[str, list[str]]) -> str:
     """The name of the report of what is ``selected``: "index", or, of a part, "index-<names>"."""
     figures, tables = named.get("figure", []), named.get("table", [])
-    if figures not in ([], ["all"]):
-        return "-".join(["index", *figures])
-    parts = ["figures"] if figures else []
-    parts += ["tables"] if tables == ["all"] else tables
+    parts = ["figures"] if figures == ["all"] else figures
+    parts = [*parts, *(["tables"] if tables == ["all"] else tables)]
     return "index" if parts in ([], ["figures"], ["figures", "tables"]) else "-".join(["index", *parts])
 
 

@@ -169,8 +169,9 @@ def as_text(table: Table, numbers: pd.DataFrame, seeds: int, scale: str) -> capt
 
 
 def power(value: float) -> str:
-    """A small number as the paper prints it: 3e-3."""
-    return f"{value:.0e}".replace("e-0", "e-")
+    """A small number as the paper prints it: 3e-3, 3.2e-4."""
+    digits, exponent = f"{value:e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}" if value else "0"
 
 
 def as_printed(value: float, spread: float) -> str:

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from repro import user_code
-from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict
+from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, is_respelled
 from repro.config.errors import ReproError
 from repro.records.history import AGAIN, broken, read_history
 from repro.records.info import read_info
@@ -54,8 +54,7 @@ def outdated(info: Info, config: Config) -> str | None:
         return None
     if changed := differences(info, current):
         return "; ".join(changed)
-    is_respelled = fingerprint(from_dict(info["config"])) == info["fingerprint"]  # a number as 1.0 or 1
-    return None if is_respelled else "another fingerprint"
+    return None if is_respelled(from_dict(info["config"]), info["fingerprint"]) else "another fingerprint"
 
 
 def code_of(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ import logging
 import queue
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 FLUSH = 1.0  # seconds of rows that an offline file can lose when the process is killed; wandb's default is 15
 NAME = 128  # W&B's limit of characters of a name or group
 LOCAL_PATIENCE = 120.0  # least seconds that the end of a run waits for an offline file, which needs no server
-SETTLE = 10.0  # seconds for W&B to count the rows that it was sent
+SETTLE = 10.0  # seconds for W&B to count the rows that it was sent, or to write the rest of its file
 NOTICE = 10.0  # seconds of waiting for W&B until it is logged
 COMMAND = "python -m repro.tracking upload"
 LATER = f"the record on disk is whole; {COMMAND} sends it later"
@@ -108,7 +109,7 @@ class Mirror:
                     run.log(_present(row))
                 run.summary.update(ending(self.end))
             if not self.online:
-                _require_end(_compat.offline_file(run), self.end)
+                _require_end(_compat.offline_file(run), self.end, SETTLE)
             elif "rows" in self.end and (
                 problem := copies.lacking(project, run.id, cast(Info, self.end), min(SETTLE, self.patience / 3))
             ):
@@ -225,9 +226,10 @@ def ending(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def x_axis(figure: str) -> str:
-    """The x axis of W&B's charts of a figure's runs: "lr" if the figure has it, else "iteration"."""
+    """The x axis of W&B's charts of a figure's runs: "lr" or "momentum" if the figure has it, else "iteration"."""
     path = CONF / "figure" / f"{figure}.yaml"
-    return "lr" if path.exists() and OmegaConf.select(OmegaConf.load(path), "x") == "lr" else "iteration"
+    x = OmegaConf.select(OmegaConf.load(path), "x") if path.exists() else None
+    return x if x in ("lr", "momentum") else "iteration"
 
 
 def send(folder: Path, info: Info, project: Project, name: str, staging: Path) -> tuple[str, str]:
@@ -241,23 +243,30 @@ def send(folder: Path, info: Info, project: Project, name: str, staging: Path) -
     run_staging = Path(tempfile.mkdtemp(dir=staging))
     with started(info, run_staging, project, online=True, name=name) as run:
         for row in rows:  # with the time at which the run reached it, assuming constant speed
-            time = start + seconds * row["iteration"] / last
-            run.log({**_present(row), "_timestamp": time})
+            reached = start + seconds * row["iteration"] / last
+            run.log({**_present(row), "_timestamp": reached})
         run.summary.update(ending(info))
     return str(run.entity), str(run.url)
 
 
-def _require_end(file: Path, end: Mapping[str, Any]) -> None:
-    """Raise OSError if an offline file lacks its run's end: wandb does not report a full disk.
+def _require_end(file: Path, end: Mapping[str, Any], seconds: float) -> None:
+    """Raise OSError if an offline file lacks its run's end after ``seconds``: wandb does not report a full disk.
 
+    wandb's core may still write to the file after it has finished the run, so it is read again until then.
     Nothing is checked if the installed wandb cannot read its files.
     """
-    try:
-        written = offline_file(file)
-    except ReproError:
-        return
-    if written is None or written.info["status"] != end["status"]:
-        raise OSError(f"{file} is incomplete; is the disk full?")
+    deadline, pause = time.monotonic() + seconds, 0.05
+    while True:
+        try:
+            written = offline_file(file)
+        except ReproError:
+            return
+        if written is not None and written.info["status"] == end["status"]:
+            return
+        if time.monotonic() + pause > deadline:
+            raise OSError(f"{file} is incomplete; is the disk full?")
+        time.sleep(pause)
+        pause *= 2
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:

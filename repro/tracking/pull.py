@@ -119,13 +119,18 @@ def cached(project: Project, cache: Path) -> list[SourceRun]:
 def offline(folder: Path) -> list[SourceRun]:
     """Every run that W&B wrote under ``folder`` (``*.wandb`` files), including those of killed processes.
 
-    A run whose end is not in its file has status "incomplete". Raises ReproError if there is no such file.
+    A run whose end is not in its file has status "incomplete"; files without a readable run are named in a note.
+    Raises ReproError if there is no such file.
     """
     files = find(folder, "*.wandb")
     if not files:
         raise ReproError(f"path={folder}: no W&B files (offline-run-*/run-*.wandb)")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [run for run in pool.map(offline_file, files) if run is not None]
+        read = dict(zip(files, pool.map(offline_file, files), strict=True))
+    if skipped := [str(path) for path, run in read.items() if run is None]:
+        rest = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        print(f"note: {skipped[0]}{rest}: no run of this suite can be read there; skipped", file=sys.stderr)
+    return [run for run in read.values() if run is not None]
 
 
 def pulled(run: Any) -> dict[int, Row]:

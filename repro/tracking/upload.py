@@ -213,6 +213,8 @@ def main() -> None:
 
 
 def _upload(options: argparse.Namespace) -> None:
+    if options.jobs < 1:
+        raise ReproError(f"--jobs {options.jobs}: give the number of uploads at once, from 1 on")
     folders = options.folders or [Path("multirun_outputs")]
     for folder in folders:
         if not folder.is_dir():

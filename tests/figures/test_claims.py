@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 
+from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import claims
 from repro.figures.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
@@ -156,13 +157,28 @@ def test_the_mean_log_loss_is_judged_by_its_interval(spreads, verdict):
 
 @pytest.mark.parametrize("lr", [None, [], [0.5]])
 def test_a_mean_log_loss_needs_two_lrs(lr):
-    with pytest.raises(ValueError, match="mean_log_loss: lr="):
+    with pytest.raises(ReproError, match=r"lr=.*: mean_log_loss needs a pair of LRs"):
         judge_one(frame(a=[0.9] * 4), curve="a", of="mean_log_loss", lr=lr, above=0)
 
 
 def test_an_unknown_measure_is_named():
-    with pytest.raises(ValueError, match="no measure 'best_accuracy'; choose from final_accuracy"):
+    with pytest.raises(ReproError, match="of=best_accuracy: choose from final_accuracy"):
         judge_one(frame(a=[0.9] * 4), curve="a", of="best_accuracy", above=0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({}, "the rule on a has no limit; give above, below or within"),
+        ({"above": 1, "within": 2}, "the rule on a has above and within; give above, below or within"),
+        ({"above": 1, "around": 2}, "only within reads around, spread and or_pooled_sd, not above"),
+        ({"below": 1, "lr": [1, 2]}, r"lr=\[1, 2\]: only mean_log_loss reads it, not final_accuracy"),
+        ({"below": 1, "of": "loss"}, "of=loss: choose from final_accuracy, "),
+    ],
+)
+def test_a_rule_that_cannot_be_judged_as_it_is_written_is_named(rule, message):
+    with pytest.raises(ReproError, match=rf"^figures.mine.claims.c.rules: {message}"):
+        claims.require_rules({"c": claims.Claim("so", [claims.Rule(curve="a", **rule)])}, "figures.mine")
 
 
 @pytest.mark.parametrize("count", [2, 4, 7])

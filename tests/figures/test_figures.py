@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose
@@ -222,6 +223,11 @@ def test_a_broken_record_is_named_and_the_rest_is_drawn(fig5b, run_app):
         (["figure=fig99"], "Could not find 'figure/fig99'"),
         (["scale=huge"], "Could not find 'scale/huge'"),
         (["seeds=many"], "seeds"),
+        (
+            ["figure=fig5a,fig5b"],
+            "error: figure=fig5a,fig5b: several values need -m; a list is figure=[fig5a,fig5b]",
+        ),
+        (["seeds=range(2)"], "error: seeds=range(2): several values need -m; a list is [1,2]"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(run_app, arguments, message):
@@ -328,7 +334,8 @@ def test_nothing_is_drawn_as_if_an_option_were_not_said(override, message):
         (["table=all"], "index-tables"),
         (["table=table2"], "index-table2"),
         (["figure=[fig5a,fig5b]"], "index-fig5a-fig5b"),
-        (["figure=fig5a", "table=table2"], "index-fig5a"),
+        (["figure=fig5a", "table=table2"], "index-fig5a-table2"),
+        (["figure=fig5a", "table=all"], "index-fig5a-tables"),
         (["figure=all", "table=table2"], "index-figures-table2"),
     ],
 )
@@ -355,6 +362,9 @@ def test_printed_commands_name_folders_and_output():
     assert draw == "python -m repro.figures figure=fig5b scale=paper 'output=a b'"
 
 
+CLAIM = "figures.fig5b.claims={x:{says:so,"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -362,6 +372,13 @@ def test_printed_commands_name_folders_and_output():
         ("figures.fig5b.also=speed", "figures.fig5b.also=speed: choose from test_loss, test_accuracy"),
         ("figures.fig5b.yscale=cubic", "figures.fig5b.yscale=cubic: choose from linear, log"),
         ("figures.fig5b.ylim=[nan,1]", "figures.fig5b.ylim=.*: give two finite numbers"),
+        ("figures.fig5b.ylim=[1,0]", "figures.fig5b.ylim=.*: give two finite numbers, the lower end first"),
+        ("figures.fig5b.title=a b$c d&", "figures.fig5b.title=a b.*: Hydra cannot read this value"),
+        ("figures.fig5b.published=3", "^error: figures.fig5b: published: "),
+        ("figures.fig5b.summary={of:best}", "figures.fig5b.summary.of=best: choose from final_accuracy"),
+        (f"{CLAIM}rules:[]}}}}", r"figures.fig5b.claims.x.rules=\[\]: a claim needs a rule"),
+        (f"{CLAIM}rules:[{{curve:wd_1e-4,above:high}}]}}}}", "^error: figures.fig5b: above: Value 'high'"),
+        (f"{CLAIM}rules:[{{curve:wd_1e-9,above:3}}]}}}}", "^error: figure fig5b: claims.x: no curve wd_1e-9"),
         ("figures.fig5b.bogus=1", "figures.fig5b.bogus: no such key; choose from title, experiments"),
         ("figures.fig5b.xlable=LR", "figures.fig5b.xlable: no such key; did you mean figures.fig5b.xlabel"),
         ("figures.fig5a.x=lr", "figures.fig5a: figure=fig5a is not among what this command draws"),
@@ -390,6 +407,49 @@ def test_a_figure_of_ones_own_is_loaded_from_its_folder(tmp_path):
     search_path = f"hydra.searchpath=[file://{tmp_path}/conf]"
     found = repro.load("mine", search_path, f"output={tmp_path}/runs")
     assert list(found.info) == [("a", 0)] or "other values" in found.broken[0]
+
+
+def test_records_of_a_figure_of_ones_own_are_held_against_its_experiments(tmp_path, resolved):
+    (tmp_path / "conf/figure").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine").mkdir(parents=True)
+    (tmp_path / "conf/figure/mine.yaml").write_text("# @package figures.mine\ntitle: Mine\nexperiments: mine\n")
+    (tmp_path / "conf/experiment/mine/a.yaml").write_text(
+        "# @package _global_\ndefaults: [/experiment/fig5b/wd_1e-4, _self_]\n"
+    )
+    run = resolved("experiment=fig5b/wd_1e-4", "scale=smoke")
+    run.curve = "mine/a"
+    record = records.Record(tmp_path / "runs/smoke/mine/a/seed0", run, {})
+    record.append(dict.fromkeys(runs.VALUES, 0.5) | {"iteration": 2})
+    record.finish("finished")
+    search_path = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    found = repro.load("mine", search_path, "scale=smoke", f"output={tmp_path}/runs", "figures.mine.x=lr")
+    assert (list(found.info), found.broken) == ([("a", 0)], [])
+    assert not catalogue.search_path()
+
+
+def test_an_axis_of_few_iterations_is_labelled_where_they_are(tmp_path):
+    for curve in ("wd_1e-4", "wd_1e-3"):
+        write_run(tmp_path / curve / "seed0", [(i, 0.5) for i in (5, 10, 15, 19)])
+    found = runs.local({curve: tmp_path / curve for curve in ("wd_1e-4", "wd_1e-3")})
+    drawn = drawing.draw(found, {"wd_1e-4": "a", "wd_1e-3": "b"}, drawing.Figure(title="t"), "", {})
+    axis = drawn.axes[2].xaxis
+    labels = [float(axis.get_major_formatter()(place)) for place in axis.get_majorticklocs()]
+    assert labels == list(axis.get_majorticklocs())
+
+
+def test_the_print_lies_between_the_iterations_of_a_small_scale(tmp_path):
+    """400 iterations of the paper are 0.4 of a run of 10: no rounding to the LR of a whole iteration."""
+    write_run(tmp_path / "wd_1e-4/seed0", [(0, 0.5), (10, 0.5)])
+    found = runs.local({"wd_1e-4": tmp_path / "wd_1e-4"})
+    config = found.info["wd_1e-4", 0]["config"]
+    config |= {"iterations": 10, "scale": {"name": "smoke", "iterations": 0.001}}
+    config["schedule"] = {
+        "lr": {"shape": "lr_range", "base_lr": 0.0, "max_lr": 1.0, "iterations": 10},
+        "momentum": {"shape": "constant", "value": 0.9},
+    }
+    assert drawing._x([400, 1500, 10000, 10400], found, "wd_1e-4", "lr") == pytest.approx(
+        [0.04, 0.15, 1.0, np.nan], nan_ok=True
+    )
 
 
 def test_a_scale_cannot_leave_the_folder_of_figures(tmp_path):

@@ -183,10 +183,25 @@ def test_a_sample_has_the_published_mean_and_standard_deviation():
         assert (len(sample), sample.mean(), sample.std(ddof=1)) == (runs, pytest.approx(90), pytest.approx(0.3))
 
 
+@pytest.mark.parametrize(
+    ("value", "printed"), [(3e-3, "3e-3"), (3.2e-4, "3.2e-4"), (1e-10, "1e-10"), (0.05, "5e-2"), (0, "0")]
+)
+def test_a_small_number_keeps_its_digits(value, printed):
+    assert tables.power(value) == printed
+
+
+def test_a_claim_on_what_is_no_row_is_named(table1, run_app):
+    claim = "tables.table1.claims={x:{says:so,rules:[{curve:table1-cnn3/1cycle_0.99,above:1}]}}"
+    done = run_app("figures", "table=table1", "scale=demo", "formats=[svg]", claim)
+    assert done.returncode == 1
+    assert "error: table table1: claims.x: no curve table1-cnn3/1cycle_0.99 among its rows\n" in done.stderr
+
+
 def test_latex_has_the_rules_of_booktabs_and_escapes():
-    made = captions.latex(captions.Table(["a %", "b"], [["90.0 ± 0.1", "x_1 & y"]]))
+    made = captions.latex(captions.Table(["a %", "b"], [["90.0 ± 0.1", "x_1 & y"], ["{\\", "2^3"]]))
     assert made.splitlines()[1:] == [
         r"\begin{tabular}{ll}", r"\toprule", r"a \% & b \\", r"\midrule", r"90.0 $\pm$ 0.1 & x\_1 \& y \\",
+        r"\{\textbackslash{} & 2\textasciicircum{}3 \\",
         r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
 
@@ -224,7 +239,7 @@ def test_a_table_is_drawn_from_the_runs_that_are_there(table1, run_app):
 
 def test_the_report_has_figures_and_tables(table1, run_app):
     done = run_app("report", "figure=fig5b", "table=table1", "scale=demo", "formats=[svg]")
-    html = (table1 / "paper_figures/demo/index-fig5b.html").read_text()
+    html = (table1 / "paper_figures/demo/index-fig5b-table1.html").read_text()
     assert '<section id="table1" class="table">' in html
     assert "81.20 ± 0.08" in html
     assert done.stderr.startswith("error: figure fig5b: no runs at scale demo")

@@ -100,8 +100,21 @@ def test_a_number_that_was_typed_as_2_0_is_that_which_its_name_says(resolved):
     now, info = resolved(CLR, "scale=smoke", "schedule.lr.max_lr=2"), read_info(folder)
     assert outdated(info, now) is None
     assert not runs.outdated(runs.local({"clr_3.0": home()}, variants=True), "smoke")
+    info["config"]["schedule"]["lr"] |= {"base_lr": 0.1, "max_lr": 2}  # as W&B gives it back
+    assert outdated(info, now) is None
     info["fingerprint"] = "0" * 12
     assert outdated(info, now) == "another fingerprint"
+
+
+@pytest.mark.parametrize("typed", ["max_lr=2.0", "max_lr=2", "base_lr=0.0 max_lr=1e1", "base_lr=0 max_lr=2.0"])
+def test_wandb_may_give_back_whole_numbers_of_either_kind(resolved, typed):
+    overrides = [f"schedule.lr.{override}" for override in typed.split()]
+    Record(home() / "seed0", resolved(CLR, "scale=smoke", *overrides), {}).finish("finished")
+    info = read_info(home() / "seed0")
+    lr = info["config"]["schedule"]["lr"]
+    for kind in (int, float):
+        lr |= {k: kind(v) for k, v in lr.items() if not isinstance(v, str) and v == int(v)}
+        assert outdated(info, resolved(CLR, "scale=smoke", *(o.replace(".0", "") for o in overrides))) is None
 
 
 def test_a_shortened_name_is_held_against_its_experiment(named, composed, resolved):

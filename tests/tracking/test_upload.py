@@ -29,6 +29,12 @@ def rows_there(server, where):
     return sorted(len(run.history) for run in server.runs(where.name).values())
 
 
+def test_a_number_of_uploads_below_one_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["repro-tracking", "upload", str(tmp_path), "--jobs", "0"])
+    with pytest.raises(ReproError, match="^--jobs 0: give the number of uploads at once, from 1 on$"):
+        upload.main()
+
+
 def test_uploading_twice_sends_once(server, where, made, tmp_path):
     folders = [made(tmp_path / f"seed{seed}", seed) for seed in range(3)]
     made(tmp_path / "seed9", 9, status="interrupted")

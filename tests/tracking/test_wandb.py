@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from repro import records
 from repro.config.errors import ReproError
 from repro.records import Record, read_history, read_info, runs
 from repro.tracking import mirror, pull, upload
+from repro.tracking.server import find_project
 
 
 def said(done):
@@ -565,6 +567,43 @@ def test_an_offline_file_that_is_not_whole_is_reported(resolved, tmp_path, monke
         os.truncate(run.settings.sync_file, os.path.getsize(run.settings.sync_file) // 2)
 
     monkeypatch.setattr(mirror, "started", cut)
+    monkeypatch.setattr(mirror, "SETTLE", 0.2)
     lifecycle.run(resolved(f"experiment={CURVE}", "scale=smoke"), tmp_path)
     assert "is incomplete; is the disk full?" in caplog.text
     assert read_info(tmp_path)["status"] == "finished"
+
+
+@reads_files
+def test_an_offline_file_without_a_readable_run_is_named(offline_of_an_unfinished_run, tmp_path, capsys):
+    written, _ = offline_of_an_unfinished_run
+    for name, content in (("a", written), ("b", written[:400]), ("c", b"no run")):
+        (tmp_path / f"run-{name}.wandb").write_bytes(content)
+    (run,) = pull.offline(tmp_path)
+    assert run.name == f"{tmp_path}/run-a.wandb"
+    line = f"note: {tmp_path}/run-b.wandb and 1 more: no run of this suite can be read there; skipped\n"
+    assert capsys.readouterr().err == line
+
+
+@reads_files
+def test_an_offline_file_that_wandb_still_writes_is_waited_for(made, tmp_path):
+    """wandb's core writes the end of its file after it has finished the run."""
+    info = read_info(made(tmp_path / "run"))
+    with mirror.started(info, tmp_path, find_project(), online=False) as run:
+        run.summary.update(mirror.ending(info))
+    path = Path(run.settings.sync_file)
+    mirror._require_end(path, info, seconds=10)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    threading.Timer(0.2, path.write_bytes, [whole]).start()
+    mirror._require_end(path, info, seconds=10)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="is incomplete; is the disk full"):
+        mirror._require_end(path, info, seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("figure", "x"),
+    [("fig5a", "iteration"), ("fig13a", "lr"), ("fig7b", "momentum"), ("of-ones-own", "iteration")],
+)
+def test_wandbs_charts_have_the_figures_axis(figure, x):
+    assert mirror.x_axis(figure) == x
