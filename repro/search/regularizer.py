@@ -75,7 +75,8 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     )
     if larger:
         other = tried.by_value[larger[0]]
-        suggested = "no LR" if np.isnan(other.max_lr) else f"LR {other.max_lr:.2g}, not {ranged.max_lr:.2g}"
+        its, ours = f"{other.max_lr:.2g}", f"{ranged.max_lr:.2g}"
+        suggested = "no LR" if np.isnan(other.max_lr) else f"LR {its}" + ("" if its == ours else f", not {ours}")
         why += f"; {label(kind, larger[0])} reaches {other.lowest_loss:.3g} and suggests {suggested}"
     else:
         notes.append(further(kind, best))

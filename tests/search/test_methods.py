@@ -338,8 +338,10 @@ def test_the_largest_weight_decay_that_trains_at_a_high_lr_is_chosen_and_bisecte
         for variation in variations:
             value = float(settings_of(variation)["regularization.weight_decay"])
             results += range_test(best[value])(base, [variation], seeds)
+            results[-1][0].rows["test_loss"] *= 2 if value in doubled else 1
         return results
 
+    doubled = []
     monkeypatch.setattr(lr_range, "train", train)
     found = weight_decay.search(base, Regularizer(rounds=3))
     assert (
@@ -351,6 +353,12 @@ def test_the_largest_weight_decay_that_trains_at_a_high_lr_is_chosen_and_bisecte
     best[0.0032] = best[0.01] = 1e6  # which no range shows
     found = weight_decay.search(base, Regularizer(rounds=3))
     assert found.why.endswith("weight decay 0.0032 reaches 2.3 and suggests no LR")
+    doubled += [0.0032, 0.01]
+    best |= dict.fromkeys(doubled, 0.4)
+    found = weight_decay.search(base, Regularizer(rounds=3))
+    assert found.why.endswith(
+        f"reaches 0.608 and suggests LR {found.chosen['max LR']:.2g}"
+    )  # not "LR 0.32, not 0.32"
     assert weight_decay.middle(1e-4, 1e-3) == 0.00032
     assert weight_decay.middle(0, 1e-5) == 1e-6
 
