@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -89,6 +91,9 @@ def settings_of(method: str, node: DictConfig) -> Common:
         )
     if settings.name is not None:
         check_folders("search.name", settings.name.split("/"))
+        if not _is_readable(settings.name):
+            problem = f"Hydra cannot read experiment={settings.name}; use letters, digits, -, _ and /"
+            raise ReproError(f"search.name={settings.name}: {problem}")
     if isinstance(settings, LRRange) and settings.low >= settings.high:
         raise ReproError(f"search.low={settings.low:g} is not below search.high={settings.high:g}")
     if method in ("weight_decay", "dropout") and isinstance(settings, LRRange):
@@ -105,6 +110,14 @@ def settings_of(method: str, node: DictConfig) -> Common:
                     f"search.{key}={value}: search.mode=snapshot does not read it; remove one of the two"
                 )
     return settings
+
+
+def _is_readable(name: str) -> bool:
+    """Whether Hydra reads a name unquoted, as that of an experiment."""
+    try:
+        return str(OverridesParser.create().parse_override(f"experiment={name}").value()) == name
+    except HydraException:
+        return False
 
 
 def refuse(training: Sequence[str], method: str = "", settings: Common | None = None) -> None:

@@ -543,6 +543,7 @@ def test_a_command_line_is_the_searchs_or_the_runs():
         ),
         ("recipe", {"stages": []}, r"search.stages=\[\] is empty"),
         ("lr_range", {"name": "../../esc"}, "search.name=../../esc cannot name a folder"),
+        ("lr_range", {"name": "LR [1], x"}, r"search.name=LR \[1\], x: Hydra cannot read experiment="),
         ("lr_range", {"name": "/abs"}, "search.name=/abs cannot name a folder"),
         ("lr_range", {"name": ""}, "search.name= cannot name a folder"),
     ],
