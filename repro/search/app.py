@@ -5,11 +5,15 @@ Its arguments are those of ``repro.train``, which describe the run to search hyp
 """
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,31 +27,48 @@ from repro.search.found import Found, in_words
 from repro.search.runs import base_of
 from repro.search.settings import METHODS, Common, Growth, LRRange, Recipe, Regularizer, Strategy, Watch
 
-IGNORED_BY_SNAPSHOT = {"seeds": 1, "low": 0.0, "growth": Growth.linear, "watch": Watch.auto}  # key -> default
+IGNORED_BY_SNAPSHOT = {  # key -> default
+    "seeds": 1,
+    "low": 0.0,
+    "growth": Growth.linear,
+    "watch": Watch.auto,
+    "bisections": 1,
+}
 SET_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
 
 
-def app(composed: DictConfig, training: Sequence[str], dry_run: bool) -> None:
-    """Search, write the result and print it."""
+def app(composed: DictConfig, arguments: Sequence[str], training: Sequence[str], dry_run: bool) -> None:
+    """Search, write the result and print it; ``training`` are those of the ``arguments`` that the runs take."""
     from repro.search import dry, report
 
-    method = str(composed.search.method)
+    method = method_of(composed.search)
     settings = settings_of(method, composed.search)
     search: Any = importlib.import_module(f"repro.search.{method}").search
     try:
-        refuse(training, method)
+        refuse(training, method, settings)
         base = base_of(training)
         if dry_run:
             dry.show(method, base, settings)
             return
         make_folder(base, settings)  # before anything trains
         found: Found = search(base, settings)
+        found.search = shlex.join(["python", "-m", "repro.search", *arguments])
         folder = write(found, base, settings)
         if found.parts:
             found.files.append(report.write(found, base, folder))
     except Exception as error:  # otherwise Hydra prints a line of its own before the error
         command.fail(error)
     print("\n".join(summary(found)))
+
+
+def method_of(node: Any) -> str:
+    """The method whose settings these are. Raises ReproError for other ones: ``method=`` alone chooses them."""
+    method = HydraConfig.get().runtime.choices["method"]
+    if not isinstance(node, DictConfig):
+        raise ReproError(f"search={node}: it holds the settings; set one of them with search.KEY=VALUE")
+    if node.method != method:
+        raise ReproError(f"search.method={node.method}: method= chooses the method; remove it")
+    return str(method)
 
 
 def settings_of(method: str, node: DictConfig) -> Common:
@@ -59,7 +80,9 @@ def settings_of(method: str, node: DictConfig) -> Common:
         try:
             OmegaConf.update(merged, key, value)
         except OmegaConfBaseException as error:
-            raise ReproError(f"search.{key}={value}: {one_line(error)}") from None
+            wants_list = "is not a ListConfig" in str(error)
+            problem = f"it is a list; write search.{key}=[{value}]" if wants_list else one_line(error)
+            raise ReproError(f"search.{key}={value}: {problem}") from None
     settings = cast(Common, OmegaConf.to_object(merged))
     check_numbers(settings, "search.")
     if len(settings.momentum) not in (1, 2) or not all(0 <= m < 1 for m in settings.momentum):
@@ -68,8 +91,16 @@ def settings_of(method: str, node: DictConfig) -> Common:
         )
     if settings.name is not None:
         check_folders("search.name", settings.name.split("/"))
+        if not _is_readable(settings.name):
+            problem = f"Hydra cannot read experiment={settings.name}; use letters, digits, -, _ and /"
+            raise ReproError(f"search.name={settings.name}: {problem}")
     if isinstance(settings, LRRange) and settings.low >= settings.high:
         raise ReproError(f"search.low={settings.low:g} is not below search.high={settings.high:g}")
+    if method in ("weight_decay", "dropout") and isinstance(settings, LRRange):
+        if settings.factors != [1]:
+            raise ReproError(f"search.factors={settings.factors}: method={method} does not read it; remove it")
+        if len(settings.ratios) > 1:
+            raise ReproError(f"search.ratios={settings.ratios}: method={method} reads one; give one")
     if isinstance(settings, Recipe) and not settings.stages:
         raise ReproError("search.stages=[] is empty; list at least one stage")
     if isinstance(settings, Regularizer) and settings.mode is Strategy.snapshot:
@@ -81,15 +112,26 @@ def settings_of(method: str, node: DictConfig) -> Common:
     return settings
 
 
-def refuse(training: Sequence[str], method: str = "") -> None:
+def _is_readable(name: str) -> bool:
+    """Whether Hydra reads a name unquoted, as that of an experiment."""
+    try:
+        return str(OverridesParser.create().parse_override(f"experiment={name}").value()) == name
+    except HydraException:
+        return False
+
+
+def refuse(training: Sequence[str], method: str = "", settings: Common | None = None) -> None:
     """Raise ReproError for overrides of keys that the search sets."""
+    own_schedule = method in ("lr_range", "batch_size", "weight_decay", "dropout")
+    if isinstance(settings, Regularizer) and settings.mode is Strategy.snapshot:
+        own_schedule = False  # it reads the schedule's max LR
     for override in training:
         key = override.lstrip("+~").partition("=")[0]
         if key == "sweep" or override in ("-m", "--multirun"):
             raise ReproError(
                 f"{override}: a search launches its runs itself; search.seeds=4 trains each with four seeds"
             )
-        if method in ("lr_range", "batch_size") and key.startswith(("schedule.lr.", "schedule.momentum.")):
+        if own_schedule and key.startswith(("schedule.lr.", "schedule.momentum.")):
             other = "search.momentum" if "momentum" in key else "search.low and search.high"
             raise ReproError(f"{key}: method={method} chooses its own schedule; use {other} instead")
         if key in SET_BY_METHOD:
@@ -129,7 +171,8 @@ def main() -> None:
     """The console script ``repro-search``."""
     register_schema()
     naming.register()
-    searching, training = split([a for a in sys.argv[1:] if a != "--dry-run"])
+    arguments = [a for a in sys.argv[1:] if a != "--dry-run"]
+    searching, training = split(arguments)
     dry_run = "--dry-run" in sys.argv
     sys.argv[1:] = searching
-    command.hydra_app(partial(app, training=training, dry_run=dry_run), "search")
+    command.hydra_app(partial(app, arguments=arguments, training=training, dry_run=dry_run), "search")

@@ -60,7 +60,12 @@ def largest_batch(base: Base, settings: BatchSize) -> tuple[int, str, list[Run]]
 
 
 def limit(base: Base, settings: BatchSize) -> int:
-    """The largest batch size to try; at least the composed one."""
+    """The largest batch size to try; at least the composed one. Raises ReproError if ``largest`` is below that."""
+    if settings.largest is not None and settings.largest < base.config.batch_size:
+        raise ReproError(
+            f"search.largest={settings.largest}: the doubling begins at {base.config.batch_size}; increase it, or "
+            "give a smaller batch_size"
+        )
     return max(base.config.batch_size, settings.largest or base.images // FEWEST)
 
 

@@ -16,7 +16,12 @@ def middle(smaller: float, larger: float) -> float:
     return round((smaller + larger) / 2, 3)
 
 
-KIND = Kind("dropout", "dropout", "++model.options.dropout", middle)
+def larger(value: float) -> float:
+    """Halfway to 1, where nothing would be left."""
+    return middle(value, 1.0)
+
+
+KIND = Kind("dropout", "dropout", "++model.options.dropout", middle, larger)
 
 
 def search(base: Base, settings: Regularizer) -> Found:

@@ -39,6 +39,8 @@ def show(method: str, base: Base, settings: Common) -> None:
         f"at most {sum(stage.runs for stage in stages)} runs, {total:,.4g} epochs of {base.images:,} images"
     )
     console.print(_time(base, total, max(stage.runs for stage in stages)))
+    if minutes := getattr(settings, "minutes", None):
+        console.print(f"search.minutes={minutes:g} makes them shorter or longer; a short run measures that first")
 
 
 def _time(base: Base, epochs: float, runs: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from repro import schedules
 from repro.config import catalogue
 from repro.config.errors import ReproError, dotted, system_error
 from repro.records import naming
@@ -75,8 +76,15 @@ def _undone(wanted: Any, composed: Any) -> list[str]:
 def values_of(composed: Any) -> dict[str, Any]:
     """What an experiment says of a composed run."""
     values: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    engine = values["engine"]
     values = {key: values[key] for key in EXPERIMENT}
     del values["dataset"]["cache"], values["dataset"]["digest"]
+    for part, settings in values["schedule"].items():
+        # Not what other shapes take, which an experiment may leave; nor the shape: schedule= may change it.
+        known = schedules.declared(f"schedule.{part}", settings) - {"shape"}
+        values["schedule"][part] = {key: value for key, value in settings.items() if key in known}
+    values["schedule"]["momentum"].pop("step_size", None)  # that of the LR, also where it is given anew
+    values["engine"] = {"precision": engine["precision"]}  # all of it that determines the results
     values["model"]["name"] = values["model"].pop("factory") or values["model"]["name"]
     return values  # type: ignore[no-any-return]
 
@@ -87,7 +95,7 @@ def experiment(base: Base, found: Found, composed: Any) -> str:
     schedule = next(o.partition("=")[2] for o in overrides if o.startswith("schedule="))
     lines = [
         "# @package _global_",
-        f"# Found by python -m repro.search method={found.method} {' '.join(map(shlex.quote, base.overrides))}",
+        f"# Found by {found.search}",
         f"# {found.why}. It cost {found.cost}.",
         *(f"# {note}" for note in found.notes),
         "defaults:",

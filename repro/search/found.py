@@ -30,6 +30,7 @@ class Found:
     parts: list["Found"] = field(default_factory=list)  # of a recipe: the results of its searches
     base: Base | None = None  # if it is not the command line's: that of a larger batch
     files: list[Path] = field(default_factory=list)
+    search: str = ""  # the command of the search
     command: str | None = None  # trains the suggested run
 
     @property

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from repro.config.errors import ReproError
+from repro.data import registry
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
 from repro.search.runs import Base, Run, often, onecycle, range_test, train, watched
@@ -14,6 +16,7 @@ from repro.search.suggestion import Suggestion, overfits, suggest
 
 FACTOR = 4.0  # between the ranges of two rounds
 FEW = 0.1  # smallest share of the tests before the suggestion; with fewer, the range is too wide
+FEWEST = 5  # tests of a run
 WORDS = {Watch.test_loss: "test loss", Watch.test_error: "error rate"}
 
 
@@ -84,9 +87,10 @@ def search(base: Base, settings: LRRange) -> Found:
         first = float(np.median([run.rows["test_loss"].iloc[0] for run in ranged.runs]))
         why = f"no range showed a {word} that falls and rises again"
         why += f"; in the last the test loss began at {first:.3g} and its lowest was {ranged.lowest_loss:.3g}"
-        notes.append("a longer range test (search.epochs=) may learn what this one did not")
+        notes.append("a longer range test (search.epochs=), or another search.high=, may show one")
         return Found("lr_range", [], {}, why, notes, tried, curves, all_runs, "lr")
-    max_lr, min_lr = ranged.max_lr, round_to(ranged.max_lr / settings.ratios[0])
+    max_lr = round_to(ranged.max_lr * settings.factors[0])
+    min_lr = round_to(max_lr / settings.ratios[0])
     minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
     why = f"the {word} still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
     if len(ranged.values) > 1:
@@ -96,10 +100,16 @@ def search(base: Base, settings: LRRange) -> Found:
     if settings.seeds == 1:
         notes.append("one seed: search.seeds=4 says how far the suggestion depends on it")
     if len(settings.factors) * len(settings.ratios) > 1:
-        (max_lr, min_lr), runs, rows = _by_short_runs(base, ranged.max_lr, settings)
+        limits, runs, rows = _by_short_runs(base, ranged.max_lr, settings)
         all_runs += runs
         tried = pd.concat([tried, rows], ignore_index=True)
+        if limits is None:
+            why += "; but every short 1cycle run diverged; try smaller search.factors, or a larger search.epochs"
+            return Found("lr_range", [], {}, why, notes, tried, curves, all_runs, "lr")
+        max_lr, min_lr = limits
         why += f"; of the short 1cycle runs, that of {min_lr:.3g} to {max_lr:.3g} ends at the lowest test loss"
+    elif settings.factors[0] != 1:
+        why += f"; max LR is {settings.factors[0]:g} of it (search.factors)"
     overrides = onecycle(max_lr, min_lr, settings.momentum, base.iterations)
     chosen = {"max LR": max_lr, "min LR": min_lr}
     marks = {"max LR": max_lr}
@@ -115,7 +125,10 @@ def stages(base: Base, settings: LRRange) -> list[Stage]:
 
 
 def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -> list[Ranged]:
-    """Range tests of every variation of the base, in parallel; further rounds where a range missed the minimum."""
+    """Range tests of every variation of the base, in parallel; further rounds where a range missed the minimum.
+
+    Raises ReproError for runs that are too short.
+    """
     exponential = settings.growth is Growth.exponential
     low = settings.low or (settings.high / 1e6 if exponential else 0.0)
     limits = [(low, settings.high) for _ in variations]
@@ -124,6 +137,10 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
     results = [Ranged([], [], watched=first) for _ in variations]
     unsettled = list(range(len(variations)))
     iterations = base.length(settings.epochs, settings.share)
+    if (length := max(1, round(iterations * base.config.scale.iterations))) < FEWEST:
+        key, value = ("share", settings.share) if settings.epochs is None else ("epochs", settings.epochs)
+        problem = f"too short for a range test: {length} of at least {FEWEST} iterations"
+        raise ReproError(f"search.{key}={value:g}: {problem}; increase it, or iterations=")
     for number in range(1, settings.rounds + 1):
         options = [
             [*variations[i], *_options(limits[i], iterations, settings, results[i].watched)] for i in unsettled
@@ -135,13 +152,13 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
             result.read(settings.watch)
             result.every += runs
             result.high = limits[i][1]
-            next_limits, problem = _next_limits(result, limits[i], exponential, settings.tests)
+            next_limits, problem = _next_limits(result, limits[i], exponential)
             if next_limits is None:
                 continue
             next_limits, bounds[i] = _restrict(next_limits, limits[i][1], bounds[i])
             finding = f"LR {limits[i][0]:.3g} to {limits[i][1]:.3g}: {problem}"
             if number == settings.rounds:
-                result.notes.append(f"{finding}, and search.rounds={number} are over")
+                result.notes.append(f"{finding}, and no round is left")
             else:
                 result.notes.append(f"{finding}; again from {next_limits[0]:.3g} to {next_limits[1]:.3g}")
                 limits[i] = next_limits
@@ -156,7 +173,10 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
 def suggestion_of(run: Run, watched: Watch = Watch.test_loss) -> Suggestion | None:
     """The suggestion of a run by its test loss or error rate; None if it diverged within its first three tests."""
     rows = run.rows
-    values = rows["test_loss"] if watched is Watch.test_loss else 1 - rows["test_accuracy"]
+    values = rows["test_loss"]
+    if watched is Watch.test_error:  # whose logarithm is taken: no wrong image counts as half of one
+        images = run.config.dataset.test_images or registry.get(run.config.dataset).test
+        values = (1 - rows["test_accuracy"]).clip(lower=0.5 / images)
     loss = values.where(rows["train_loss"].notna() & rows["test_loss"].notna()).to_numpy()
     return suggest(rows["lr"].to_numpy(), loss) if _is_long(rows) else None
 
@@ -206,17 +226,20 @@ def _options(limits: tuple[float, float], iterations: int, settings: LRRange, wa
 
 
 def _next_limits(
-    result: Ranged, limits: tuple[float, float], exponential: bool, tests: int
+    result: Ranged, limits: tuple[float, float], exponential: bool
 ) -> tuple[tuple[float, float] | None, str]:
     """The range of a further round, and why; None if the seeds suggest a max LR and most show the minimum."""
     low, high = limits
     too_high, too_low, lowest = 0, 0, []
     for run, s in zip(result.runs, result.suggestions, strict=True):
         lr = run.rows["lr"]
-        is_too_high = s is None or s.is_first or (not exponential and int((lr < s.max_lr).sum()) < FEW * tests)
+        has_few = s is not None and not exponential and int((lr < s.max_lr).sum()) < FEW * run.tests
+        is_too_high = s is None or s.is_first or (has_few and not np.isnan(s.max_lr))
         too_high += is_too_high
         too_low += s is not None and not is_too_high and s.is_last
         lowest.append(float(lr.iloc[0]) if s is None else s.minimum)
+    if 2 * too_low > len(result.runs):
+        return (low, high * FACTOR), f"the {WORDS[result.watched]} still falls at its end"
     if 2 * too_high > len(result.runs) or np.isnan(result.max_lr):  # at exactly half there is no max LR either
         if exponential:
             return (low / 100, max(float(np.median(lowest)), low)), "it begins at too high an LR"
@@ -224,8 +247,6 @@ def _next_limits(
             low / FACTOR,
             min(high / FACTOR, FACTOR * float(np.median(lowest))),
         ), "the minimum is among its first tests"
-    if 2 * too_low > len(result.runs):
-        return (low, high * FACTOR), f"the {WORDS[result.watched]} still falls at its end"
     return None, ""
 
 
@@ -239,14 +260,18 @@ def _restrict(
     """
     bounds = (max(bounds[0], high), bounds[1]) if limits[1] > high else (bounds[0], min(bounds[1], high))
     if not bounds[0] < limits[1] < bounds[1]:
-        limits = limits[0], round_to(float(np.sqrt(bounds[0] * bounds[1])))
+        high = float(np.sqrt(bounds[0] * bounds[1])) if bounds[0] else bounds[1] / FACTOR
+        limits = limits[0], round_to(high)
     return limits, bounds
 
 
 def _by_short_runs(
     base: Base, suggested: float, settings: LRRange
-) -> tuple[tuple[float, float], list[Run], pd.DataFrame]:
-    """(Max LR, min LR) whose 1cycle runs, as long as a range test, end at the lowest test loss; runs and table."""
+) -> tuple[tuple[float, float] | None, list[Run], pd.DataFrame]:
+    """(Max LR, min LR) whose 1cycle runs, as long as a range test, end at the lowest test loss; runs and table.
+
+    None in place of the pair if every one diverged.
+    """
     iterations = base.length(settings.epochs, settings.share)
     highest = [round_to(suggested * factor) for factor in settings.factors]
     limits = [(high, round_to(high / ratio)) for high in highest for ratio in settings.ratios]
@@ -259,4 +284,5 @@ def _by_short_runs(
         for (high, low), runs in zip(limits, results, strict=True)
         for run in runs
     ]
-    return limits[int(np.argmin(losses))], [run for runs in results for run in runs], pd.DataFrame(rows)
+    best = limits[int(np.argmin(losses))] if np.isfinite(losses).any() else None
+    return best, [run for runs in results for run in runs], pd.DataFrame(rows)

@@ -62,9 +62,10 @@ def limits(base: Base, settings: Momentum) -> tuple[float, float]:
     max_lr = settings.max_lr or lr.get("max_lr")
     if max_lr is None:
         raise ReproError("search.max_lr: the composed schedule has no max_lr; method=lr_range finds one")
-    return float(max_lr), float(
-        settings.min_lr or (lr.get("base_lr") if settings.max_lr is None else 0) or max_lr / 10
-    )
+    min_lr = settings.min_lr or (lr.get("base_lr") if settings.max_lr is None else 0) or max_lr / 10
+    if min_lr > max_lr:
+        raise ReproError(f"search.min_lr={min_lr:g} is above the max LR of {max_lr:g}; give search.max_lr too")
+    return float(max_lr), float(min_lr)
 
 
 def _spread(runs: list[Run]) -> float | None:
@@ -86,7 +87,7 @@ def _range_test(base: Base, settings: Momentum, lr: float, iterations: int) -> t
     [runs] = train(base, [options], settings.seeds)
     lowest = [float(run.rows["momentum"].iloc[int(run.rows["test_loss"].argmin())]) for run in runs]
     at = float(np.median(lowest))
-    found = "up to its end" if at > 0.97 else f"up to {at:.3g} and not behind it"
+    found = "up to its end" if at > 0.97 else f"up to {at:.3g} and not beyond it"
     note = (
         f"range test of the momentum ({LOWEST} to {HIGHEST:g} at LR {lr:.3g}): the test loss falls {found}. In "
         "Figure 7b it falls all the way to 1: such a test shows no optimum, and nothing is chosen by it"

@@ -30,6 +30,8 @@ class State:
     """The results so far."""
 
     base: Base
+    composed: Base  # of the command line; ``base`` has the length and the batch size of the final training
+    ratio: float  # max LR / min LR
     max_lr: float = float("nan")
     momentum: list[float] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)  # the chosen values other than the schedule
@@ -44,9 +46,10 @@ def search(base: Base, settings: Recipe) -> Found:
     A search that no longer fits in ``minutes`` is skipped, with a note. Raises ReproError for an unknown stage.
     """
     start = time.monotonic()
-    base = with_length(base, length(base, settings))
-    state = State(base, momentum=list(settings.momentum))
-    for name in ordered(settings.stages):
+    names = ordered(settings.stages)
+    long = with_length(base, length(base, settings))
+    state = State(long, base, settings.ratios[0], momentum=list(settings.momentum))
+    for name in names:
         if name in ("momentum", "weight_decay", "dropout") and np.isnan(state.max_lr):
             state.skipped.append(f"{name}: no LR was found to try it at")
         elif settings.minutes and time.monotonic() - start > SHARE * 60 * settings.minutes and name != "lr_range":
@@ -56,12 +59,15 @@ def search(base: Base, settings: Recipe) -> Found:
             count = len(state.parts)
             SEARCHES[name](state, settings)
             for part in state.parts[count:]:
-                print(f"{name}: {', '.join(f'{k} {in_words(v)}' for k, v in part.chosen.items())}; {part.why}")
+                said = ", ".join(f"{k} {in_words(v)}" for k, v in part.chosen.items())
+                print(f"{name}: {said or 'nothing is suggested'}; {part.why}")
     return _train_final(state, settings)
 
 
 def stages(base: Base, settings: Recipe) -> list[Stage]:
-    """The largest number of runs that it trains, by stage."""
+    """The largest number of runs that it trains, by stage; without ``minutes``, which only a run can time."""
+    if settings.budget_epochs is None:
+        settings = replace(settings, minutes=None)
     return _stages(with_length(base, length(base, settings)), settings)
 
 
@@ -97,18 +103,21 @@ def with_length(base: Base, iterations: int) -> Base:
 
 
 def ordered(names: Sequence[str]) -> list[str]:
-    """The stages in the paper's order. Raises ReproError for an unknown one."""
+    """The stages in the paper's order. Raises ReproError for an unknown one, and if there is no range test."""
     if unknown := [name for name in names if name not in STAGES]:
         raise ReproError(f"search.stages: no stage {unknown[0]}; choose from {', '.join(STAGES)}")
+    if "lr_range" not in names:
+        raise ReproError("search.stages: lr_range is missing, whose LR everything else is trained at; add it")
     return [name for name in STAGES if name in names]
 
 
-def defaults(base: Base) -> tuple[str, list[str]]:
+def defaults(base: Base, composed: Base) -> tuple[str, list[str]]:
     """The run that the final training is compared with: its description, and its overrides of the base.
 
-    It is the composed run with its schedule stretched to the base's length or, if the command line chose neither
-    an experiment nor a schedule, a usual one: LR 0.1, divided by ten at one half and at three quarters, momentum
-    0.9.
+    It is the run that the command line composed, with its schedule stretched to the base's length. Numbers of
+    iterations that the command line gives count from its ``iterations``, all others from those of the experiment.
+    If it chose neither an experiment nor a schedule, it is a usual one: LR 0.1, divided by ten at one half and at
+    three quarters, momentum 0.9.
     """
     keys = {override.lstrip("+~").partition("=")[0] for override in base.overrides}
     total = base.iterations
@@ -116,19 +125,24 @@ def defaults(base: Base) -> tuple[str, list[str]]:
         milestones = f"[{max(1, total // 2)},{max(1, 3 * total // 4)}]"
         options = ["schedule=multistep", "schedule.lr.lr=0.1", f"schedule.lr.milestones={milestones}"]
         return "usual: LR 0.1, 0.01, 0.001, momentum 0.9", options
-    composed = base_of(tuple(o for o in base.overrides if not o.startswith("iterations=")))
-    factor = base.iterations / composed.iterations
-    scale = base.config.scale.iterations
+    whole = base_of(tuple(o for o in base.overrides if not o.startswith("iterations=")))
     changed = []
     for part in ("lr", "momentum"):
-        settings = getattr(composed.config.schedule, part)
-        stretched = schedules.scaled(settings, lambda count: max(1, round(count * factor / scale)))
-        changed += [
-            f"schedule.{part}.{k}={_as_value(v)}"
-            for k, v in stretched.items()
-            if v != settings[k] and k != "iterations"
-        ]
+        settings = getattr(whole.config.schedule, part)
+        counts = schedules.scaled(settings, lambda _: -1)
+        for name, value in settings.items():
+            key, lr = f"schedule.{part}.{name}", whole.config.schedule.lr
+            follows = f"schedule.lr.{name}" in keys and value == lr.get(name)  # a momentum's, by interpolation
+            planned = (composed if key in keys or follows else whole).iterations
+            if name != "iterations" and counts[name] != value and planned != base.iterations:
+                new = _stretched(settings, base.iterations / planned / base.config.scale.iterations)[name]
+                changed.append(f"{key}={_as_value(new)}")
     return "the composed run", changed
+
+
+def _stretched(settings: dict[str, Any], factor: float) -> dict[str, Any]:
+    """The ``settings`` of a schedule with all numbers of iterations multiplied by ``factor``."""
+    return schedules.scaled(settings, lambda count: max(1, round(count * factor)))
 
 
 def _batch_size(state: State, settings: Recipe) -> None:
@@ -150,11 +164,12 @@ def _lr_range(state: State, settings: Recipe) -> None:
     state.parts.append(found)
     if found.chosen:
         state.max_lr = float(found.chosen["max LR"])
+        state.ratio = state.max_lr / float(found.chosen["min LR"])
         state.chosen |= found.chosen
 
 
 def _momentum(state: State, settings: Recipe) -> None:
-    options = _as(Momentum, settings, max_lr=state.max_lr, min_lr=_min_lr(state, settings), range_test=False)
+    options = _as(Momentum, settings, max_lr=state.max_lr, min_lr=_min_lr(state), range_test=False)
     found = momentum.search(state.base, options)
     state.parts.append(found)
     if found.chosen:
@@ -186,7 +201,7 @@ def _regularizer(
         state.chosen[name] = found.chosen[name]
         if (max_lr := float(found.chosen["max LR"])) < state.max_lr:  # a higher one is not confirmed by short runs
             state.max_lr = max_lr
-            state.chosen |= {"max LR": max_lr, "min LR": _min_lr(state, settings)}
+            state.chosen |= {"max LR": max_lr, "min LR": _min_lr(state)}
 
 
 SEARCHES: dict[str, Callable[[State, Recipe], None]] = {
@@ -201,13 +216,13 @@ SEARCHES: dict[str, Callable[[State, Recipe], None]] = {
 def _train_final(state: State, settings: Recipe) -> Found:
     """Train with the chosen values, and with the defaults for comparison."""
     base = state.base
-    name, usual = defaults(base)
+    name, usual = defaults(base, state.composed)
     search_runs = [run for part in state.parts for run in part.runs]
     if np.isnan(state.max_lr):
         why = "no range test showed a learning rate to train at"
         none_tried, no_curves = pd.DataFrame(), curves_of([])
         return Found("recipe", [], {}, why, state.skipped, none_tried, no_curves, search_runs, parts=state.parts)
-    chosen = onecycle(state.max_lr, _min_lr(state, settings), state.momentum, base.iterations)
+    chosen = onecycle(state.max_lr, _min_lr(state), state.momentum, base.iterations)
     found = [*state.overrides, *chosen]
     test = often(base.iterations, settings.tests)
     found_runs, usual_runs = train(base, [[*found, test], [*usual, test]], settings.final_seeds)
@@ -241,7 +256,7 @@ def _iterations_in(base: Base, settings: Recipe, parts: list[Stage], minutes: fl
     """The iterations (before the scale) of all runs together that fit in ``minutes``, by timing a short run."""
     iterations = max(1, round(TRIAL / base.config.scale.iterations))
     options = [f"iterations={iterations}", f"test_every={iterations}", "threads=1"]
-    [[run]] = train(base, [options], 1)
+    [[run]] = train(base, [options], 1, quiet=True)
     speed = run.speed or 1.0
     planned = machine.plan(base.config, sum(stage.runs for stage in parts))
     test_images = base.config.dataset.test_images or registry.get(base.config.dataset).test
@@ -264,8 +279,8 @@ def _with_overrides(state: State) -> Base:
     return replace(base_of(overrides), name=state.base.name) if state.overrides else state.base
 
 
-def _min_lr(state: State, settings: Recipe) -> float:
-    return lr_range.round_to(state.max_lr / settings.ratios[0])
+def _min_lr(state: State) -> float:
+    return lr_range.round_to(state.max_lr / state.ratio)
 
 
 def _as_value(value: Any) -> str:

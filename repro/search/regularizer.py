@@ -24,6 +24,7 @@ class Kind:
     name: str  # as printed
     key: str  # of the configuration
     middle: Callable[[float, float], float]  # the bisecting value of a smaller and a larger one
+    larger: Callable[[float], float]  # a value to try if this one is the largest that was tried
 
 
 @dataclass
@@ -74,12 +75,11 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     )
     if larger:
         other = tried.by_value[larger[0]]
-        why += f"; {label(kind, larger[0])} reaches {other.lowest_loss:.3g} and suggests LR {other.max_lr:.2g}, "
-        why += f"not {ranged.max_lr:.2g}"
+        its, ours = f"{other.max_lr:.2g}", f"{ranged.max_lr:.2g}"
+        suggested = "no LR" if np.isnan(other.max_lr) else f"LR {its}" + ("" if its == ours else f", not {ours}")
+        why += f"; {label(kind, larger[0])} reaches {other.lowest_loss:.3g} and suggests {suggested}"
     else:
-        notes.append(
-            f"it is the largest that was tried: search.values=[{best:g},{10 * best or 0.1:g}] goes further"
-        )
+        notes.append(further(kind, best))
     if settings.seeds == 1:
         notes.append("one seed each: search.seeds=4 says whether the differences are more than chance")
     overrides = [f"{kind.key}={best:.6g}", *onecycle(ranged.max_lr, low, settings.momentum, base.iterations)]
@@ -96,7 +96,12 @@ def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[S
 
 def label(kind: Kind, value: float) -> str:
     """A value with its name, as printed."""
-    return f"{kind.name} {value:.2g}"
+    return f"{kind.name} {value:.6g}"
+
+
+def further(kind: Kind, best: float) -> str:
+    """The note for a choice that is the largest value that was tried."""
+    return f"it is the largest that was tried; search.values=[{best:.6g},{kind.larger(best):.6g}] goes further"
 
 
 def table(tried: Tried) -> pd.DataFrame:

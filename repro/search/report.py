@@ -1,7 +1,6 @@
 """The page of a recipe: tried and chosen values, reasons, cost, uncertainties. Does not import torch."""
 
 import base64
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,8 @@ def write(found: Found, base: Base, folder: Path) -> Path:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.globals["table"] = lambda rows: Markup(_table(rows))
     chosen = pd.DataFrame([{"setting": name, "value": in_words(value)} for name, value in found.chosen.items()])
-    command = " ".join(["python -m repro.search method=recipe", *map(shlex.quote, base.overrides)])
     page = environment.get_template("report.html.jinja").render(
-        name=base.name, found=found, chosen=chosen, sections=sections, command=command
+        name=base.name, found=found, chosen=chosen, sections=sections
     )
     path = folder / "recipe.html"
     write_whole(path, page)

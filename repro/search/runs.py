@@ -70,6 +70,11 @@ class Run:
         row = last_row(self.folder)
         return None if row is None else row["images_per_second"]
 
+    @property
+    def tests(self) -> int:
+        """The number of tests of the whole run, if it does not end early."""
+        return -(-self.config.iterations // self.config.test_every)
+
     def final(self, column: str) -> float:
         """Mean of a column over the last tests; for a run that did not finish an infinite loss, or 0."""
         if self.info["status"] != "finished":
@@ -94,19 +99,22 @@ def _images(config: Config) -> int:
 
 
 def merged(*parts: Iterable[str]) -> list[str]:
-    """Overrides in which a later one replaces earlier ones of the same key, and a group those of its keys."""
+    """Overrides, of which a later part's replace an earlier part's of the same key, and a group those of its keys.
+
+    Within a part, which is a command line, a group and its keys may stand in any order.
+    """
     kept: dict[str, str] = {}
-    for override in (override for part in parts for override in part):
-        key = override.lstrip("+~").partition("=")[0]
-        kept = {k: v for k, v in kept.items() if k != key and not k.startswith(f"{key}.")}
-        kept[key] = override
+    for part in parts:
+        new = {override.lstrip("+~").partition("=")[0]: override for override in part}
+        kept = {k: v for k, v in kept.items() if not any(k == key or k.startswith(f"{key}.") for key in new)} | new
     return list(kept.values())
 
 
-def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[list[Run]]:
+def train(base: Base, variations: Sequence[Sequence[str]], seeds: int, quiet: bool = False) -> list[list[Run]]:
     """Train every variation of the base with ``seeds`` seeds, as one sweep; returns a list of runs per variation.
 
-    Finished runs are kept, unfinished ones resume. Raises ReproError that names every run that failed.
+    Finished runs are kept, unfinished ones resume. ``quiet``: no notes on schedules that are cut short. Raises
+    ReproError that names every run that failed.
     """
     first = base.config.seed
     combinations = [
@@ -117,7 +125,7 @@ def train(base: Base, variations: Sequence[Sequence[str]], seeds: int) -> list[l
     if len(combinations) == 1 and not any(o.startswith("threads=") for o in base.overrides):
         combinations[0].append(f"threads={machine.cores()}")  # as for a single run
     sweeper = _sweeper(base.overrides)
-    jobs = sweeper.jobs(combinations)
+    jobs = sweeper.jobs(combinations, quiet)
     sweeper.launch(jobs)
     runs = [_run(job) for job in jobs]
     return [runs[i : i + seeds] for i in range(0, len(runs), seeds)]
@@ -129,7 +137,7 @@ def trial(base: Base, variation: Sequence[str]) -> Run:
     Raises ReproError if it fails for another reason.
     """
     sweeper = _sweeper(base.overrides)
-    [job] = sweeper.jobs([merged(base.overrides, variation)])
+    [job] = sweeper.jobs([merged(base.overrides, variation)], quiet=True)
     try:
         sweeper.launch([job])
     except ReproError:

@@ -73,12 +73,19 @@ class Momentum(Common):
 
 @dataclass
 class Regularizer(LRRange):
-    """``method=weight_decay`` and ``method=dropout``."""
+    """``method=weight_decay``."""
 
     mode: Strategy = Strategy.range_test
     # to compare; null: by the depth of the network and the size of the data
     values: list[float] | None = field(default=None, metadata={"interval": NOT_NEGATIVE})
     bisections: int = number(1, NOT_NEGATIVE)  # between the chosen value and the next larger one
+
+
+@dataclass
+class Dropout(Regularizer):
+    """``method=dropout``."""
+
+    values: list[float] | None = field(default=None, metadata={"interval": "[0, 1)"})
 
 
 @dataclass
@@ -105,7 +112,7 @@ METHODS: dict[str, type[Common]] = {
     "lr_range": LRRange,
     "momentum": Momentum,
     "weight_decay": Regularizer,
-    "dropout": Regularizer,
+    "dropout": Dropout,
     "batch_size": BatchSize,
     "recipe": Recipe,
 }

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from repro.config.errors import ReproError
 from repro.records import starts
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
 from repro.search.lr_range import round_to
-from repro.search.regularizer import NEAR, Kind, label
+from repro.search.regularizer import NEAR, Kind, further, label
 from repro.search.runs import Base, Run, onecycle, range_test, train, watched
 from repro.search.settings import Regularizer
 from repro.search.suggestion import smooth, suggest
@@ -29,8 +28,8 @@ LOW = 10.0  # max LR / min LR of the range test, as in Figure 12
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
     """Find the largest value whose restart reaches a test loss within a twentieth of the lowest.
 
-    The range test rises to the composed schedule's max LR, or to ``high`` if it has none. Raises ReproError if the
-    first run diverges before it plateaus.
+    The range test rises to the composed schedule's max LR, or to ``high`` if it has none. Nothing is found if the
+    first run does not plateau.
     """
     ordered = sorted(values)
     middle = ordered[len(ordered) // 2]
@@ -44,7 +43,14 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     ]
     first = [f"{kind.key}={middle:.6g}", *options, f"snapshots=[{','.join(map(str, kept))}]"]
     [[source]] = train(base, [first], 1)
-    at = plateau(source, kept, base.config.scale.iterations)
+    if (at := plateau(source, kept, base.config.scale.iterations)) is None:
+        why = (
+            "search.mode=snapshot: the loss of the first run does not plateau; search.epochs makes it longer, a "
+            "smaller schedule.lr.max_lr (search.high if the schedule has none) keeps it from diverging"
+        )
+        tried = pd.DataFrame([{"value": middle, "status": source.info["status"]}])
+        curves = curves_of([(label(kind, middle), source)])
+        return Found(kind.method, [], {}, why, [], tried, curves, [source], "lr")
     others = [value for value in ordered if value != middle]
     changes = ",".join("'" + change.replace("'", "\\'") + "'" for change in source.overrides)
     start = [f"start.curve={source.config.curve}", f"start.iteration={at}", f"start.changes=[{changes}]"]
@@ -56,9 +62,7 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     best = max(value for value, loss in lowest.items() if loss <= NEAR * min(lowest.values()))
     notes = ["one seed: the same command with seed=1 says whether the differences are more than chance"]
     if best == ordered[-1]:
-        notes.append(
-            f"it is the largest that was tried; search.values=[{best:g},{10 * best or 0.1:g}] goes further"
-        )
+        notes.append(further(kind, best))
     found = suggest(results[best].rows["lr"].to_numpy(), results[best].rows["test_loss"].to_numpy())
     rate = max_lr if np.isnan(found.max_lr) or found.is_first else round_to(found.max_lr)
     why = (
@@ -86,11 +90,11 @@ def stages(base: Base, settings: Regularizer, values: Sequence[float]) -> list[S
     return [Stage("one run, and restarts from it", len(values), base.length(settings.epochs, settings.share))]
 
 
-def plateau(run: Run, kept: Sequence[int], factor: float) -> int:
+def plateau(run: Run, kept: Sequence[int], factor: float) -> int | None:
     """The first of the ``kept`` iterations (before the scale) at which the test loss has plateaued.
 
     It has plateaued if, smoothed, it has fallen before, and by less than a fiftieth over the last tenth of the
-    run. ``factor`` is the scale's on iterations. Raises ReproError if there is no plateau before the run diverges.
+    run. ``factor`` is the scale's on iterations. None if there is no plateau before the run diverges.
     """
     level = smooth(np.log(run.rows["test_loss"].to_numpy()))
     iteration = run.rows["iteration"].to_numpy()
@@ -101,10 +105,7 @@ def plateau(run: Run, kept: Sequence[int], factor: float) -> int:
             after = [i for i in kept if round(i * factor) >= iteration[index]]
             if after and round(after[0] * factor) <= iteration[-1]:
                 return after[0]
-    raise ReproError(
-        "search.mode=snapshot: the loss of the first run does not plateau; search.epochs makes it longer, a "
-        "smaller schedule.lr.max_lr (search.high if the schedule has none) keeps it from diverging"
-    )
+    return None
 
 
 def _lowest(run: Run, after: float) -> float:

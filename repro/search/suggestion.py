@@ -13,6 +13,7 @@ import numpy as np
 MOVED = 0.1  # smallest fall of the logarithm of the loss that counts as learning: about a tenth of the loss
 RISE = 0.5  # a lasting rise by this share of the fall ends the curve
 NEAR = 0.05  # within this share of the fall above the minimum, the loss has stopped improving
+CLEAR = 10.0  # multiple of the noise by which a loss must fall to the end of a range that is too low to learn in
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Suggestion:
 
     max_lr: float  # NaN if it suggests none
     minimum: float  # the LR at the smoothed minimum
-    is_first: bool  # the loss is lowest at the first test: the range starts too high
+    is_first: bool  # the loss is lowest at the first test, or has not learnt: the range starts too high
     is_last: bool  # the loss is lowest at the last test: the range ends before the loss rises
     diverged: float | None  # the LR from which the loss rises for good; None if it does not
 
@@ -71,11 +72,13 @@ def suggest(lr: np.ndarray, loss: np.ndarray) -> Suggestion:
     chosen = int(np.argmax(level[: lowest + 1] <= level[lowest] + near))
     has_learnt = fall >= MOVED
     diverged = float(lr[end]) if end < len(lr) else first_not_finite
+    is_last = lowest >= len(lr) - 2 and diverged is None
+    still_falls = is_last and level[0] - level[lowest] > CLEAR * noise
     return Suggestion(
         max_lr=float(lr[chosen]) if has_learnt else float("nan"),
         minimum=float(lr[lowest]),
-        is_first=lowest == 0 or not has_learnt,
-        is_last=lowest >= len(lr) - 2 and diverged is None,
+        is_first=lowest == 0 or not (has_learnt or still_falls),
+        is_last=is_last,
         diverged=diverged,
     )
 

@@ -23,7 +23,12 @@ def middle(smaller: float, larger: float) -> float:
     return float(f"{value:.2g}")
 
 
-KIND = Kind("weight_decay", "weight decay", "regularization.weight_decay", middle)
+def larger(value: float) -> float:
+    """Ten times as large; above 0 the smallest of the usual ones."""
+    return 10 * value or min(LARGER)
+
+
+KIND = Kind("weight_decay", "weight decay", "regularization.weight_decay", middle, larger)
 
 
 def search(base: Base, settings: Regularizer) -> Found:

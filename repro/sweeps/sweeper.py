@@ -76,11 +76,11 @@ class Sweeper:
         if isinstance(self.launcher, OnThisMachine):
             self.launcher.start()
 
-    def jobs(self, combinations: Iterable[list[str]]) -> list[Job]:
-        """The job of each combination of overrides, a shared run only once; prints notes on them."""
+    def jobs(self, combinations: Iterable[list[str]], quiet: bool = False) -> list[Job]:
+        """The job of each combination of overrides, a shared run only once; unless ``quiet`` prints notes."""
         jobs = merge_shared(compose_all(self.composer, [*combinations]))
         waves.link(jobs)
-        if self.show in (None, "cost"):
+        if self.show in (None, "cost") and not quiet:
             for note in dict.fromkeys(note for job in jobs for note in notes(job.config)):
                 print(note)
             for line in waves.described(jobs):

@@ -13,12 +13,23 @@ from omegaconf import OmegaConf
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import naming
-from repro.search import app, batch_size, files, lr_range, momentum, recipe, regularizer, runs, weight_decay
+from repro.search import (
+    app,
+    batch_size,
+    dropout,
+    files,
+    lr_range,
+    momentum,
+    recipe,
+    regularizer,
+    runs,
+    weight_decay,
+)
 from repro.search.app import refuse, split
 from repro.search.files import write
 from repro.search.found import CURVE_COLUMNS, Found
 from repro.search.runs import Base, Run, merged, onecycle
-from repro.search.settings import METHODS, BatchSize, LRRange, Momentum, Recipe, Regularizer, Watch
+from repro.search.settings import METHODS, BatchSize, LRRange, Momentum, Recipe, Regularizer, Strategy, Watch
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +98,7 @@ def test_the_range_is_found_wherever_the_minimum_lies(monkeypatch, base, best, g
 def test_a_range_that_is_not_found_is_said_to_be_so(monkeypatch, base):
     monkeypatch.setattr(lr_range, "train", range_test(1e4))
     found = lr_range.search(base, LRRange(rounds=2))
-    assert "search.rounds=2 are over" in found.notes[-2] + found.notes[-1] + found.notes[0] + found.notes[1]
+    assert "the test loss still falls at its end, and no round is left" in found.notes[1]
     monkeypatch.setattr(lr_range, "train", range_test(1e-7))
     found = lr_range.search(base, LRRange(rounds=2))
     assert found.overrides == []
@@ -114,6 +125,63 @@ def test_a_range_in_which_only_half_of_the_seeds_learn_is_followed_by_another(mo
     )
     found = lr_range.search(base, LRRange(seeds=4))
     assert found.why.endswith("in the last the test loss began at 2.3 and its lowest was 2.3")
+
+
+@pytest.mark.parametrize("growth", ["linear", "exponential"])
+def test_a_range_too_low_to_learn_anything_in_is_followed_by_a_higher_one(monkeypatch, base, growth):
+    """Up to LR 1e-3 the loss of small networks falls by a hundredth or so."""
+    monkeypatch.setattr(lr_range, "train", range_test(0.4))
+    found = lr_range.search(base, LRRange(growth=type(LRRange().growth)[growth], high=1e-3, rounds=8))
+    assert found.notes[0].endswith(
+        "the test loss still falls at its end; again from " + found.notes[0].split()[-3] + " to 0.004"
+    )
+    assert 0.2 <= found.chosen["max LR"] <= 0.42
+
+
+def test_an_exponential_range_in_which_chance_alone_puts_the_minimum_last_is_followed_by_a_lower_one(
+    monkeypatch, base
+):
+    """Once to a max LR of 0, which a run refused."""
+    highs = []
+
+    def train(base, variations, seeds):
+        [said] = map(settings_of, variations)
+        low, highest = float(said["schedule.lr.base_lr"]), float(said["schedule.lr.max_lr"])
+        highs.append(highest)
+        loss = 2.3 + 0.01 * np.random.default_rng(0).standard_normal(50)
+        loss[-1] = 2.26
+        lr = np.geomspace(low, highest, 50)
+        return [[made(base, variations[0], 0, [(a, 0.9, b, 0.1) for a, b in zip(lr, loss, strict=True)])]]
+
+    monkeypatch.setattr(lr_range, "train", train)
+    found = lr_range.search(base, LRRange(growth=type(LRRange().growth).exponential, rounds=3))
+    assert found.chosen == {}
+    assert highs == [1.0, 0.25, 0.062]
+
+
+def test_a_run_of_fewer_tests_than_asked_is_read_by_those_that_it_has(monkeypatch, base):
+    """At most one each iteration: a tenth of 1,000 tests came before no suggestion of 60 iterations."""
+    short = replace(base, config=replace(base.config, iterations=60, test_every=1))
+    monkeypatch.setattr(lr_range, "train", range_test(0.5))
+    found = lr_range.search(short, LRRange(tests=1000))
+    assert len(found.runs) == 1
+    assert 0.35 <= found.chosen["max LR"] <= 0.5
+
+
+def test_a_range_test_of_no_length_is_refused(base):
+    with pytest.raises(
+        ReproError, match=r"search.epochs=0.01: too short for a range test: 1 of at least 5 iterations"
+    ):
+        lr_range.search(base, LRRange(epochs=0.01))
+
+
+def test_an_error_rate_of_zero_is_half_an_image(monkeypatch, base):
+    """Its logarithm would make one wrong image a rise for good."""
+    lr = np.linspace(0.02, 1, 50)
+    error = np.where(lr < 0.3, 0.5 - lr, np.where(lr < 0.6, 0.0, 1 / 300))
+    run = made(base, [], 0, [(a, 0.9, 1.0, 1 - e) for a, e in zip(lr, error, strict=True)])
+    run.config.dataset.test_images = 300
+    assert lr_range.suggestion_of(run, Watch.test_error).diverged is None
 
 
 def overfitting(end, part=1.0):
@@ -213,6 +281,27 @@ def test_of_several_min_lrs_short_runs_choose(monkeypatch, base):
     assert found.chosen["min LR"] == pytest.approx(found.chosen["max LR"] / 3, rel=0.05)
 
 
+def test_short_runs_that_all_diverge_choose_nothing(monkeypatch, base):
+    ranged = range_test(0.5)
+
+    def train(base, variations, seeds):
+        if "schedule=lr_range_cm" in variations[0]:
+            return ranged(base, variations, seeds)
+        return [[made(base, v, 0, [(1.0, 0.9, 9.0, 0.1)], "diverged")] for v in variations]
+
+    monkeypatch.setattr(lr_range, "train", train)
+    found = lr_range.search(base, LRRange(factors=[1, 2]))
+    assert (found.chosen, found.overrides, len(found.runs)) == ({}, [], 3)
+    assert "every short 1cycle run diverged" in found.why
+
+
+def test_a_single_factor_is_applied(monkeypatch, base):
+    monkeypatch.setattr(lr_range, "train", range_test(0.5))
+    whole, part = (lr_range.search(base, LRRange(factors=[factor])).chosen for factor in (1, 0.5))
+    assert part["max LR"] == pytest.approx(whole["max LR"] / 2, rel=0.03)
+    assert part["min LR"] == pytest.approx(whole["min LR"] / 2, rel=0.06)
+
+
 def test_the_momentum_with_the_lowest_final_loss_is_chosen(monkeypatch, base):
     asked = []
 
@@ -237,6 +326,8 @@ def test_the_momentum_with_the_lowest_final_loss_is_chosen(monkeypatch, base):
     assert "falls up to its end. In Figure 7b" in found.notes[-1]
     assert "schedule.momentum.min_momentum=0.85" in found.overrides
     assert momentum.limits(base, Momentum()) == (3.0, 0.1)  # those of the composed schedule
+    with pytest.raises(ReproError, match="search.min_lr=1 is above the max LR of 0.1; give search.max_lr too"):
+        momentum.limits(base, Momentum(min_lr=1, max_lr=0.1))
 
 
 def test_the_largest_weight_decay_that_trains_at_a_high_lr_is_chosen_and_bisected(monkeypatch, base):
@@ -247,8 +338,10 @@ def test_the_largest_weight_decay_that_trains_at_a_high_lr_is_chosen_and_bisecte
         for variation in variations:
             value = float(settings_of(variation)["regularization.weight_decay"])
             results += range_test(best[value])(base, [variation], seeds)
+            results[-1][0].rows["test_loss"] *= 2 if value in doubled else 1
         return results
 
+    doubled = []
     monkeypatch.setattr(lr_range, "train", train)
     found = weight_decay.search(base, Regularizer(rounds=3))
     assert (
@@ -257,8 +350,28 @@ def test_the_largest_weight_decay_that_trains_at_a_high_lr_is_chosen_and_bisecte
     assert "regularization.weight_decay=0.0032" in found.overrides
     assert list(found.tried["good"]) == [True, True, True, True, False]
     assert "weight decay 0.01 reaches" in found.why
+    best[0.0032] = best[0.01] = 1e6  # which no range shows
+    found = weight_decay.search(base, Regularizer(rounds=3))
+    assert found.why.endswith("weight decay 0.0032 reaches 2.3 and suggests no LR")
+    doubled += [0.0032, 0.01]
+    best |= dict.fromkeys(doubled, 0.4)
+    found = weight_decay.search(base, Regularizer(rounds=3))
+    assert found.why.endswith(
+        f"reaches 0.608 and suggests LR {found.chosen['max LR']:.2g}"
+    )  # not "LR 0.32, not 0.32"
     assert weight_decay.middle(1e-4, 1e-3) == 0.00032
     assert weight_decay.middle(0, 1e-5) == 1e-6
+
+
+def test_the_value_that_goes_further_is_a_possible_one():
+    for kind, best, wider in (
+        (weight_decay.KIND, 1e-3, "[0.001,0.01]"),
+        (weight_decay.KIND, 0, "[0,1e-05]"),
+        (dropout.KIND, 0.4, "[0.4,0.7]"),
+        (dropout.KIND, 0, "[0,0.5]"),
+    ):
+        assert f"search.values={wider} goes further" in regularizer.further(kind, best)
+    assert regularizer.label(dropout.KIND, 0.125) == "dropout 0.125"  # and no other value's
 
 
 def test_a_value_that_only_reaches_a_high_loss_is_not_chosen():
@@ -293,6 +406,11 @@ def test_the_batch_is_doubled_until_one_does_not_train(monkeypatch, base):
         batch_size.largest_batch(base, BatchSize(largest=10_000))
 
 
+def test_a_largest_batch_below_the_first_is_refused(base):
+    with pytest.raises(ReproError, match="search.largest=8: the doubling begins at 125; increase it"):
+        batch_size.stages(base, BatchSize(largest=8))
+
+
 def test_an_epoch_keeps_some_iterations(monkeypatch, base):
     monkeypatch.setattr(batch_size, "trial", lambda base, variation: made(base, variation, 0, []))
     monkeypatch.setattr(batch_size, "too_large", lambda base, size, limit_mb: None)
@@ -314,6 +432,60 @@ def test_a_budget_is_of_everything_at_most(base):
         recipe.length(base, Recipe(budget_epochs=0.5))
     with pytest.raises(ReproError, match="search.stages: no stage lr; choose from batch_size, lr_range"):
         recipe.ordered(["lr"])
+    with pytest.raises(ReproError, match="search.stages: lr_range is missing"):
+        recipe.ordered(["momentum"])
+
+
+def test_minutes_train_nothing_in_a_dry_run(monkeypatch, base):
+    monkeypatch.setattr(recipe, "train", None)
+    assert recipe.stages(base, Recipe(minutes=3)) == recipe.stages(base, Recipe())
+    with pytest.raises(ReproError, match="both limit the length; remove one"):
+        recipe.stages(base, Recipe(minutes=3, budget_epochs=100))
+
+
+def test_the_min_lr_that_short_runs_chose_is_that_of_the_final_run(monkeypatch, base):
+    """Of the momentum's runs, too, and as it is printed."""
+    trained = []
+
+    def train(base, variations, seeds, **_):
+        trained.extend(variations)
+        if "schedule=lr_range_cm" in variations[0]:
+            return range_test(0.5)(base, variations, seeds)
+        results = []
+        for variation in variations:
+            low = float(settings_of(variation).get("schedule.lr.base_lr", 1))
+            results.append(
+                [made(base, variation, s, [(low, 0.9, abs(low - 0.13), 0.5)] * 3) for s in range(seeds)]
+            )
+        return results
+
+    for module in (lr_range, momentum, recipe):
+        monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(recipe, "with_length", lambda base, iterations: base)
+    found = recipe.search(base, Recipe(stages=["lr_range", "momentum"], factors=[1], ratios=[20, 3]))
+    assert found.chosen["min LR"] == pytest.approx(found.chosen["max LR"] / 3, rel=0.05)
+    cycles = [
+        said["schedule.lr.base_lr"] for said in map(settings_of, trained[3:]) if "schedule.lr.max_lr" in said
+    ]
+    assert set(cycles) == {f"{found.chosen['min LR']:.6g}"}
+
+
+def test_the_defaults_are_stretched_from_what_the_command_line_says(composing, base):
+    """A step size beside ``iterations=`` is for those iterations, that of an experiment for its own."""
+    experiment = runs.base_of(["experiment=fig8b/tbs512", "scale=demo", "iterations=5000"])
+    whole = runs.base_of(["experiment=fig8b/tbs512", "scale=demo"])
+    step, factor = whole.config.schedule.lr["step_size"], whole.config.scale.iterations
+    for iterations in (2500, 7500, round(factor * whole.iterations)):
+        said = settings_of(recipe.defaults(recipe.with_length(experiment, iterations), experiment)[1])
+        stretched = step / factor * iterations / whole.iterations
+        assert int(said["schedule.lr.step_size"]) == pytest.approx(stretched, abs=1)
+    typed = runs.base_of([*experiment.overrides, "schedule.lr.step_size=2000"])
+    said = settings_of(recipe.defaults(recipe.with_length(typed, 7500), typed)[1])
+    assert said["schedule.lr.step_size"] == "3000"
+    cyclical = runs.base_of([*typed.overrides, "schedule=onecycle_cm"])  # its momentum has the step size of the LR
+    said = settings_of(recipe.defaults(recipe.with_length(cyclical, 7500), cyclical)[1])
+    assert (said["schedule.lr.step_size"], said["schedule.momentum.step_size"]) == ("3000", "3000")
+    assert "schedule.lr.step_size" not in settings_of(recipe.defaults(typed, typed)[1])
 
 
 def test_a_command_line_is_the_searchs_or_the_runs():
@@ -346,6 +518,24 @@ def test_a_command_line_is_the_searchs_or_the_runs():
         ("momentum", {"values": [0.9, 1]}, r"1 is not in \[0, 1\)"),
         ("weight_decay", {"values": []}, r"search.values=\[\] is empty"),
         ("weight_decay", {"values": [-1]}, "-1 is negative"),
+        ("dropout", {"values": [0.0, 1.5]}, r"search.values=\[0.0, 1.5\]: 1.5 is not in \[0, 1\)"),
+        (
+            "weight_decay",
+            {"factors": [1, 0.3]},
+            r"search.factors=\[1.0, 0.3\]: method=weight_decay does not read it",
+        ),
+        ("dropout", {"ratios": [10, 3]}, r"search.ratios=\[10.0, 3.0\]: method=dropout reads one; give one"),
+        (
+            "dropout",
+            {"mode": "snapshot", "bisections": 2},
+            "search.bisections=2: search.mode=snapshot does not read it",
+        ),
+        (
+            "recipe",
+            {"stages": "lr_range"},
+            r"search.stages=lr_range: it is a list; write search.stages=\[lr_range\]",
+        ),
+        ("lr_range", {"momentum": 0.9}, r"search.momentum=0.9: it is a list; write search.momentum=\[0.9\]"),
         (
             "weight_decay",
             {"mode": "snapshot", "seeds": 4},
@@ -353,6 +543,7 @@ def test_a_command_line_is_the_searchs_or_the_runs():
         ),
         ("recipe", {"stages": []}, r"search.stages=\[\] is empty"),
         ("lr_range", {"name": "../../esc"}, "search.name=../../esc cannot name a folder"),
+        ("lr_range", {"name": "LR [1], x"}, r"search.name=LR \[1\], x: Hydra cannot read experiment="),
         ("lr_range", {"name": "/abs"}, "search.name=/abs cannot name a folder"),
         ("lr_range", {"name": ""}, "search.name= cannot name a folder"),
     ],
@@ -371,12 +562,19 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_trains(base, t
 def test_a_schedule_that_a_range_test_would_not_read_is_refused():
     with pytest.raises(ReproError, match="schedule.momentum.value: method=lr_range chooses its own schedule"):
         refuse(["schedule.momentum.value=0.5"], "lr_range")
+    with pytest.raises(
+        ReproError, match="schedule.lr.max_lr: method=dropout chooses its own schedule; use search.low"
+    ):
+        refuse(["schedule.lr.max_lr=0.5"], "dropout", Regularizer())
+    refuse(["schedule.lr.max_lr=0.5"], "dropout", Regularizer(mode=Strategy.snapshot))
     refuse(["schedule.momentum.value=0.5"], "recipe")  # for the defaults that it compares with
 
 
 def test_a_later_override_goes_before_an_earlier_one_and_a_group_before_its_keys():
     said = merged(["schedule.lr.max_lr=3", "seed=1", "iterations=5"], ["schedule=onecycle", "iterations=9"])
     assert said == ["seed=1", "schedule=onecycle", "iterations=9"]
+    typed = ["dataset.resolution=12", "dataset=digits"]  # in either order, as Hydra takes them
+    assert merged(typed, ["seed=1"]) == [*typed, "seed=1"]
 
 
 @pytest.mark.parametrize("folder", ["found", "what I've found, by LR = [1] (ü)"])
@@ -392,6 +590,40 @@ def test_the_command_says_again_what_the_scale_would_change(folder, base, resolv
     assert said[5:] == ["experiment=mine", "scale=demo", "model.blocks=2"]  # demo says no resolution
     run = resolved("hydra.searchpath=" + naming.spelled([f"file://{folder}"]), *said[5:])
     assert (run.model.blocks, run.dataset.resolution, run.schedule.lr["max_lr"]) == (2, 12, 0.3)
+
+
+def test_what_was_found_can_be_trained_with_another_schedule_and_step_size(base, resolved, tmp_path):
+    """And so be searched on from: ``method=momentum`` tries constant momentum too."""
+    curves = pd.DataFrame(columns=CURVE_COLUMNS)
+    overrides = [*onecycle(0.3, 0.03, [0.95, 0.85], 4000), "engine.precision=tf32", "device=cuda"]
+    found = Found(
+        "lr_range", overrides, {}, "so", [], curves, curves, [], search="python -m repro.search search.seeds=2"
+    )
+    write(found, base, LRRange(to=str(tmp_path), name="mine"))
+    text = (tmp_path / "experiment/mine.yaml").read_text()
+    assert "# Found by python -m repro.search search.seeds=2\n" in text
+    assert "engine:\n  precision: tf32\n" in text
+    (tmp_path / "experiment/mine.yaml").write_text(text.replace("tf32", "float32"))  # which a CPU has
+    said = ["hydra.searchpath=" + naming.spelled([f"file://{tmp_path}"]), "experiment=mine"]
+    constant = resolved(*said, "schedule=onecycle", "schedule.momentum.value=0.8")
+    assert constant.schedule.momentum == {"shape": "constant", "value": 0.8}
+    assert constant.schedule.lr["max_lr"] == 0.3
+    cyclical = resolved(*said, "schedule.lr.step_size=900")
+    assert (cyclical.schedule.lr["step_size"], cyclical.schedule.momentum["step_size"]) == (900, 900)
+
+
+@pytest.mark.parametrize("experiment", ["table1-cnn3/1cycle_cm_0.95-0.85", "fig5a/piecewise_0.35"])
+def test_what_was_found_has_no_settings_of_the_experiments_own_shapes(experiment, resolved, tmp_path):
+    base = runs.base_of([f"experiment={experiment}", "scale=smoke"])
+    curves = pd.DataFrame(columns=CURVE_COLUMNS)
+    write(
+        Found("momentum", onecycle(0.3, 0.03, [0.9], 4000), {}, "so", [], curves, curves, []),
+        base,
+        LRRange(to=str(tmp_path), name="mine"),
+    )
+    run = resolved("hydra.searchpath=" + naming.spelled([f"file://{tmp_path}"]), "experiment=mine", "scale=smoke")
+    assert run.schedule.momentum == {"shape": "constant", "value": 0.9}
+    assert set(run.schedule.lr) == {"shape", "base_lr", "max_lr", "step_size", "final_lr"}
 
 
 def test_the_command_has_the_search_path_of_the_search(base, tmp_path, monkeypatch):
@@ -430,3 +662,16 @@ def test_every_method_has_its_file(resolved):
             typed("lr_range", compose("search", [f"search.{said}"]).search)
     with pytest.raises(ReproError, match=r"search.seeds=0 is not positive"):
         typed("lr_range", compose("search", ["search.seeds=0"]).search)
+
+
+def test_only_method_chooses_the_method(monkeypatch):
+    hydra = HydraConf()
+    hydra.runtime.choices = {"method": "lr_range"}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": OmegaConf.structured(hydra)}))
+    assert app.method_of(OmegaConf.create({"method": "lr_range"})) == "lr_range"
+    for node, message in (
+        (3, "search=3: it holds the settings"),
+        ({"method": "foo"}, "search.method=foo: method= ch"),
+    ):
+        with pytest.raises(ReproError, match=message):
+            app.method_of(OmegaConf.create(node) if isinstance(node, dict) else node)

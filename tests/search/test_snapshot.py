@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from repro.config.errors import ReproError
 from repro.search import snapshot
 from repro.search.runs import COLUMNS, Base, Run, merged
 from repro.search.settings import Regularizer, Strategy
@@ -34,8 +33,15 @@ def test_the_plateau_is_where_the_loss_is_still_after_it_fell(base, tmp_path):
     kept = [40, 80, 120, 160, 200, 240, 280, 320, 360]
     assert snapshot.plateau(run(base, tmp_path, FALLS), kept, 1.0) in (200, 240)
     for losses in (np.linspace(2, 0.2, 40), np.full(40, 2.3)):  # it still falls; it never fell
-        with pytest.raises(ReproError, match="the loss of the first run does not plateau"):
-            snapshot.plateau(run(base, tmp_path, losses), kept, 1.0)
+        assert snapshot.plateau(run(base, tmp_path, losses), kept, 1.0) is None
+
+
+def test_without_a_plateau_nothing_is_suggested_and_a_recipe_goes_on(monkeypatch, base, tmp_path):
+    losses = np.linspace(2, 0.2, 40)
+    monkeypatch.setattr(snapshot, "train", lambda *_: [[run(base, tmp_path, losses)]])
+    found = snapshot.search(base, Regularizer(mode=Strategy.snapshot), KIND, [1e-2, 1e-3, 1e-4])
+    assert (found.chosen, found.overrides, len(found.runs)) == ({}, [], 1)
+    assert "the loss of the first run does not plateau; search.epochs makes it longer" in found.why
 
 
 def test_the_other_values_go_on_from_it(monkeypatch, resolved, base, tmp_path):
