@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from repro import command
@@ -84,15 +84,16 @@ def load(figure: str, *overrides: str) -> "Runs":
         raise ReproError(one_line(error)) from None
 
 
-def _typed(group: str, name: str, node: DictConfig) -> "Figure | Table":
+def _typed(group: str, name: str, node: DictConfig, is_chosen: bool = True) -> "Figure | Table":
     from repro.figures import claims
     from repro.figures.drawing import Figure, require_drawable
     from repro.figures.tables import Table
 
     key = f"{group}s.{name}"
-    if "title" not in node:
-        raise ReproError(f"{key}: {group}={name} is not among what this command draws")
     schema = Figure if group == "figure" else Table
+    required = [field.name for field in dataclasses.fields(schema) if field.default == MISSING]
+    if not is_chosen and any(k not in node for k in required):  # it has what an override edits, and nothing else
+        raise ReproError(f"{key}: {group}={name} is not among what this command draws")
     known = [field.name for field in dataclasses.fields(schema)]
     for unknown in [str(k) for k in node if k not in known]:
         raise ReproError(no_such_key(f"{key}.{unknown}", [f"{key}.{k}" for k in known]))
@@ -115,9 +116,14 @@ def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
     """
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
     named = selected(HydraConfig.get().overrides.task)
-    for group in [group for group in ("figure", "table") if group in named] or ["figure", "table"]:
+    groups = [group for group in ("figure", "table") if group in named] or ["figure", "table"]
+    for edit in config.edits:
+        if (group := edit.lstrip("~").partition("s.")[0]) not in groups:
+            raise ReproError(f"{edit}: this command draws no {group}; add {group}=NAME")
+    for group in groups:
         for name, node in composed[f"{group}s"].items():
-            chosen: Any = _typed(group, str(name), node)
+            is_chosen = not {str(name), "all"}.isdisjoint(named.get(group, ["all"]))
+            chosen: Any = _typed(group, str(name), node, is_chosen)
             try:
                 yield (make if group == "figure" else make_table)(name, chosen, config, sources)
             except ReproError as error:

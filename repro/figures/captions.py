@@ -207,7 +207,7 @@ def caption(drawn: Drawn) -> str:
 
 def markdown(table: Table) -> list[str]:
     """The lines of a Markdown table, its columns aligned."""
-    rows = [table.header, *table.rows]
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in (table.header, *table.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]

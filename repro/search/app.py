@@ -50,7 +50,7 @@ def app(composed: DictConfig, arguments: Sequence[str], training: Sequence[str],
         if dry_run:
             dry.show(method, base, settings)
             return
-        make_folder(base, settings)  # before anything trains
+        make_folder(base, settings, method)  # before anything trains
         found: Found = search(base, settings)
         found.search = shlex.join(["python", "-m", "repro.search", *arguments])
         folder = write(found, base, settings)

@@ -19,10 +19,14 @@ from repro.search.settings import Common
 
 EXPERIMENT = ["model", "dataset", "schedule", "regularization", "batch_size", "iterations", "test_every", "update"]
 EXPERIMENT += ["test_at_start", "replicates"]  # the keys that are written
+HEAD = ["# @package _global_", "# Found by "]  # how the experiment of a search begins
 
 
-def make_folder(base: Base, settings: Common) -> Path:
-    """The folder for what a search writes, made if it is missing. Raises ReproError where that fails."""
+def make_folder(base: Base, settings: Common, method: str) -> Path:
+    """The folder for what a search writes, made if it is missing.
+
+    Raises ReproError where that fails, and if the experiment would replace a file that no search has written.
+    """
     folder = base.folder if settings.to is None else Path(settings.to).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,15 +36,32 @@ def make_folder(base: Base, settings: Common) -> Path:
     except OSError as error:
         key = "output" if settings.to is None else "search.to"
         raise ReproError(f"{key}: {system_error(error, 'then run the same command again')}") from None
+    path = _experiment_file(folder, base, settings, method)
+    if path.exists() and not _is_found(path):
+        raise ReproError(f"{path} is not of a search and would be replaced; set search.name= to another name")
     return folder
+
+
+def _experiment_file(folder: Path, base: Base, settings: Common, method: str) -> Path:
+    return folder / "experiment" / f"{settings.name or f'{base.name}/{method}'}.yaml"
+
+
+def _is_found(path: Path) -> bool:
+    """Whether a search has written this file."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return len(lines) > 1 and lines[0] == HEAD[0] and lines[1].startswith(HEAD[1])
 
 
 def write(found: Found, base: Base, settings: Common) -> Path:
     """Write ``<method>.csv`` (what was tried), ``-curves.csv``, ``.png``, ``.svg`` and the experiment.
 
-    It returns their folder. Raises ReproError and OSError.
+    If nothing is suggested, the experiment of an earlier search is removed. It returns their folder. Raises
+    ReproError and OSError.
     """
-    folder = make_folder(base, settings)
+    folder = make_folder(base, settings, found.method)
+    path = _experiment_file(folder, base, settings, found.method)
+    if not found.overrides:
+        path.unlink(missing_ok=True)
     target = folder / found.method
     write_whole(Path(f"{target}.csv"), found.tried.to_csv(index=False))
     write_whole(Path(f"{target}-curves.csv"), found.curves.to_csv(index=False))
@@ -50,7 +71,6 @@ def write(found: Found, base: Base, settings: Common) -> Path:
         found.files += [Path(f"{target}.png"), Path(f"{target}.svg")]
     if found.overrides:
         name = settings.name or f"{base.name}/{found.method}"
-        path = folder / "experiment" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         composed = catalogue.composed(*merged((found.base or base).overrides, found.overrides))
         write_whole(path, experiment(found.base or base, found, composed))
@@ -94,8 +114,8 @@ def experiment(base: Base, found: Found, composed: Any) -> str:
     overrides = merged(base.overrides, found.overrides)
     schedule = next(o.partition("=")[2] for o in overrides if o.startswith("schedule="))
     lines = [
-        "# @package _global_",
-        f"# Found by {found.search}",
+        HEAD[0],
+        f"{HEAD[1]}{found.search}",
         f"# {found.why}. It cost {found.cost}.",
         *(f"# {note}" for note in found.notes),
         "defaults:",

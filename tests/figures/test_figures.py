@@ -382,6 +382,8 @@ CLAIM = "figures.fig5b.claims={x:{says:so,"
         ("figures.fig5b.bogus=1", "figures.fig5b.bogus: no such key; choose from title, experiments"),
         ("figures.fig5b.xlable=LR", "figures.fig5b.xlable: no such key; did you mean figures.fig5b.xlabel"),
         ("figures.fig5a.x=lr", "figures.fig5a: figure=fig5a is not among what this command draws"),
+        ("figures.fig5a.title=x", "figures.fig5a: figure=fig5a is not among what this command draws"),
+        ("tables.table1.title=x", "tables.table1.title=x: this command draws no table; add table=NAME"),
     ],
 )
 def test_a_wrong_setting_of_a_figure_is_named(fig5b, run_app, override, message):

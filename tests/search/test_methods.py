@@ -556,7 +556,24 @@ def test_an_impossible_setting_is_refused_before_anything_trains(method, values,
 def test_a_folder_that_cannot_be_written_is_named_before_anything_trains(base, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ReproError, match=r"search.to: .*/file/x: Not a directory"):
-        files.make_folder(base, LRRange(to=str(tmp_path / "file/x")))
+        files.make_folder(base, LRRange(to=str(tmp_path / "file/x")), "lr_range")
+
+
+def test_a_search_replaces_and_removes_the_experiment_of_a_search_alone(base, tmp_path):
+    settings = LRRange(to=str(tmp_path), name="mine")
+    empty = Found(
+        "lr_range", [], {}, "it fails", [], pd.DataFrame({"lr": [1]}), pd.DataFrame(columns=CURVE_COLUMNS), []
+    )
+    found = replace(empty, overrides=["schedule=onecycle"], search="python -m repro.search")
+    path = tmp_path / "experiment/mine.yaml"
+    write(found, base, settings)
+    files.make_folder(base, settings, "lr_range")
+    assert path.exists()
+    write(empty, base, settings)
+    assert not path.exists()
+    path.write_text("# @package _global_\n# of my own\n")
+    with pytest.raises(ReproError, match=r"mine.yaml is not of a search and would be replaced; set search.name="):
+        files.make_folder(base, settings, "lr_range")
 
 
 def test_a_schedule_that_a_range_test_would_not_read_is_refused():
