@@ -1,4 +1,4 @@
-"""Printing external text verbatim. Does not import torch."""
+"""Words and text for the terminal. Does not import torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,3 +11,8 @@ def console(**options: Any) -> "Console":
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def counted(count: int, noun: str) -> str:
+    """The number with its noun: "1 run", "2 runs"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -276,7 +276,7 @@ def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where
     none = run_app(*options, "scale=demo")
     assert none.returncode == 1
     assert (
-        f"no runs at scale demo in {where.name} (1 runs found, 1 of its curves, 0 of them at scale demo"
+        f"no runs at scale demo in {where.name} (1 run found, 1 of its curves, 0 of them at scale demo"
         in none.stderr
     )
     assert len(said(none)) == 1
@@ -285,7 +285,7 @@ def test_nothing_to_draw_says_which_filter_found_how_many(run_app, server, where
 def test_the_former_spelling_of_a_place_works_with_a_note(run_app, server, where, made, tmp_path):
     hosted(server, where, made(tmp_path / "seed0"))
     drawn = run_app("figures", "figure=fig5a", f"wandb.project={where.name}", "source=wandb", "scale=demo")
-    assert f"no runs at scale demo in {where.name} (1 runs found" in drawn.stderr
+    assert f"no runs at scale demo in {where.name} (1 run found" in drawn.stderr
     assert "note: wandb.project is tracking.project now, as in training" in drawn.stderr
     sent = run_app("tracking", "upload", "--project", where.name, str(tmp_path))
     assert "note: --project is tracking.project= now, as in training" in sent.stderr
