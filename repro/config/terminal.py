@@ -1,4 +1,4 @@
-"""Printing external text verbatim. Does not import torch."""
+"""Printing external text verbatim, and counts. Does not import torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,3 +11,8 @@ def console(**options: Any) -> "Console":
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun: "1 run", "1,200 runs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -23,6 +23,7 @@ from typing import Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
+from repro.config.terminal import plural
 from repro.data import images, registry
 from repro.records.files import write_whole
 from repro.sweeps.machine import Plan, plan
@@ -198,12 +199,12 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
         notes.append("scaled by multiply-adds")
     if device == "cpu" and row["threads"] != planned.threads:
         speed *= planned.threads / row["threads"]
-        threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
-        notes.append(f"scaled from {threads} to {planned.threads}")
+        notes.append(f"scaled from {plural(row['threads'], 'thread')} to {planned.threads}")
     seconds = weighted_images(config, start) / speed * _slowdown(planned)
     if same_shape and row["batch_size"] == config.batch_size:
         memory_mb = row.get("memory_mb") or memory_mb
-    basis = "{model}, {blocks} blocks, {resolution}x{resolution} pixels, batch {batch_size}".format(**row)
+    pixels = "{resolution}x{resolution} pixels, batch {batch_size}".format(**row)
+    basis = f"{row['model']}, {plural(row['blocks'], 'block')}, {pixels}"
     return Estimate(seconds, memory_mb, ", ".join([f"{basis}, on {device}", *notes]))
 
 

@@ -179,7 +179,7 @@ def test_the_closest_row_counts(resolved):
     # Of the same name, but further in size.
     large = {**ROW, "model": "resnet56_hyperparam", "blocks": 9, "resolution": 32}
     basis = cost.estimate(resolved("experiment=fig8b/tbs512", "scale=demo"), planned, [large, ROW]).basis
-    assert basis.startswith("resnet56_superconv, 1 blocks, 8x8 pixels")
+    assert basis.startswith("resnet56_superconv, 1 block, 8x8 pixels")
 
 
 def test_memory_is_that_of_the_groups_that_a_device_takes_at_once(resolved):
@@ -233,7 +233,7 @@ def test_a_dry_run_says_the_cost_and_trains_nothing(run_app, tmp_path, benchmark
     assert done.returncode == 0, done.stderr
     assert "16 runs to do, 0 finished; 200,000 images; time: " in done.stdout
     assert "2 at once, 1 thread each; memory: about " in done.stdout
-    assert "from resnet56_superconv, 1 blocks, 8x8 pixels, batch 125, on cpu" in done.stdout
+    assert "from resnet56_superconv, 1 block, 8x8 pixels, batch 125, on cpu" in done.stdout
     assert not home.exists()
     assert len([line for line in done.stdout.splitlines() if "fig5" in line]) == 4
 
@@ -254,7 +254,7 @@ def test_finished_runs_cost_nothing(resolved, benchmark, capsys, tmp_path):
     assert f"2 runs to do, 1 finished; {images:,} images; time: unknown" in printed
     assert cost.NO_BENCHMARK in printed
     dry_run.print_cost(runs[:1], local=True)
-    assert "nothing to do: 1 of 1 runs are finished" in capsys.readouterr().out
+    assert "nothing to do: 1 of 1 run is finished" in capsys.readouterr().out
     benchmark(ROW, host="elsewhere")
     dry_run.print_cost(runs, local=False)
     printed = capsys.readouterr().out
