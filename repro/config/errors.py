@@ -46,8 +46,10 @@ def describe(error: BaseException) -> str | None:
         return system_error(error, "then run the same command again")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         groups = {path.relative_to(CONF).as_posix() for path in CONF.glob("**/") if path != CONF}
-        nulls = " ".join(a for a in sys.argv[1:] if a.endswith("=null") and a.removesuffix("=null") in groups)
-        return f"{nulls}: a group is never null; choose one of its options (--help lists them)"
+        pairs = [(a, *a.lstrip("+").partition("=")) for a in sys.argv[1:]]
+        nulls = [a for a, key, _, value in pairs if value.lower() == "null" and key.partition("@")[0] in groups]
+        subject = f"{' '.join(nulls)}: a group" if nulls else "a config group"
+        return f"{subject} is never null; choose one of its options (--help lists them)"
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!a} is not in this locale's encoding; set LC_ALL=C.UTF-8"
     return None if error.__cause__ is None else describe(error.__cause__)
@@ -89,8 +91,14 @@ def one_line(error: BaseException) -> str:
     if match := re.search(unknown, message, re.S):
         known = dotted(OmegaConf.structured(schema.Config)) if hasattr(schema, match[2]) else []
         return f"{match[1]}: {no_such_key(match[3], known)}"
+    if "${hydra:runtime.choices.experiment}': Incompatible value 'None'" in message:
+        return "experiment=[...]: it takes one name; several need -m, as in -m experiment=fig5a/*,fig8b/*"
     if match := re.search(r"Could not find 'experiment/(.*?)'", message):
         return _no_experiment(match[1])
+    no_choice = r"Could not find '([\w/]+)/([^'/]*)'\s+Available options in '\1':\s*(.*)"
+    if (match := re.search(no_choice, message, re.S)) and not match[1].startswith("hydra/"):
+        choices = ", ".join(match[3].split())
+        return f"{match[1]}={match[2]}: no such choice; choose from {choices}"
     if match := re.search(r"In 'hydra/launcher/(\w+)': Could not (?:load|find) '(.*?)'", message):
         return no_launcher(match[1], match[2])
     if (match := re.search(r"Could not find 'hydra/launcher/(\w+)'", message)) and match[1] in EXTRAS:

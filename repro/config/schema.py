@@ -185,7 +185,7 @@ class Config:
     replicates: Replicates = Replicates.seeds
     output: str = "multirun_outputs"
     device: str = "auto"  # auto: a GPU if there is one, else the CPU; or cpu, cuda, cuda:1, mps, xpu
-    threads: int | None = number(None, POSITIVE)  # CPU threads; null: all cores for a single run, 1 in a sweep
+    threads: int | None = number(None, "[1, 4096]")  # CPU threads; null: all cores for a single run, 1 in a sweep
     workers: int | None = number(None, POSITIVE)  # concurrent runs of a sweep; null: as the cores or GPUs allow
     deterministic: bool = False  # bitwise reproducible on a GPU too, at some cost in speed; a CPU always is
     checkpoint_seconds: float = number(300.0, POSITIVE)  # between two checkpoints

@@ -13,6 +13,6 @@ def console(**options: Any) -> "Console":
     return Console(markup=False, emoji=False, highlight=False, **options)
 
 
-def counted(count: int, noun: str) -> str:
-    """The number with its noun: "1 run", "2 runs"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str) -> str:
+    """A count and its noun: "1 run", "1,200 runs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

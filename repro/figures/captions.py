@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.config.terminal import counted
+from repro.config.terminal import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def describe(
         diverged = sorted(s for s, state in status.items() if state == "diverged")
         wanted = sorted({*seeds, *status})
         absent = [s for s in wanted if s not in finished]
-        count = f"{len(finished)} of {len(wanted)} seeds" if absent else counted(len(finished), "seed")
+        count = f"{len(finished)} of {len(wanted)} seeds" if absent else plural(len(finished), "seed")
         extra = f", {len(diverged)} diverged" if diverged else ""
         if status and not finished:
             extra = ", unfinished"
@@ -158,7 +158,7 @@ def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame"
             index = [own_iteration(figure_runs, curve, int(i)) for i in part["iteration"]]
             means_of_curve = means[means["curve"] == curve].set_index("iteration")["mean"]
             away, tests = distance(smoothed(means_of_curve, figure.printed.smoothed), part.set_index([index])[y])
-            along = f"{unit * away:.{digits}f} over {counted(tests, 'test')}" if tests else "-"
+            along = f"{unit * away:.{digits}f} over {plural(tests, 'test')}" if tests else "-"
             value = float(printed_summary[curve, 0])
             own = ours[ours.index.get_level_values("curve") == curve]
             cells = [f"{value:.{digits}f}", *_compared(own, value, digits), along]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from repro.config.folders import CONF
-from repro.config.terminal import counted
+from repro.config.terminal import plural
 from repro.figures import captions, claims
 from repro.figures.captions import Drawn, Table
 from repro.records import FINISHED
@@ -121,7 +121,7 @@ def counts(drawn: Drawn) -> str:
     states = [info["status"] for info in drawn.runs.info.values()]
     finished = sum(state in FINISHED for state in states)
     diverged = states.count("diverged")
-    words = f"{counted(finished, 'run')} finished" + (f", {diverged} of them diverged" if diverged else "")
+    words = f"{plural(finished, 'run')} finished" + (f", {diverged} of them diverged" if diverged else "")
     return words + (f", {len(states) - finished} unfinished" if finished < len(states) else "")
 
 

@@ -150,9 +150,11 @@ def canonical(override: str) -> str:
     """An override in its canonical spelling."""
     try:
         parsed = OverridesParser.create().parse_override(override)
-        return f"{parsed.get_key_element()}={spelled(parsed.value())}"
     except HydraException:  # text that is not an override is kept
         return override
+    if parsed.is_sweep_override():  # its value is not one of a configuration: composing it names the fault
+        return override
+    return f"{parsed.get_key_element()}={spelled(parsed.value())}"
 
 
 def spelled(value: Any) -> str:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from repro import records, schedules
 from repro.config import PROTOCOL, catalogue, resolve
 from repro.config.errors import ReproError, one_line
-from repro.config.terminal import counted
+from repro.config.terminal import plural
 from repro.records import naming, starts
 from repro.records.files import find
 from repro.records.history import AGAIN, broken, read_history
@@ -112,7 +112,7 @@ def pulled(
     assembled = _assemble(chosen)
     assembled.notes[:0] = notes
     assembled.counts = (
-        f"{counted(len(all_runs), 'run')} found, {len(of_curves)} of its curves, {len(at_scale)} of them at "
+        f"{plural(len(all_runs), 'run')} found, {len(of_curves)} of its curves, {len(at_scale)} of them at "
         f"scale {scale}, {len(runs)} of those with its overrides"
     )
     return assembled

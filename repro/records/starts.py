@@ -37,7 +37,8 @@ def settle(config: Config, changes: Sequence[str], dependents: tuple[tuple[str, 
     """Fill in the source of a resolved ``config``, if it starts from a snapshot and the source is not set yet.
 
     ``changes`` are its overrides of its experiment (``naming.changes``), ``dependents`` the runs that start from
-    it in turn. Raises ReproError for a source that cannot be composed, and for a run that would start from itself.
+    it in turn. Raises ReproError for a source that cannot be composed, for ``start.changes`` that do not
+    apply to a source, and for a run that would start from itself.
     """
     start = config.start
     if start.curve is None or start.fingerprint is not None:
@@ -45,6 +46,12 @@ def settle(config: Config, changes: Sequence[str], dependents: tuple[tuple[str, 
     source_changes = (
         _inherited(config, changes) if start.changes is None else sorted(map(naming.canonical, start.changes))
     )
+    for change in start.changes or []:
+        if (key := change.lstrip("+~").partition("=")[0].partition("@")[0]) in naming.APART:
+            raise ReproError(
+                f"start.changes: {change} does not apply: start.curve names the source's experiment, and its "
+                f"scale and seed are this run's; remove {key}"
+            )
     is_itself = start.curve == config.curve and start.changes is None
     if is_itself or (start.curve, *source_changes) in dependents:
         raise ReproError(

@@ -17,6 +17,7 @@ from repro.schedules.functions import Iterations, PerIteration, shapes
 
 Shape = Callable[[int], float]
 HIGHEST = {"schedule.lr": sys.float_info.max, "schedule.momentum": 1.0}  # largest valid value; the smallest is 0
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 ROUNDING = 1e-9  # tolerance at both ends of the valid range
 
 
@@ -178,7 +179,7 @@ def _build_shape(group: str, settings: Mapping[str, Any]) -> Shape:
         if key in values and not _fits(values[key], kind := types.get(key, Any)):
             if isinstance(values[key], float) and not math.isfinite(values[key]):
                 raise ValueError(f"{group}.{key}={values[key]} is not a finite number")
-            raise ValueError(f"{group}.{key}: {values[key]!r} is not a {_type_name(kind)}")
+            raise ValueError(f"{group}.{key}: {values[key]!r} is not {_type_name(kind)}")
     shape: Shape = partial(function, **values)
     if name not in shapes():
         shape = partial(_own_value, shape, f"{group}.shape={name}")
@@ -204,6 +205,15 @@ def _own_value(shape: Shape, subject: str, i: int) -> float:
 
 
 def _type_name(kind: Any) -> str:
+    """A type as a phrase: "a number", "a list of whole numbers"; a type of the user's own by its name."""
+    if get_origin(kind) is Sequence:
+        return "a list of whole numbers" if get_args(kind) == (int,) else "a list"
+    if kind in TYPE_NAMES:
+        return TYPE_NAMES[kind]
+    return f"a {_own_type_name(kind)}"
+
+
+def _own_type_name(kind: Any) -> str:
     return str(kind) if get_args(kind) else getattr(kind, "__name__", str(kind))
 
 

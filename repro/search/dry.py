@@ -35,7 +35,7 @@ def show(method: str, base: Base, settings: Common) -> None:
     console = terminal.console()
     console.print(table)
     total = sum(stage.runs * base.epochs(stage.iterations) for stage in stages)
-    runs = terminal.counted(sum(stage.runs for stage in stages), "run")
+    runs = terminal.plural(sum(stage.runs for stage in stages), "run")
     console.print(f"at most {runs}, {total:,.4g} epochs of {base.images:,} images")
     console.print(_time(base, total, max(stage.runs for stage in stages)))
     if minutes := getattr(settings, "minutes", None):
@@ -50,4 +50,4 @@ def _time(base: Base, epochs: float, runs: int) -> str:
     if run.seconds is None:
         return cost.NO_BENCHMARK
     minutes = run.seconds / base.epochs(base.iterations) * epochs / planned.workers / 60
-    return f"about {minutes:,.2g} minutes, {terminal.counted(planned.workers, 'run')} at once (from {run.basis})"
+    return f"about {minutes:,.2g} minutes, {terminal.plural(planned.workers, 'run')} at once (from {run.basis})"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from repro.config.terminal import counted
+from repro.config.terminal import plural
 from repro.search.runs import Base, Run, momentum_words
 
 CURVE_COLUMNS = ["setting", "seed", "iteration", "lr", "momentum", "train_loss", "test_loss", "test_accuracy"]
@@ -39,7 +39,7 @@ class Found:
         """The number of runs, and their total epochs and time."""
         seconds = sum(run.info.get("wall_seconds", 0.0) for run in self.runs)
         epochs = sum(run.epochs for run in self.runs)
-        return f"{counted(len(self.runs), 'run')}, {epochs:,.4g} epochs, {seconds / 60:,.1f} min of training"
+        return f"{plural(len(self.runs), 'run')}, {epochs:,.4g} epochs, {seconds / 60:,.1f} min of training"
 
 
 def curves_of(runs: Sequence[tuple[str, Run]]) -> pd.DataFrame:

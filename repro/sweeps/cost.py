@@ -23,6 +23,7 @@ from typing import Any
 from repro.config import Config
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
+from repro.config.terminal import plural
 from repro.data import images, registry
 from repro.records.files import write_whole
 from repro.sweeps.machine import Plan, plan
@@ -101,7 +102,7 @@ def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None
 def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:
     """Multiply-adds of one image's forward pass, output values of its convolutions, and parameters, by shape.
 
-    They are counted with torch: in this process if it has imported torch already; otherwise once, in another
+    They are plural with torch: in this process if it has imported torch already; otherwise once, in another
     process, and cached in the user's cache folder. Raises ReproError for a network that cannot be built.
     """
     wanted = dict.fromkeys(shapes)
@@ -155,7 +156,7 @@ def _sizing_error(stderr: str, shapes: list[Shape]) -> ReproError:
         return ReproError(line)
     print(stderr, file=sys.stderr)
     names = ", ".join(dict.fromkeys(shape.model for shape in shapes))
-    return ReproError(f"model.name={names}: the size of the network cannot be counted: {line}")
+    return ReproError(f"model.name={names}: the size of the network cannot be plural: {line}")
 
 
 def weighted_images(config: Config, start: int = 0) -> float:
@@ -198,12 +199,12 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
         notes.append("scaled by multiply-adds")
     if device == "cpu" and row["threads"] != planned.threads:
         speed *= planned.threads / row["threads"]
-        threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
-        notes.append(f"scaled from {threads} to {planned.threads}")
+        notes.append(f"scaled from {plural(row['threads'], 'thread')} to {planned.threads}")
     seconds = weighted_images(config, start) / speed * _slowdown(planned)
     if same_shape and row["batch_size"] == config.batch_size:
         memory_mb = row.get("memory_mb") or memory_mb
-    basis = "{model}, {blocks} blocks, {resolution}x{resolution} pixels, batch {batch_size}".format(**row)
+    pixels = "{resolution}x{resolution} pixels, batch {batch_size}".format(**row)
+    basis = f"{row['model']}, {plural(row['blocks'], 'block')}, {pixels}"
     return Estimate(seconds, memory_mb, ", ".join([f"{basis}, on {device}", *notes]))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from rich.table import Table
 
 from repro.config import Config, terminal
+from repro.config.terminal import plural
 from repro.records import already_finished
 from repro.sweeps import cost
 from repro.sweeps.machine import Plan, plan
@@ -43,7 +44,7 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
     ]
     console = terminal.console(width=None if sys.stdout.isatty() else 160, soft_wrap=True)
     if not unfinished:
-        console.print(f"nothing to do: {total} of {total} runs are finished")
+        console.print(f"nothing to do: {finished_already(total, total)}")
         return
     configs = [config for _, config in unfinished]
     if cluster is not None:
@@ -69,7 +70,8 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
     largest_mb = max(estimate.memory_mb for estimate in estimates)
     total_memory = _format_memory(largest_mb * planned.workers)
     console.print(
-        f"{len(unfinished)} runs to do, {total - len(unfinished)} finished; {total_images:,} images; "
+        f"{plural(len(unfinished), 'run')} to do, {total - len(unfinished)} finished; "
+        f"{plural(total_images, 'image')}; "
         f"time: {_format_time(_total_seconds(estimates, planned.workers))}, {_format_plan(planned, local)}; "
         f"memory: about {_format_memory(largest_mb)} a run"
         + (f", {total_memory} together" if planned.workers > 1 else "")
@@ -86,6 +88,11 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
             console.print(f"from {basis}")
         if any(estimate.seconds is None for estimate in estimates):
             console.print("the benchmark has no row for this device; run python -m repro.bench --quick")
+
+
+def finished_already(finished: int, runs: int) -> str:
+    """How many of a sweep's runs are finished, as a sentence: "1 of 4 runs is finished"."""
+    return f"{finished} of {plural(runs, 'run')} {'is' if finished == 1 else 'are'} finished"
 
 
 def _first_iteration(folder: Path, config: Config) -> int:
@@ -119,7 +126,7 @@ def _format_plan(planned: Plan, local: bool) -> str:
     if not local:
         return "one run after another (the launcher decides how many run at once)"
     device = f" on {len(planned.gpus)} GPUs" if len(planned.gpus) > 1 else " on the GPU" if planned.gpus else ""
-    threads = "" if planned.gpus else f", {planned.threads} thread{'s' * (planned.threads > 1)} each"
+    threads = "" if planned.gpus else f", {plural(planned.threads, 'thread')} each"
     return f"{planned.workers} at once{threads}{device}"
 
 

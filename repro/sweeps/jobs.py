@@ -54,7 +54,7 @@ class Composer:
     def __init__(self, loader: ConfigLoader, composed: DictConfig):
         self.loader, self.composed = loader, composed
         self.cache: dict[tuple[str, ...], tuple[str, DictConfig]] = {}  # overrides without seed -> seed, composed
-        self.digests: dict[tuple[str | None, ...], str | None] = {}  # computing one stats every file: once a sweep
+        self.digests: dict[str, str | None] = {}  # computing one stats every file: once a sweep
 
     def job(self, overrides: list[str], number: int = 0) -> Job:
         """The job with these overrides, ``number`` in its sweep.
@@ -80,7 +80,7 @@ class Composer:
         return Job(overrides, config, folder, changes, composed)
 
     def _identify(self, dataset: Dataset) -> None:
-        key = (dataset.name, dataset.root, dataset.cache, dataset.digest)
+        key = repr(dataset)  # all of it: how a folder is split decides which images are trained on
         if key not in self.digests:
             images.identify(dataset)
             self.digests[key] = dataset.digest

@@ -44,8 +44,8 @@ def problems(configs: Sequence[Config]) -> list[str | None]:
 
 def data_problems(configs: Sequence[Config]) -> list[str | None]:
     """For each run, why its images cannot be loaded, or None; they are downloaded and decoded here, only once."""
-    data: dict[tuple[str, str, str | None], str | None] = {}
-    keys = [(config.dataset.name, config.dataset.root, config.dataset.cache) for config in configs]
+    data: dict[str, str | None] = {}
+    keys = [repr(config.dataset) for config in configs]  # all of it: a run may want more images than there are
     for key, config in zip(keys, configs, strict=True):
         if key not in data:
             data[key] = _data_problem(config.dataset)
@@ -61,7 +61,7 @@ def lack_of_room(folder: Path, configs: Sequence[Config], workers: int) -> str |
         return None
     runs = f"{len(configs)} runs take" if len(configs) > 1 else "a run takes"
     return (
-        f"output={folder}: {free / 2**20:,.0f} MB are free, and {runs} about {needed / 2**20:,.0f} MB; "
+        f"output={folder}: {free / 2**20:,.1f} MB are free, and {runs} about {needed / 2**20:,.1f} MB; "
         "make room, or choose another folder"
     )
 

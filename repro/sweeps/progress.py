@@ -20,7 +20,7 @@ from rich.table import Column
 
 from repro.config import Config
 from repro.config.errors import ReproError
-from repro.config.terminal import console
+from repro.config.terminal import console, plural
 from repro.records import Info, Row, last_row, read_info
 from repro.tracking.mirror import COMMAND, OFFLINE_SINCE
 
@@ -72,7 +72,7 @@ class Progress:
         self._update()
         self.bar.stop()
         for fallback, count in self.fallbacks.items():
-            self.console.print(f"note: {count} of {len(self.runs)} runs: {fallback}", markup=False)
+            self.console.print(f"note: {count} of {plural(len(self.runs), 'run')}: {fallback}", markup=False)
         infos = [info for folder, _ in self.runs if (info := self._read_info(folder)) is not None]
         if line := describe_mirrors(infos, Path(self.runs[0][1].output) if self.runs else Path()):
             self.console.print(line, markup=False)
@@ -140,7 +140,7 @@ def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
     failed = Counter(mirror.get("reason", "no reason given") for mirror in mirrors if mirror["state"] == "failed")
     done = sum(mirror["state"] in ("mirrored", "offline") for mirror in mirrors)
     outcome = "mirrored" if any(mirror["mode"] == "online" for mirror in mirrors) else "mirrored offline"
-    line = f"W&B: {done} of {len(mirrors)} runs {outcome}"
+    line = f"W&B: {done} of {plural(len(mirrors), 'run')} {outcome}"
     if failed:
         causes = [reason for reason, _ in failed.most_common() if reason != OFFLINE_SINCE] or [OFFLINE_SINCE]
         causes_text = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.config import Config
 from repro.config.errors import ReproError
-from repro.config.terminal import console
+from repro.config.terminal import console, plural
 from repro.records import FINISHED, edited, last_row, outdated, queued, read_info, starts
 from repro.records.existing import require_history
 from repro.records.lock import holder
@@ -135,7 +135,7 @@ def build_table(rows: list[dict[str, Any]]) -> "Table":
     for row in rows:
         states[row["state"]] = states.get(row["state"], 0) + 1
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    table = Table(title=f"{len(rows)} runs: {counts}" if rows else "no runs", title_justify="left")
+    table = Table(title=f"{plural(len(rows), 'run')}: {counts}" if rows else "no runs", title_justify="left")
     has_jobs = any(row.get("job") for row in rows)
     for column in COLUMNS:
         if column == "job" and not has_jobs:

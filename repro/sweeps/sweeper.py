@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, first_line, no_launcher
+from repro.config.terminal import plural
 from repro.records import already_finished, edited, naming, read_info
 from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep
@@ -99,7 +100,8 @@ class Sweeper:
             raise_failures(failures, len(jobs))
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):
-            print(f"{finished} of {len(jobs)} runs are finished already; force=true trains them again")
+            again = f"force=true trains {'it' if finished == 1 else 'them'} again"
+            print(f"{dry_run.finished_already(finished, len(jobs))} already; {again}")
             trained_now = {job.folder for job in unfinished} | set(failures)
             note_edits(job for job in jobs if job.folder not in trained_now)
         runs = len(unfinished) + len(failures)
@@ -262,7 +264,7 @@ def describe_failures(failures: Mapping[Path, str], runs: int) -> str:
     if len(failures) == runs > 1 and len(reasons := set(failures.values())) == 1:
         return f"none of the {runs} runs could train: {reasons.pop()}"
     lines = [f"  {folder}: {reason}" for folder, reason in failures.items()]
-    return "\n".join([f"{len(failures)} of {runs} runs failed:", *lines])
+    return "\n".join([f"{len(failures)} of {plural(runs, 'run')} failed:", *lines])
 
 
 def failed_since(folder: Path, modified: int | None) -> str | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from repro.config import Tracking, from_dict
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
-from repro.config.terminal import console, counted
+from repro.config.terminal import console, plural
 from repro.records import FINISHED, Info, files, read_info, record_id, write_info
 from repro.records.lock import locked
 from repro.tracking import copies
@@ -244,7 +244,7 @@ def _upload(options: argparse.Namespace) -> None:
         line = "interrupted; run the same command again to send the missing records"
         print(line, file=sys.stderr, flush=True)
         os._exit(130)  # a normal exit would first wait for wandb to send the rest
-    print(f"uploaded {counted(count, 'run')}")
+    print(f"uploaded {plural(count, 'run')}")
     for line in errors:
         print(f"error: {line}", file=sys.stderr)
     if errors:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from repro import resources
 from repro.config import Config, notes
 from repro.config.errors import ReproError, describe, first_line
+from repro.config.terminal import plural
 from repro.data import images
 from repro.records import (
     FINISHED,
@@ -239,7 +240,8 @@ def _resume_or_begin(config: Config, folder: Path, state: "State", device: str) 
     if config.start.curve is not None:
         snapshots.load(config, state, device)
         log.info("%s: starting after iteration %d of %s", folder, state.iteration, config.start.folder)
-    log.info("%s: %d iterations of %d images", folder, config.iterations, config.batch_size)
+    iterations, batch = plural(config.iterations, "iteration"), plural(config.batch_size, "image")
+    log.info("%s: %s of %s", folder, iterations, batch)
     for note in notes(config):
         log.warning(note)
     return None

@@ -95,7 +95,7 @@ def _schedule(config: Config) -> Callable[[int], tuple[float, float]]:
 
 def seed_draws(device: torch.device, seed: int, iteration: int) -> None:
     """Seed a network's random numbers, such as dropout's, by seed and iteration alone, so that runs can resume."""
-    iteration_seed = 1_000_003 * seed + iteration
+    iteration_seed = (1_000_003 * seed + iteration) % 2**64  # torch takes no larger one
     if device.type == "cpu":
         torch.default_generator.manual_seed(iteration_seed)  # 1 % of torch.manual_seed's time
     else:

@@ -68,7 +68,7 @@ def test_ones_own_network_data_and_schedule_are_trained_by_name(mine, run_app):
 def test_a_dry_run_knows_their_cost(mine, run_app):
     done = run_app("train", *MINE, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "1 runs to do, 0 finished; 400 images" in done.stdout
+    assert "1 run to do, 0 finished; 400 images" in done.stdout
 
 
 @pytest.mark.parametrize(

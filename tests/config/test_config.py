@@ -127,6 +127,8 @@ def test_a_resolved_run_survives_its_record(resolved):
         ("batch_size=1001", "model.bn_groups=8 does not divide the batch of 1001 images"),
         ("iterations=0", "iterations=0 is not positive"),
         ("seed=-1", "seed=-1 is not in"),
+        ("threads=0", r"threads=0 is not in \[1, 4096\]"),
+        ("threads=100000", r"threads=100000 is not in \[1, 4096\]"),  # the process would crash
         ("device=gpu", "device=gpu is no device; choose from auto, cpu, cuda, cuda:1, mps, xpu"),
         ("device=cuda:", "device=cuda: is no device"),
         ("regularization.weight_decay=-1", "regularization.weight_decay=-1.0 is negative"),

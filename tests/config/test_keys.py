@@ -185,7 +185,10 @@ def test_a_number_outside_its_interval_is_refused(changed, key):
         (["schedule.momentum.value=-0.1"], "schedule.momentum.value=-0.1 is not in [0, 1]"),
         (["schedule=onecycle_cm", "schedule.momentum.min_momentum=1.1"],
          "schedule.momentum.min_momentum=1.1 is not in [0, 1]"),
-        (["schedule.momentum.value=true"], "schedule.momentum.value: True is not a float"),
+        (["schedule=multistep", "schedule.lr.milestones=3"],
+         "schedule.lr.milestones: 3 is not a list of whole numbers"),
+        (["schedule.lr.step_size=1.5"], "schedule.lr.step_size: 1.5 is not a whole number"),
+        (["schedule.momentum.value=true"], "schedule.momentum.value: True is not a number"),
     ],
 )  # fmt: skip
 def test_a_schedule_that_cannot_be_is_refused(refused, overrides, message):

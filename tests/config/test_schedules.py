@@ -136,8 +136,8 @@ def test_negative_iterations_are_refused(shape):
         ({"shape": "build", "value": 1}, "no schedule 'build'"),
         ({"shape": "constant", "valu": 1}, "schedule.lr.valu: constant takes value"),
         ({"shape": "constant"}, "schedule.lr.value: constant needs a value"),
-        ({"shape": "constant", "value": "high"}, "schedule.lr.value: 'high' is not a float"),
-        ({"shape": "triangular", "base_lr": 0.1, "max_lr": 1.0, "step_size": 2.5}, "2.5 is not a int"),
+        ({"shape": "constant", "value": "high"}, "schedule.lr.value: 'high' is not a number"),
+        ({"shape": "triangular", "base_lr": 0.1, "max_lr": 1.0, "step_size": 2.5}, "2.5 is not a whole number"),
         (
             {"shape": "triangular", "base_lr": 3, "max_lr": 1.0, "step_size": 2},
             "schedule.lr: base_lr 3 is above",

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import repro
-from repro.config.terminal import console
+from repro.config.terminal import console, plural
 from repro.sweeps.progress import Progress
 
 PACKAGE = Path(repro.__file__).parent
@@ -19,6 +19,10 @@ def test_text_and_tables_are_printed_as_they_are(capsys):
     table.add_row(text)
     console(width=200).print(text, table)
     assert capsys.readouterr().out.count(text) == 5
+
+
+def test_one_is_singular():
+    assert [plural(count, "run") for count in (0, 1, 2, 1200)] == ["0 runs", "1 run", "2 runs", "1,200 runs"]
 
 
 def test_a_progress_bar_shows_a_curve_as_it_is(tmp_path, resolved, capsys):

@@ -49,7 +49,7 @@ def test_an_interrupted_search_resumes_and_finds_the_same(tmp_path, run_app):
     resumed = run_app("search", *SEARCH, "output=interrupted")
     whole = run_app("search", *SEARCH, "output=whole")
     assert (resumed.returncode, whole.returncode) == (0, 0), resumed.stderr
-    assert "1 of 2 runs are finished already" in resumed.stdout
+    assert "1 of 2 runs is finished already" in resumed.stdout
     for name in ("lr_range.csv", "lr_range-curves.csv"):
         [here], [there] = (list((tmp_path / output).rglob(name)) for output in ("interrupted", "whole"))
         pd.testing.assert_frame_equal(pd.read_csv(here), pd.read_csv(there), check_exact=True)

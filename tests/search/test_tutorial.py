@@ -53,7 +53,7 @@ def test_the_tutorial_leads_from_pictures_to_a_report(tmp_path, run_app):
     assert not (tmp_path / "multirun_outputs").exists()
     told = command(lr_range, run_app)
     again = command(lr_range, run_app)
-    assert "1 of 1 runs are finished already" in again
+    assert "1 of 1 run is finished already" in again
     assert again.splitlines()[-4:] == told.splitlines()[-4:]
     chosen = float(re.search(r"^max LR: (.*)$", told, re.M)[1])
     train = re.search(r"^train it: (.*)$", told, re.M)[1]

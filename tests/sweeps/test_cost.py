@@ -41,10 +41,10 @@ def benchmark(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("blocks", "width", "side"), [(9, 16, 32), (1, 16, 16), (3, 8, 16)])
 def test_multiply_adds_are_those_that_torch_counts(name, blocks, width, side):
     network = models.from_config(Model(name=name, blocks=blocks, width=width), 10, (side, side, 3), 0).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+    with torch.no_grad(), FlopCounterMode(display=False) as plural:
         network(torch.zeros(1, 3, side, side))
     shape = Shape(name, blocks, width, side)
-    assert cost.network_sizes([shape])[shape][0] == counted.get_total_flops() / 2
+    assert cost.network_sizes([shape])[shape][0] == plural.get_total_flops() / 2
 
 
 def test_a_process_without_torch_has_sizes_counted_by_another_and_keeps_them(tmp_path):
@@ -123,7 +123,7 @@ def test_an_error_in_ones_own_network_says_where(tmp_path, name, message):
 def test_an_unexpected_error_in_sizing_shows_its_traceback(capsys):
     stderr = "Traceback (most recent call last):\n  File 'mine.py', line 3\nKeyError: 'x'\n"
     error = cost._sizing_error(stderr, [Shape("mine:network", 1, 16, 8)])
-    assert str(error) == "model.name=mine:network: the size of the network cannot be counted: KeyError: 'x'"
+    assert str(error) == "model.name=mine:network: the size of the network cannot be plural: KeyError: 'x'"
     assert "File 'mine.py', line 3" in capsys.readouterr().err
     assert "its process ended without a message" in str(cost._sizing_error("", [Shape("mine:network", 1, 16, 8)]))
 
@@ -179,7 +179,7 @@ def test_the_closest_row_counts(resolved):
     # Of the same name, but further in size.
     large = {**ROW, "model": "resnet56_hyperparam", "blocks": 9, "resolution": 32}
     basis = cost.estimate(resolved("experiment=fig8b/tbs512", "scale=demo"), planned, [large, ROW]).basis
-    assert basis.startswith("resnet56_superconv, 1 blocks, 8x8 pixels")
+    assert basis.startswith("resnet56_superconv, 1 block, 8x8 pixels")
 
 
 def test_memory_is_that_of_the_groups_that_a_device_takes_at_once(resolved):
@@ -233,7 +233,7 @@ def test_a_dry_run_says_the_cost_and_trains_nothing(run_app, tmp_path, benchmark
     assert done.returncode == 0, done.stderr
     assert "16 runs to do, 0 finished; 200,000 images; time: " in done.stdout
     assert "2 at once, 1 thread each; memory: about " in done.stdout
-    assert "from resnet56_superconv, 1 blocks, 8x8 pixels, batch 125, on cpu" in done.stdout
+    assert "from resnet56_superconv, 1 block, 8x8 pixels, batch 125, on cpu" in done.stdout
     assert not home.exists()
     assert len([line for line in done.stdout.splitlines() if "fig5" in line]) == 4
 
@@ -254,7 +254,7 @@ def test_finished_runs_cost_nothing(resolved, benchmark, capsys, tmp_path):
     assert f"2 runs to do, 1 finished; {images:,} images; time: unknown" in printed
     assert cost.NO_BENCHMARK in printed
     dry_run.print_cost(runs[:1], local=True)
-    assert "nothing to do: 1 of 1 runs are finished" in capsys.readouterr().out
+    assert "nothing to do: 1 of 1 run is finished" in capsys.readouterr().out
     benchmark(ROW, host="elsewhere")
     dry_run.print_cost(runs, local=False)
     printed = capsys.readouterr().out

@@ -5,16 +5,19 @@ import shutil
 import subprocess
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
+from PIL import Image
 from test_figures import write_run
 
+from repro.config import Dataset
 from repro.config.errors import ReproError
 from repro.data import images
 from repro.records import read_info
 from repro.sweeps import cost, launcher, preflight, states, sweeper, workers
-from repro.sweeps.jobs import Job
+from repro.sweeps.jobs import Composer, Job
 from repro.sweeps.machine import Plan
 from repro.training import checkpoints
 from repro.training.interrupts import Interrupted
@@ -57,6 +60,33 @@ def test_each_image_set_and_each_device_is_tried_once(jobs, monkeypatch):
     assert (loaded, tried) == (["a", "b"], ["cuda:7"])
 
 
+def test_one_run_that_wants_too_many_images_does_not_refuse_the_others(jobs):
+    configs = [job.config for job in jobs(3)]
+    for config, count in zip(configs, (10_000, 100, None), strict=True):
+        config.dataset.train_images = count
+    [too_many, *others] = preflight.data_problems(configs)
+    assert too_many is not None
+    assert too_many.startswith("dataset.train_images=10000: digits has only 300")
+    assert others == [None, None]
+
+
+def test_each_run_of_a_sweep_has_the_digest_of_its_own_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for path in [tmp_path / "pets" / label / f"{i}.png" for label in ("a", "b") for i in range(5)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(path)
+    composer, cache = Composer(None, None), str(tmp_path / "cache")
+    expected, found = [], []
+    for more in ({}, {"test_fraction": 0.4}, {"resolution": 4}, {"channels": 1}):
+        settings = {"resolution": 8, "channels": 3, "cache": cache, "root": str(tmp_path / "pets"), **more}
+        expected.append(images.load(Dataset(name="folder", **settings))[1])
+        dataset = Dataset(name="folder", **settings)
+        composer._identify(dataset)
+        found.append(dataset.digest)
+    assert found == expected
+    assert len(set(found)) == 4
+
+
 def test_a_device_that_is_not_there_is_one_line(jobs):
     (problem,) = preflight.problems([jobs(1, "device=cuda:99")[0].config])
     assert problem.startswith("device=cuda:99: ")
@@ -77,7 +107,7 @@ def test_the_disk_has_room_for_every_run_and_for_the_checkpoints_of_those_that_t
     free(needed)
     assert preflight.lack_of_room(tmp_path, configs, 2) is None
     free(needed - 1)
-    assert "and 5 runs take about 2 MB; make room, or choose another folder" in preflight.lack_of_room(
+    assert "and 5 runs take about 1.6 MB; make room, or choose another folder" in preflight.lack_of_room(
         tmp_path, configs, 2
     )
     assert preflight.lack_of_room(tmp_path, configs, 1) is None
@@ -189,7 +219,7 @@ def test_failures_of_one_reason_are_one_line():
     folders = {f"seed{k}": "no images" for k in range(3)}
     assert sweeper.describe_failures(folders, 3) == "none of the 3 runs could train: no images"
     assert sweeper.describe_failures(folders, 4).splitlines()[0] == "3 of 4 runs failed:"
-    assert sweeper.describe_failures({"seed0": "no images"}, 1) == "1 of 1 runs failed:\n  seed0: no images"
+    assert sweeper.describe_failures({"seed0": "no images"}, 1) == "1 of 1 run failed:\n  seed0: no images"
     assert len(sweeper.describe_failures({**folders, "seed2": "no room"}, 3).splitlines()) == 4
 
 

@@ -119,15 +119,15 @@ def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):
 def test_alone_it_lists_what_is_there(tmp_path, run_app):
     write_run(tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3/seed0", [(0, 0.1), (4, 0.2)])
     done = run_app("status")
-    assert "1 runs: 1 finished" in done.stdout
+    assert "1 run: 1 finished" in done.stdout
     assert "fig5b/wd_1e-3/seed0" in done.stdout
     (tmp_path / "disk").mkdir()
     (tmp_path / "multirun_outputs").rename(tmp_path / "disk/runs")
     (tmp_path / "multirun_outputs").symlink_to(tmp_path / "disk")
-    assert "1 runs: 1 finished" in run_app("status").stdout
+    assert "1 run: 1 finished" in run_app("status").stdout
     (tmp_path / "disk").rename(tmp_path / "a b (1)")
     for output in ("output='a b (1)/runs'", "output=a b (1)/runs"):  # as Hydra reads it, and as typed
-        assert "1 runs: 1 finished" in run_app("status", output).stdout
+        assert "1 run: 1 finished" in run_app("status", output).stdout
     missing = run_app("status", "output=elsewhere")
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: output=elsewhere: no such folder")

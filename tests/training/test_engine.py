@@ -281,6 +281,17 @@ def test_a_compiled_step_drops_what_the_plain_step_drops():
     assert plain(*batch, 0.01, 0.9).item() != pytest.approx(losses[0], rel=1e-2)
 
 
+def test_the_largest_seed_draws_numbers_of_its_own():
+    """Seed and iteration together must fit torch's 64 bits."""
+    seed, draws = int(9e18), set()
+    for iteration in range(3):
+        loop.seed_draws(torch.device("cpu"), seed, iteration)
+        draws.add(torch.rand(1).item())
+    assert len(draws) == 3
+    loop.seed_draws(torch.device("cpu"), 7, 3)
+    assert torch.initial_seed() == 7 * 1_000_003 + 3  # as in every record so far
+
+
 def test_a_step_that_computes_something_else_is_not_taken(resolved, monkeypatch, caplog):
     """In float64, torch 2.11 silently left the weight of the running averages at zero."""
 

@@ -146,6 +146,22 @@ def test_what_a_run_is_includes_its_source_but_not_the_snapshots_that_it_keeps(r
         (["snapshots=[0]"], "snapshots=0 is not an iteration from 1 to 4000"),
         (["snapshots=[4001]"], "snapshots=4001 is not an iteration from 1 to 4000"),
         (["start.curve=fig99/x", "start.iteration=5"], "start.curve=fig99/x: .*fig99/x"),
+        (
+            ["start.curve=fig5a/clr_3.0", "start.iteration=5", "start.changes=['seed=7']"],
+            "start.changes: seed=7 does not apply: .* remove seed",
+        ),
+        (
+            ["start.curve=fig5a/clr_3.0", "start.iteration=5", "start.changes=['experiment=fig4a/wd_1e-4']"],
+            "start.changes: experiment=fig4a/wd_1e-4 does not apply",
+        ),
+        (
+            ["start.curve=fig5a/clr_3.0", "start.iteration=5", "start.changes=['scale=demo']"],
+            "start.changes: scale=demo does not apply",
+        ),
+        (
+            ["start.curve=fig5a/clr_3.0", "start.iteration=5", "start.changes=['model=cnn3,lenet']"],
+            "start.curve=fig5a/clr_3.0: model=cnn3,lenet: several values need -m",
+        ),
         ([f"start.curve={SOURCE}", "start.iteration=5"], "a run cannot start from itself; start.changes="),
     ],
 )
