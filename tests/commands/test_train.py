@@ -54,7 +54,7 @@ def test_a_sweep_of_any_figure_is_one_rule(tmp_path, monkeypatch, arguments, exp
 
 @pytest.mark.parametrize("name", ["fig99", "figure", ""])
 def test_a_sweep_that_there_is_not_is_named(name):
-    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; choose from all, fig10a, fig10b, fig12a"):
+    with pytest.raises(ReproError, match=f"sweep={name}: no such sweep; choose from all, fig10a, fig10b, fig11a"):
         expand_sweep([f"sweep={name}"])
 
 
