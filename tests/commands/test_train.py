@@ -311,7 +311,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
         (["schedule=null"], "schedule=null: a group is never null; choose one of its options"),
         (["scale=Null"], "scale=Null: a group is never null; choose one of its options"),
         (
-            ["start.curve=fig5a/clr_3.0", "start.iteration=5", "start.changes=['model=null']"],
+            ["start.curve=fig5a/clr_3.0", "start.iteration=5", "start.changes=['model=null']", "dataset=digits"],
             "error: a config group is never null; choose one of its options",
         ),
         (["dataset=null", "dataset.cache=null"], "dataset=null: a group is never null; choose one of its options"),
@@ -319,7 +319,7 @@ def test_a_sweep_names_every_failed_run_and_trains_the_others(run_app, tmp_path)
         (["method=lr_range"], "method=: no such choice here; python -m repro.search takes method="),
         (["output="], "output= is empty; name a folder"),
         (["model.name=vgg", "dataset=digits"], "model.name=vgg: choose from cnn3, lenet"),
-        (["device=abacus", "dataset=digits"], "device=abacus:"),
+        (["device=cuda:99", "dataset=digits"], "device=cuda:99:"),
         (["-m", "seed=0,0"], "two jobs would write into multirun_outputs/paper/custom/seed0"),
         (["-m", "tracking=offline,disabled"], "two jobs would write into"),
         (["-m", "experiment=glob(fig7/*)"], "experiment=glob(fig7/*): nothing matches"),
