@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -55,11 +56,22 @@ def resolved(composed):
     """A function: command-line overrides -> the resolved run."""
 
     @cache
-    def make(*overrides):
-        before = HydraConfig.instance().cfg
+    def compose_once(*overrides):
         cfg = composed(*overrides)
+        hydra = HydraConfig.instance().cfg
         with open_dict(cfg):
             del cfg["hydra"]
+        return cfg, hydra
+
+    @cache
+    def make(*overrides):
+        before = HydraConfig.instance().cfg
+        # Composing is slow, and what a seed or the replicates change is done by resolving.
+        later = [o for o in overrides if re.fullmatch(r"seed=\d+|replicates=(seeds|author)", o)]
+        cfg, HydraConfig.instance().cfg = compose_once(*(o for o in overrides if o not in later))
+        cfg = copy.deepcopy(cfg)
+        for key, _, value in (o.partition("=") for o in later):
+            cfg[key] = value
         run = config.resolve(cfg, overrides)
         HydraConfig.instance().cfg = before  # no test is inside an app that a former one composed
         return run
