@@ -120,7 +120,7 @@ def mirror_milliseconds(info: Info, rows: list[Row]) -> float:
         for iteration, row in enumerate(rows):
             mirror.row({**row, "iteration": iteration})
         mirror.finish({**info, "status": "finished"})
-        wandb.teardown()  # ends wandb's process, so that its time is plural
+        wandb.teardown()  # ends wandb's process, so that its time is counted
     return 1e3 * (sum(os.times()[:4]) - before)
 
 

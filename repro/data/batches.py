@@ -73,7 +73,7 @@ class Batches:
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Float32 images (batch_size, C, H, W) and int64 labels (batch_size,) of an iteration, plural from 0."""
+        """Float32 images (batch_size, C, H, W) and int64 labels (batch_size,) of an iteration, counted from 0."""
         data, n = self.data, len(self.data.train_labels)
         start, stop = iteration * self.batch_size, (iteration + 1) * self.batch_size
         orders, flips = [], []

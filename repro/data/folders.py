@@ -178,7 +178,7 @@ def visible(folder: str | Path) -> "list[os.DirEntry[str]]":
 
 
 def _require_distinct(folder: Path, keys: Mapping[str, str]) -> None:
-    """Raise ReproError for two names with the same key: one class or one image, plural twice."""
+    """Raise ReproError for two names with the same key: one class or one image, counted twice."""
     seen: dict[str, str] = {}
     for name, key in keys.items():
         if (first := seen.setdefault(key, name)) != name:

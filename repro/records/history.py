@@ -64,7 +64,7 @@ def count(rows: Sequence[Row]) -> dict[str, Any]:
     return {"rows": len(rows), "sha256": hashlib.sha256(as_text(rows).encode()).hexdigest()}
 
 
-def plural(folder: Path, checkpoint: Mapping[str, Any]) -> list[Row] | None:
+def counted(folder: Path, checkpoint: Mapping[str, Any]) -> list[Row] | None:
     """The rows before ``checkpoint``; None if the history no longer has them unchanged.
 
     A checkpoint holds ``iteration`` and, as ``history``, the result of ``count``. For older checkpoints without

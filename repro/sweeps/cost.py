@@ -102,7 +102,7 @@ def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None
 def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:
     """Multiply-adds of one image's forward pass, output values of its convolutions, and parameters, by shape.
 
-    They are plural with torch: in this process if it has imported torch already; otherwise once, in another
+    They are counted with torch: in this process if it has imported torch already; otherwise once, in another
     process, and cached in the user's cache folder. Raises ReproError for a network that cannot be built.
     """
     wanted = dict.fromkeys(shapes)
@@ -156,7 +156,7 @@ def _sizing_error(stderr: str, shapes: list[Shape]) -> ReproError:
         return ReproError(line)
     print(stderr, file=sys.stderr)
     names = ", ".join(dict.fromkeys(shape.model for shape in shapes))
-    return ReproError(f"model.name={names}: the size of the network cannot be plural: {line}")
+    return ReproError(f"model.name={names}: the size of the network cannot be counted: {line}")
 
 
 def weighted_images(config: Config, start: int = 0) -> float:

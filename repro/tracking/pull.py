@@ -139,17 +139,17 @@ def pulled(run: Any) -> dict[int, Row]:
     return {step: _row(rows[step]) for step in sorted(rows)}
 
 
-def usable(steps: Mapping[int, Row], name: str, notes: list[str], plural: int = 0) -> list[Row]:
+def usable(steps: Mapping[int, Row], name: str, notes: list[str], counted: int = 0) -> list[Row]:
     """The rows of an unfinished run up to the first missing step; appends a note to ``notes`` if one is missing.
 
-    An unfinished run did not record its number of rows; ``plural`` is W&B's count.
+    An unfinished run did not record its number of rows; ``counted`` is W&B's count.
     """
     rows = []
     for step, row in enumerate(steps.values()):
         if step not in steps:
             break
         rows.append(row)
-    lost = max(plural, max(steps, default=-1) + 1)
+    lost = max(counted, max(steps, default=-1) + 1)
     if len(rows) < lost:
         notes.append(f"note: {name}: of {lost} rows number {len(rows) + 1} is missing; it is drawn up to there")
     return rows

@@ -112,7 +112,7 @@ def load(folder: Path, device: str) -> tuple[dict[str, Any], list[Row]] | None:
     for path in find(folder):
         problem = "is truncated or corrupt"
         if (state := read(path, device)) is not None:
-            if (rows := history.plural(folder, state)) is not None:
+            if (rows := history.counted(folder, state)) is not None:
                 return state, rows
             problem = f"needs rows that {folder / history.FILE} no longer has as recorded"
         log.warning("%s %s; falling back to the previous checkpoint, or to the start", path, problem)

@@ -41,10 +41,10 @@ def benchmark(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("blocks", "width", "side"), [(9, 16, 32), (1, 16, 16), (3, 8, 16)])
 def test_multiply_adds_are_those_that_torch_counts(name, blocks, width, side):
     network = models.from_config(Model(name=name, blocks=blocks, width=width), 10, (side, side, 3), 0).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as plural:
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
         network(torch.zeros(1, 3, side, side))
     shape = Shape(name, blocks, width, side)
-    assert cost.network_sizes([shape])[shape][0] == plural.get_total_flops() / 2
+    assert cost.network_sizes([shape])[shape][0] == counted.get_total_flops() / 2
 
 
 def test_a_process_without_torch_has_sizes_counted_by_another_and_keeps_them(tmp_path):
@@ -123,7 +123,7 @@ def test_an_error_in_ones_own_network_says_where(tmp_path, name, message):
 def test_an_unexpected_error_in_sizing_shows_its_traceback(capsys):
     stderr = "Traceback (most recent call last):\n  File 'mine.py', line 3\nKeyError: 'x'\n"
     error = cost._sizing_error(stderr, [Shape("mine:network", 1, 16, 8)])
-    assert str(error) == "model.name=mine:network: the size of the network cannot be plural: KeyError: 'x'"
+    assert str(error) == "model.name=mine:network: the size of the network cannot be counted: KeyError: 'x'"
     assert "File 'mine.py', line 3" in capsys.readouterr().err
     assert "its process ended without a message" in str(cost._sizing_error("", [Shape("mine:network", 1, 16, 8)]))
 

@@ -254,9 +254,9 @@ def test_a_hole_ends_the_rows_of_an_unfinished_run(server, where, made, tmp_path
 def test_an_empty_page_is_a_hole(made):
     notes = []
     row = {"iteration": 0}
-    assert pull.usable({0: row}, "run x", notes, plural=4) == [row]
+    assert pull.usable({0: row}, "run x", notes, counted=4) == [row]
     assert notes == ["note: run x: of 4 rows number 2 is missing; it is drawn up to there"]
-    assert pull.usable({0: row, 1: row}, "run x", notes, plural=1) == [row, row], "it has grown since"
+    assert pull.usable({0: row, 1: row}, "run x", notes, counted=1) == [row, row], "it has grown since"
     assert len(notes) == 1
 
 

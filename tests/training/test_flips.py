@@ -65,14 +65,14 @@ def test_every_flip_of_a_counted_row_is_noticed(half):
     path, (newest, older) = half / "history.jsonl", checkpoints.find(half)
     states = [checkpoints.read(checkpoint, "cpu") for checkpoint in (newest, older)]
     whole, rows = path.read_bytes(), read_history(half)
-    assert [history.plural(half, state) for state in states] == [rows, rows[:-1]]
+    assert [history.counted(half, state) for state in states] == [rows, rows[:-1]]
     end = whole[:-1].rindex(b"\n") + 1  # of what the older one counts on
     for index in range(len(whole)):
         content = bytearray(whole)
         content[index] ^= 1 << index % 8
         path.write_bytes(content)
         kept = [None, rows[:-1] if index >= end else None]
-        assert [history.plural(half, state) for state in states] == kept, index
+        assert [history.counted(half, state) for state in states] == kept, index
 
 
 @pytest.mark.parametrize("name", ["history.jsonl", "run.json", "checkpoint-*8.pt"])
@@ -119,7 +119,7 @@ def say_another_speed(path):
         (lambda path: path.unlink(), None, 2),
         (say_another_speed, None, 2),
         (zero_end, 6, 1),
-        (lambda path: path.write_bytes(path.read_bytes() + b"\0\0\n\0\n"), 8, 0),  # after what is plural on
+        (lambda path: path.write_bytes(path.read_bytes() + b"\0\0\n\0\n"), 8, 0),  # after what is counted on
     ],
 )
 def test_rows_that_a_checkpoint_counts_on_and_are_gone(run, half, made, caplog, spoil, after, lost):
