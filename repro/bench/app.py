@@ -182,6 +182,10 @@ def main() -> None:
         help=f"start no part or further turn after this (default: no limit; {QUICK_MINUTES:.0f} with --quick)",
     )
     arguments = parser.parse_args()
+    for name in ("rounds", "minutes"):
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            parser.error(f"argument --{name}: {value} is not positive")
     import torch
 
     from repro.bench import fidelity
@@ -206,6 +210,8 @@ def main() -> None:
     else:
         parts = list_parts(results, device, arguments.quick, arguments.rounds)
         name, title = "bench", "Speed"
+    parts = choose_parts(parts, arguments.only)
+    arguments.to.mkdir(parents=True, exist_ok=True)  # an impossible folder is an error before anything is measured
 
     def describe_setting() -> str:
         return f"`{command}` on {hardware}; {versions}; {(time.monotonic() - clock) / 60:.1f} min"
@@ -216,7 +222,7 @@ def main() -> None:
             cost.write_benchmark(machine_info, results.speeds)
 
     try:
-        measure_parts(choose_parts(parts, arguments.only), clock + 60 * minutes, write_results)
+        measure_parts(parts, clock + 60 * minutes, write_results)
     finally:
         show(results, title, describe_setting())
 

@@ -142,6 +142,12 @@ def _unparsable(override: str) -> str:
     return f'{override}: Hydra cannot read this value; a list is [1,2], text with special characters "{typed}"'
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: Python's, torch's on a GPU, or torch's on a CPU."""
+    is_named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+    return is_named or "can't allocate memory" in str(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -59,8 +59,8 @@ class Model:
     """A network of ``repro.models`` and the author's rules that go with it."""
 
     name: str = MISSING
-    blocks: int = number(9, POSITIVE)  # residual blocks in each of the three groups; depth 6n + 2
-    width: int = number(16, POSITIVE)  # channels of the first group
+    blocks: int = number(9, "[1, 1000]")  # residual blocks in each of the three groups; depth 6n + 2
+    width: int = number(16, "[1, 65536]")  # channels of the first group
     init: Filler = Filler.msra
     classifier_init: Filler | None = Filler.xavier  # of linear layers; null: as the convolutions
     gpus: int = number(1, POSITIVE)  # how many of the author's GPUs shared a batch
@@ -72,7 +72,7 @@ class Model:
     classifier_bias_lr: float = number(2.0, NOT_NEGATIVE)
     classifier_bias_decay: float = number(0.0, NOT_NEGATIVE)
     nesterov: bool = False
-    min_resolution: int | None = number(None, POSITIVE)  # smallest accepted pixels a side; see Dataset
+    min_resolution: int | None = number(None, "[1, 4096]")  # smallest accepted pixels a side; see Dataset
     options: dict[str, Any] | None = field(default_factory=dict)  # further arguments of the network's function
     factory: str | None = None  # the user's function, package.module:function; ``resolve`` makes it the name
 
@@ -86,8 +86,8 @@ class Dataset:
     cache: str | None = None  # decoded images; null is the user's cache folder
     mirror: bool = True  # random horizontal mirror in training
     reshuffle: bool = True  # the images before every epoch; false: one fixed order, as in a Caffe database
-    resolution: int | None = number(None, POSITIVE)  # pixels a side, by area averaging
-    min_resolution: int | None = number(None, POSITIVE)  # smaller images are enlarged to this
+    resolution: int | None = number(None, "[1, 4096]")  # pixels a side, by area averaging
+    min_resolution: int | None = number(None, "[1, 4096]")  # smaller images are enlarged to this
     mean_image: bool = True  # subtract the mean of the training images
     unit_pixels: bool = False  # then divide the pixels by their number of levels (256), to values below 1
     train_images: int | None = number(None, POSITIVE)

@@ -208,7 +208,7 @@ def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn
     target = target_of(name, config)
     drawing = draw(figure_runs, labels, figure, subtitle, references, printed_curves, overlays)
     save(drawing, target, config.formats)
-    judged = claims.table(figure.claims, figure_runs.frame, len(config.seeds), scale)
+    judged = claims.table(figure.claims, figure_runs.frame, config.seeds, scale)
     results = captions.results(figure_runs, labels)
     if printed_curves is not None:
         results.notes.append(captions.described_print(figure))
@@ -239,7 +239,7 @@ def make_table(name: str, table: "Table", config: App, sources: list[Path]) -> D
     known = [curve for curve, *_ in tables.rows(table)]
     errors += [f"table {name}: {line} among its rows" for line in claims.unknown_curves(table.claims, known)]
     errors += found.broken
-    judged = claims.table(tables.all_claims(table), found.frame, seeds, scale)
+    judged = claims.table(tables.all_claims(table), found.frame, config.seeds, scale)
     numbers = tables.beside(table, judged, found.frame)
     begun = {curve: config.seeds for curve in homes if curve in {curve for curve, _ in found.info}}
     notes = found.notes + captions.describe(found, begun, {})[1]  # a row without a run shows that in the table

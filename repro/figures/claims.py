@@ -6,7 +6,7 @@ holds if the whole interval is on the stated side, fails if it is wholly on the 
 crosses the limit or seeds are missing. Accuracies are in percentage points.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,8 +102,8 @@ def unknown_curves(claims: Mapping[str, Claim], known: Container[str]) -> list[s
     return [f"claims.{name}: no curve {curve}" for name, curve in named if curve and curve not in known]
 
 
-def judge(claim: Claim, frame: pd.DataFrame, seeds: int) -> tuple[str, list[Finding]]:
-    """The verdict on a claim and its findings; ``seeds`` is the number that every curve should have."""
+def judge(claim: Claim, frame: pd.DataFrame, seeds: Collection[int]) -> tuple[str, list[Finding]]:
+    """The verdict on a claim and its findings; ``seeds`` are those that every curve should have."""
     findings = [_judge(rule, frame, seeds) for rule in claim.rules]
     verdicts = {finding.verdict for finding in findings}
     if NOT_REPRODUCED in verdicts:
@@ -111,7 +111,7 @@ def judge(claim: Claim, frame: pd.DataFrame, seeds: int) -> tuple[str, list[Find
     return (REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED), findings
 
 
-def table(claims: dict[str, Claim], frame: pd.DataFrame, seeds: int, scale: str) -> pd.DataFrame:
+def table(claims: dict[str, Claim], frame: pd.DataFrame, seeds: Collection[int], scale: str) -> pd.DataFrame:
     """One row per rule: the claim, its text, its verdict, the rule and the numbers."""
     rows = []
     for name, claim in claims.items():
@@ -179,11 +179,10 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
     return minimum if of == "minimum_loss" else final(finished, "test_loss") - minimum
 
 
-def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
+def _judge(rule: Rule, frame: pd.DataFrame, seeds: Collection[int]) -> Finding:
     values = measured(frame, rule.of, rule.lr)
-    samples = [
-        values.get(curve, pd.Series(dtype="float64")).to_numpy() for curve in (rule.curve, rule.minus) if curve
-    ]
+    by_seed = [values.get(curve, pd.Series(dtype="float64")) for curve in (rule.curve, rule.minus) if curve]
+    samples = [series.to_numpy() for series in by_seed]
     span = f", LR {rule.lr[0]:g}-{rule.lr[1]:g}" if rule.lr else ""
     measure = " - ".join(f"{rule.of}({curve}{span})" for curve in (rule.curve, rule.minus) if curve)
     counts = " and ".join(str(len(sample)) for sample in samples)
@@ -197,7 +196,7 @@ def _judge(rule: Rule, frame: pd.DataFrame, seeds: int) -> Finding:
     margin = rule.within or 0.0
     if rule.or_pooled_sd:
         margin = max(margin, pooled_sd(samples))
-    is_complete = all(len(sample) >= seeds for sample in samples) and np.isfinite(width)
+    is_complete = all({*seeds} <= {*series.index} for series in by_seed) and np.isfinite(width)
     verdict = _verdict(rule, margin, low, high) if is_complete else UNDECIDED
     return Finding(f"{measure} {_limit(rule)}", estimate, low, high, counts, verdict)
 

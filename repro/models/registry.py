@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from repro import user_code
 from repro.config import Filler, Model
-from repro.config.errors import ReproError, first_line
+from repro.config.errors import ReproError, first_line, lacks_memory
 from repro.models.rules import initialise
 
 Network = Callable[..., nn.Module]  # (num_classes, channels, *, [resolution,] options) -> the network
@@ -74,10 +74,8 @@ def _build(
         torch.manual_seed(seed)
         try:
             network = make_network(*sizes, **keywords)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
         except (Exception, SystemExit) as error:
-            if ":" not in name:
+            if ":" not in name or lacks_memory(error):
                 raise
             raise ValueError(f"it fails with {num_classes} classes: {user_code.describe(error)}") from error
         if not isinstance(network, nn.Module):
@@ -193,16 +191,16 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
     training = network.training
     try:
         logits = network.eval()(_blank(1, shape, network))
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except (RuntimeError, ValueError) as error:
+        if lacks_memory(error):
+            raise
         reason = ", ".join(filter(None, (first_line(error), user_code.place(error))))
         line = f"it does not accept images of {width}x{height} pixels ({reason}), in a batch of shape {image}"
         accepted = _accepted_size(network, name, shape)
         advice = "" if accepted is None else f"; dataset.resolution={accepted} resizes them to a size that it does"
         raise ReproError(f"model.name={name}: {line}{advice}") from error
     except Exception as error:
-        if name in networks():
+        if name in networks() or lacks_memory(error):
             raise
         line = f"it fails for a batch of images of shape {image}: {user_code.describe(error)}"
         raise ReproError(f"model.name={name}: {line}") from error
@@ -225,9 +223,9 @@ def _require_training_logits(network: nn.Module, name: str, shape: Sequence[int]
     try:
         with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
             logits = copy.deepcopy(network).train()(images)  # a copy: batch normalization counts this batch
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception:
+    except Exception as error:
+        if lacks_memory(error):
+            raise
         return  # it needs other batches than two blank images; training shows the rest
     if getattr(logits, "shape", None) != (2, classes):
         raise ReproError(

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro.config import Model
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, lacks_memory
 from repro.models.registry import from_config, require_size
 from repro.models.rules import parameter_groups
 
@@ -39,8 +39,21 @@ def size(
     """For one image: multiply-adds of the forward pass, output values of all convolutions, number of parameters.
 
     ``model`` has keys of ``repro.config.Model``; the image has ``resolution`` pixels a side, or as many rows and
-    ``columns`` columns. Raises ReproError as ``from_config``, ``require_size`` and ``parameter_groups`` do.
+    ``columns`` columns. Raises ReproError as ``from_config``, ``require_size`` and ``parameter_groups`` do, and if
+    the network does not fit into memory.
     """
+    try:
+        return _measure(model, classes, channels, resolution, columns)
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        problem = "the network does not fit into the memory of this machine; choose a smaller one"
+        raise ReproError(f"model.name={model['name']}: {problem}") from error
+
+
+def _measure(
+    model: Mapping[str, Any], classes: int, channels: int, resolution: int, columns: int | None
+) -> tuple[int, int, int]:
     shape = (resolution, resolution if columns is None else columns, channels)
     network = from_config(Model(**model), classes, shape, 0).eval()
     require_size(network, model["name"], shape, classes)

@@ -20,6 +20,7 @@ from repro.records import naming, starts
 from repro.records.files import find
 from repro.records.history import AGAIN, broken, read_history
 from repro.records.info import read_info
+from repro.records.lock import holder
 from repro.records.types import FINISHED, Info, Row
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
                 errors.append(str(error))
                 continue
             if info is not None:
+                if info["status"] == "running" and holder(path) is None:
+                    info = {**info, "status": "stopped"}  # its process was killed
                 name = _variant_name(curve, variant, info)
                 runs.append(_Run(name, seed, str(path), info, partial(read_history, path)))
     notes: list[str] = []

@@ -32,6 +32,7 @@ IGNORED_BY_SNAPSHOT = {  # key -> default
     "low": 0.0,
     "growth": Growth.linear,
     "watch": Watch.auto,
+    "rounds": 4,
     "bisections": 1,
 }
 SET_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
@@ -104,8 +105,10 @@ def settings_of(method: str, node: DictConfig) -> Common:
     if isinstance(settings, Recipe) and not settings.stages:
         raise ReproError("search.stages=[] is empty; list at least one stage")
     if isinstance(settings, Regularizer) and settings.mode is Strategy.snapshot:
-        for key, ignored in IGNORED_BY_SNAPSHOT.items():
-            if (value := getattr(settings, key)) != ignored:
+        for key, default in IGNORED_BY_SNAPSHOT.items():
+            if method == "recipe" and key != "bisections":
+                continue  # its other stages read it
+            if (value := getattr(settings, key)) != default:
                 raise ReproError(
                     f"search.{key}={value}: search.mode=snapshot does not read it; remove one of the two"
                 )

@@ -79,7 +79,7 @@ def too_large(base: Base, size: int, limit_mb: float | None) -> str | None:
     needed_mb = cost.estimate(with_batch(base, size).config, planned, []).memory_mb
     if needed_mb <= allowed_mb:
         return None
-    return f"batch {size} would take about {needed_mb:,.0f} MB of {allowed_mb:,.0f}"
+    return f"batch {size} would take about {needed_mb:,.0f} MB of {allowed_mb:,.0f} (search.limit_mb)"
 
 
 def with_batch(base: Base, size: int) -> Base:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.config import Precision
+from repro.config.errors import lacks_memory
 from repro.training.plain import Plain, compute_logits
 from repro.training.precision import autocast, tf32
 from repro.training.sgd import SGD
@@ -135,7 +136,7 @@ class Fast:
                 except Exception as error:
                     with contextlib.suppress(RuntimeError):
                         graph.capture_end()
-                    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+                    if lacks_memory(error):
                         raise
                     raise CaptureError(f"{type(error).__name__}: {error}") from error
                 graph.capture_end()

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro import resources
 from repro.config import Config, notes
-from repro.config.errors import ReproError, describe, first_line
+from repro.config.errors import ReproError, describe, first_line, lacks_memory
 from repro.config.terminal import plural
 from repro.data import images
 from repro.records import (
@@ -132,14 +133,14 @@ def _record_errors(record: Record) -> Iterator[None]:
 
 def _as_memory_error(error: Exception, record: Record) -> ReproError | None:
     """The one-line error for a lack of memory; None for any other error."""
-    kind = type(error).__name__
-    if kind not in ("MemoryError", "OutOfMemoryError") and "can't allocate memory" not in str(error):
+    if not lacks_memory(error):
         return None
     reason = first_line(error)
-    device = record.info["environment"].get("device", record.info["config"]["device"])
-    return ReproError(
-        f"out of memory on {device} ({reason}); stop the other processes that use it and launch again"
-    )
+    if tried := re.search(r"you tried to allocate (\d+) bytes", reason):  # torch's sentence, on a CPU
+        reason = f"another {int(tried[1]) / 2**20:,.0f} MiB are not free"
+    device = record.info["environment"].get("device", "this machine")  # not known before the network is built
+    advice = "stop the other processes that use it, or choose a smaller batch_size or network, and launch again"
+    return ReproError(f"out of memory on {device} ({reason}); {advice}")
 
 
 def _train(config: Config, folder: Path, signals: list[int], record: Record, at_end: contextlib.ExitStack) -> None:
@@ -149,6 +150,8 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
 
     _set_up_torch(config)
     device, environment, dataset = _device_and_data(config)
+    if device == "cpu":
+        at_end.enter_context(memory.limited(resources.free_memory()))
     unusable_gpu = devices.unusable_gpu() if config.device == "auto" else None
     if unusable_gpu:
         log.warning("%s", unusable_gpu)

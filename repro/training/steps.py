@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.config import Config, Engine, Precision, to_dict
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, lacks_memory
 from repro.training.fast import CaptureError, Fast, take_reference_steps, verify
 from repro.training.plain import ByGroup, Plain, Step
 from repro.training.sgd import SGD
@@ -42,8 +42,8 @@ def build(config: Config, network: nn.Module, optimizer: SGD, images: Tensor, la
     """The configured step for the device and shapes of an example batch: images (N, C, H, W), labels (N,).
 
     If a default engine does not work here, it logs a warning and falls back to the next best step; if an engine
-    that the configuration requires does not work, it raises ReproError. Running out of memory raises MemoryError
-    or torch.OutOfMemoryError.
+    that the configuration requires does not work, it raises ReproError. A lack of memory (``lacks_memory``) is
+    raised as it is.
     """
     settings = config.engine
     reasons: list[str] = []
@@ -55,7 +55,7 @@ def build(config: Config, network: nn.Module, optimizer: SGD, images: Tensor, la
             name = "compiled" * compiled + " and " * (compiled and graph) + "graph" * graph
             return Built(fast, name, "; ".join(reasons) or None)
         except Exception as error:
-            if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            if lacks_memory(error):
                 raise
             is_capture = isinstance(error, CaptureError)
             key = "compile" if compiled and not is_capture else "cuda_graph"

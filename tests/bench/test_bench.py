@@ -272,6 +272,26 @@ def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     assert cost.read_benchmark() is None  # no speed was measured
 
 
+@pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--minutes", "-1")])
+def test_turns_and_minutes_are_positive(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+
+
+def test_a_wrong_part_or_folder_is_named_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(app, "measure_parts", None)  # it is not called
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "nothing"])
+    with pytest.raises(ReproError, match="--only nothing: no such part; choose from: cnn3"):
+        app.main()
+    monkeypatch.setattr(sys, "argv", ["bench", "--to", str(tmp_path / "file/tables")])
+    with pytest.raises(NotADirectoryError):
+        app.main()
+    assert capsys.readouterr().out == ""
+
+
 def test_a_child_answers_in_json_alone(capfd):
     with measure.Child(TINY) as child:
         child.start(2)

@@ -126,6 +126,7 @@ def test_a_resolved_run_survives_its_record(resolved):
         ("batch_size=-5", "batch_size=-5 is not positive"),
         ("batch_size=1001", "model.bn_groups=8 does not divide the batch of 1001 images"),
         ("iterations=0", "iterations=0 is not positive"),
+        ("model.width=1000000", r"model.width=1000000 is not in \[1, 65536\]"),
         ("seed=-1", "seed=-1 is not in"),
         ("threads=0", r"threads=0 is not in \[1, 4096\]"),
         ("threads=100000", r"threads=100000 is not in \[1, 4096\]"),  # the process would crash

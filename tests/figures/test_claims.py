@@ -39,7 +39,7 @@ def points(mean, sd, seeds=4):
 
 
 def judge_one(made, seeds=4, **rule):
-    verdict, [finding] = claims.judge(Claim(rules=[Rule(**rule)]), made, seeds)
+    verdict, [finding] = claims.judge(Claim(rules=[Rule(**rule)]), made, range(seeds))
     assert verdict == finding.verdict
     return finding
 
@@ -207,6 +207,14 @@ def test_missing_seeds_leave_it_undecided_with_the_numbers_there():
     assert finding.seeds == "4 and 3"
 
 
+def test_a_seed_that_is_asked_for_is_not_replaced_by_others():
+    made = frame(a=points(82, 0.1))  # seeds 0 to 3
+    claim = Claim(rules=[Rule(curve="a", above=80)])
+    assert claims.judge(claim, made, [0, 3])[0] == REPRODUCED
+    verdict, [finding] = claims.judge(claim, made, [5])
+    assert (verdict, finding.seeds) == (UNDECIDED, "4")
+
+
 def test_a_single_seed_has_an_estimate_and_no_interval():
     finding = judge_one(frame(a=[0.9]), seeds=1, curve="a", above=80)
     assert finding.verdict == UNDECIDED
@@ -272,7 +280,7 @@ def test_seeds_that_are_equal_decide_about_one_curve():
 )
 def test_all_rules_of_a_claim_have_to_hold(limits, verdict):
     claim = Claim(rules=[Rule(curve="a", above=limit) for limit in limits])
-    judged, findings = claims.judge(claim, frame(a=points(90, 1)), 4)
+    judged, findings = claims.judge(claim, frame(a=points(90, 1)), range(4))
     assert judged == verdict
     assert len(findings) == len(limits)
 
@@ -285,17 +293,17 @@ def test_only_paper_scale_speaks_of_the_paper(limit, verdict, words):
     held = {"x-1": Claim("so it is", [Rule(curve="a", above=limit), Rule(curve="a", above=limit)])}
     made = frame(a=points(90, 1))
     for scale in ("quick", "demo", "mine"):
-        table = claims.table(held, made, 4, scale)
+        table = claims.table(held, made, range(4), scale)
         seen = {*table["verdict"], *table["finding"]}
         assert seen == {f"{words} at {scale} scale"}
         assert "reproduced" not in "".join(seen)
-    table = claims.table(held, made, 4, "paper")
+    table = claims.table(held, made, range(4), "paper")
     assert {*table["verdict"], *table["finding"]} == {verdict}
 
 
 def test_the_table_has_a_row_a_rule():
     rules = [Rule(curve="a", above=80), Rule(curve="a", minus="b", within=1, or_pooled_sd=True)]
-    table = claims.table({"x-1": Claim("so it is", rules)}, frame(a=[0.9] * 4, b=[0.5] * 4), 4, "paper")
+    table = claims.table({"x-1": Claim("so it is", rules)}, frame(a=[0.9] * 4, b=[0.5] * 4), range(4), "paper")
     assert table["claim"].tolist() == ["x-1", "x-1"]
     assert table["says"].tolist() == ["so it is"] * 2
     assert table["verdict"].tolist() == [NOT_REPRODUCED] * 2
@@ -306,7 +314,7 @@ def test_the_table_has_a_row_a_rule():
     ]
     assert table["estimate"].tolist() == pytest.approx([90, 40])
     assert table["seeds"].tolist() == ["4", "4 and 4"]
-    assert claims.table({}, frame(), 4, "paper").columns.tolist() == table.columns.tolist()
+    assert claims.table({}, frame(), range(4), "paper").columns.tolist() == table.columns.tolist()
 
 
 FIGURES = {
@@ -430,7 +438,7 @@ def test_the_rules_of_the_other_figures_are_those_fixed_before_any_run(name):
     rules = [
         (claim, finding.rule)
         for claim, what in FIGURES[name].claims.items()
-        for finding in claims.judge(what, frame(), 4)[1]
+        for finding in claims.judge(what, frame(), range(4))[1]
     ]
     assert rules == list(WORDS[WORDS["figure"] == name][["claim", "rule"]].itertuples(index=False, name=None))
     assert rules

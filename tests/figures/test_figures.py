@@ -22,7 +22,7 @@ from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, drawing, settings
 from repro.figures.drawing import Figure, Published
-from repro.records import runs
+from repro.records import lock, runs
 
 
 def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):
@@ -81,6 +81,9 @@ def test_the_frame_is_tidy(fig5b):
     assert len(found.frame) == 14
     assert found.frame["test_accuracy"].dtype == "float64"
     assert found.frame["iteration"].dtype == "int64"
+    assert found.info["b", 1]["status"] == "stopped"  # nobody trains it any more
+    with lock.locked(fig5b / "multirun_outputs/demo/fig5a/clr_3.0/seed1"):
+        found = runs.local(curves(fig5b, b="fig5a/clr_3.0"))
     assert found.info["b", 1]["status"] == "running"
 
 
@@ -175,7 +178,7 @@ def test_a_figure_names_what_is_missing(fig5b, run_app):
     assert "WD 1e-3 (3 of 4 seeds)" in done.stdout
     assert "WD 1e-4 (1 of 4 seeds)" in done.stdout  # Figure 5a's run, shown here too
     assert "WD 1e-6 (0 of 4 seeds)" in done.stdout
-    for note in ("wd_1e-3 seed 3: missing", "wd_1e-4 seed 1: running", "wd_1e-6 seeds 0, 1, 2, 3: missing"):
+    for note in ("wd_1e-3 seed 3: missing", "wd_1e-4 seed 1: stopped", "wd_1e-6 seeds 0, 1, 2, 3: missing"):
         assert f"note: {note}" in done.stdout
     target = fig5b / "paper_figures/demo"
     assert sorted(p.name for p in target.iterdir()) == [

@@ -91,7 +91,7 @@ def a_figure(folder, held, scale, name="fig", text="plain"):
     """A figure with these claims, judged on accuracies of 90 ± 1 points; all else that is said about it is ``text``."""
     write_run(folder / name / "seed0", [(0, 0.1), (4, 0.2)])
     (folder / f"{name}.svg").write_text('<?xml version="1.0"?><svg viewBox="0 0 1 1"></svg>')
-    judged = claims.table(held, frame(a=points(90, 1)), 4, scale)
+    judged = claims.table(held, frame(a=points(90, 1)), range(4), scale)
     tables = [captions.Table([text], [[text]], text, [text]), captions.verdicts(judged)]
     found = runs.local({text: folder / name})
     return captions.Drawn(

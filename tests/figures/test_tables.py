@@ -129,7 +129,7 @@ def one_row(accuracies, **row):
     others = Others("them", 5) if row else Others()
     table = Table("A table", groups={"net": Group("data", 8, "x", rows={"a": setting})}, others=others)
     made = frame(**{"x/a": accuracies})
-    judged = claims.table(tables.all_claims(table), made, 4, "paper")
+    judged = claims.table(tables.all_claims(table), made, range(4), "paper")
     return table, made, tables.beside(table, judged, made)
 
 

@@ -190,3 +190,13 @@ def test_a_network_says_which_images_it_does_not_take(name):
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     with pytest.raises(ReproError, match="it does not accept images of 6x6 pixels"):
         size({"name": name, "blocks": 1}, 10, 3, 6)
+
+
+@pytest.mark.parametrize("shortage", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_network_that_memory_does_not_hold_is_one_line(monkeypatch, shortage):
+    def build(*arguments):
+        raise shortage
+
+    monkeypatch.setattr("repro.models.size.from_config", build)
+    with pytest.raises(ReproError, match=r"^model.name=cnn3: the network does not fit into the memory"):
+        size({"name": "cnn3"}, 10, 3, 32)

@@ -541,6 +541,11 @@ def test_a_command_line_is_the_searchs_or_the_runs():
             {"mode": "snapshot", "seeds": 4},
             "search.seeds=4: search.mode=snapshot does not read it",
         ),
+        (
+            "weight_decay",
+            {"mode": "snapshot", "rounds": 1},
+            "search.rounds=1: search.mode=snapshot does not read it",
+        ),
         ("recipe", {"stages": []}, r"search.stages=\[\] is empty"),
         ("lr_range", {"name": "../../esc"}, "search.name=../../esc cannot name a folder"),
         ("lr_range", {"name": "LR [1], x"}, r"search.name=LR \[1\], x: Hydra cannot read experiment="),
