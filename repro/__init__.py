@@ -7,7 +7,7 @@ TYPE_CHECKING = False  # typing takes milliseconds to import, and a command can 
 if TYPE_CHECKING:
     from typing import Any
 
-    from repro.figures.app import load
+    from repro.figures.reading import load
 
 __all__ = ["load"]
 
@@ -16,6 +16,6 @@ def __getattr__(name: str) -> "Any":
     """``load``, imported on first access: importing the package costs nothing."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from repro.figures.app import load
+    from repro.figures.reading import load
 
     return load

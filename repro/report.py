@@ -58,5 +58,5 @@ def app(composed: DictConfig) -> None:
 def main() -> None:
     """The console script ``repro-report``."""
     settings.register_schema()
-    sys.argv[1:] = figures.add_missing_keys(sys.argv[1:])
+    sys.argv[1:] = settings.add_missing_keys(sys.argv[1:])
     command.hydra_app(app, "figures")

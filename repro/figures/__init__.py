@@ -3,5 +3,5 @@
 What belongs here: code that draws, judges and describes runs. Nothing that trains, and no torch.
 
 Public: ``app.make`` (a figure), ``app.make_table``, ``app.figures`` (those of a composed configuration),
-``claims.judge``, ``drawing.draw``, ``page.page``.
+``reading.load`` (the runs), ``claims.judge``, ``drawing.draw``, ``page.page``.
 """

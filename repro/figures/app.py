@@ -1,31 +1,26 @@
 """Draw figures and tables from recorded runs and judge their claims: the Hydra app ``python -m repro.figures``."""
 
-import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from repro import command
-from repro.config.errors import ReproError, no_such_key, one_line
-from repro.config.folders import CONF, cache_folder
+from repro.config.errors import ReproError
 from repro.figures import captions
 from repro.figures.captions import Drawn
+from repro.figures.reading import collect, homes_of, typed_node
 from repro.figures.settings import (
     App,
-    Source,
+    add_missing_keys,
     commands,
     project_of,
     register_schema,
     selected,
     settings_of,
-    suffix,
     target_of,
 )
 from repro.records.files import write_whole
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 
     from repro.figures.drawing import Figure
     from repro.figures.tables import Table
-    from repro.records.runs import Runs
 
 
 def app(composed: DictConfig) -> None:
@@ -54,61 +48,6 @@ def app(composed: DictConfig) -> None:
     fail(errors)
 
 
-def load(figure: str, *overrides: str) -> "Runs":
-    """The runs of a figure or table from any source, as ``python -m repro.figures figure=<figure>`` reads them.
-
-    Its ``frame`` has one row per test: curve, seed, status, iteration, lr, momentum, train_loss, test_loss,
-    test_accuracy (a fraction), images_per_second. ``info`` is each run's ``run.json`` by (curve, seed); ``broken``
-    has one line for each excluded run, ``notes`` one for each choice among several runs.
-
-    Raises ReproError if there is no run, and for an unknown figure, scale or setting.
-    """
-    from repro.config import catalogue
-
-    folders = [CONF, *catalogue.folders_of(overrides)]
-    found = [g for g in ("figure", "table") for folder in folders if (folder / g / f"{figure}.yaml").exists()]
-    group = found[0] if found else "figure"
-    register_schema()
-    try:
-        with catalogue.hydra_of_our_own():
-            all_overrides = [f"{group}={figure}", *add_missing_keys(list(overrides))]
-            composed = compose("figures", all_overrides, return_hydra_config=True)
-            HydraConfig.instance().set_config(composed)  # the records are compared with the added folders too
-            with open_dict(composed):
-                del composed["hydra"]
-            if list(composed[f"{group}s"]) != [figure]:
-                raise ReproError(f"{group}={figure}: load reads one figure at a time")
-            config, chosen = settings_of(composed, overrides), _typed(group, figure, composed[f"{group}s"][figure])
-            return collect(f"{group} {figure}", homes_of(chosen, folders), config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ReproError(one_line(error)) from None
-
-
-def _typed(group: str, name: str, node: DictConfig, is_chosen: bool = True) -> "Figure | Table":
-    from repro.figures import claims
-    from repro.figures.drawing import Figure, require_drawable
-    from repro.figures.tables import Table
-
-    key = f"{group}s.{name}"
-    schema = Figure if group == "figure" else Table
-    required = [field.name for field in dataclasses.fields(schema) if field.default == MISSING]
-    if not is_chosen and any(k not in node for k in required):  # it has what an override edits, and nothing else
-        raise ReproError(f"{key}: {group}={name} is not among what this command draws")
-    known = [field.name for field in dataclasses.fields(schema)]
-    for unknown in [str(k) for k in node if k not in known]:
-        raise ReproError(no_such_key(f"{key}.{unknown}", [f"{key}.{k}" for k in known]))
-    try:
-        typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
-    except OmegaConfBaseException as error:
-        line, inner = one_line(error), str(error.full_key or "")
-        raise ReproError(f"{key}: {'' if inner in line else f'{inner}: '}{line}") from None
-    if isinstance(typed, Figure):
-        require_drawable(typed, key)
-    else:
-        claims.require_rules(typed.claims, key)
-    return cast("Figure | Table", typed)
-
-
 def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
     """Every chosen figure and table of a composed configuration, drawn; or the line that says why it is not.
 
@@ -123,53 +62,11 @@ def figures(composed: DictConfig, config: App) -> Iterator[Drawn | str]:
     for group in groups:
         for name, node in composed[f"{group}s"].items():
             is_chosen = not {str(name), "all"}.isdisjoint(named.get(group, ["all"]))
-            chosen: Any = _typed(group, str(name), node, is_chosen)
+            chosen: Any = typed_node(group, str(name), node, is_chosen)
             try:
                 yield (make if group == "figure" else make_table)(name, chosen, config, sources)
             except ReproError as error:
                 yield str(error)
-
-
-def homes_of(chosen: "Figure | Table", sources: list[Path]) -> dict[str, str]:
-    """The curves of a figure, or the rows of a table that are experiments: name -> whose runs it shows."""
-    from repro.config import catalogue
-    from repro.figures import tables
-
-    if not isinstance(chosen, tables.Table):
-        return catalogue.curves(chosen.experiments, sources)
-    folders = dict.fromkeys(group.experiments for group in chosen.groups.values())
-    homes = {f"{folder}/{c}": home for folder in folders for c, home in catalogue.curves(folder, sources).items()}
-    return {curve: homes[curve] for curve, *_ in tables.rows(chosen) if curve in homes}
-
-
-def collect(what: str, homes: dict[str, str], config: App) -> "Runs":
-    """The runs of ``what`` ("figure fig5b"), whose curves are ``homes`` (name -> whose runs it shows).
-
-    Runs that are broken, or whose values differ from the current ``conf/``, are excluded and named in ``broken``.
-    Raises ReproError if no run has a test.
-    """
-    from repro.records import runs
-
-    scale = config.scale.name
-    if not homes:
-        raise ReproError(f"{what}: conf/experiment has no curves of it")
-    found = read(homes, config)
-    has_unreadable = bool(found.broken)
-    for (curve, seed), problem in runs.outdated(found, scale).items():
-        found.broken.append(
-            f"{what}: {curve} seed {seed} was trained with other values than conf/ has now ({problem}) and "
-            "is excluded; force=true trains it again"
-        )
-        found.drop(curve, seed)
-    if found.frame.empty:
-        place = f"at scale {scale} in {found.place}"
-        problem = f"no runs {place}; {commands(what, config)[0]} trains them"
-        if has_unreadable and config.source is Source.wandb:
-            problem = f"no run {place} is complete; run the same command again to pull them once more"
-        elif found.info:
-            problem = f"none of the runs {place} has reached its first test yet"
-        raise ReproError("\n".join([*found.broken, f"{what}: {problem}"]))
-    return found
 
 
 def make(name: str, figure: "Figure", config: App, sources: list[Path]) -> Drawn:
@@ -279,40 +176,10 @@ def fail(errors: list[str]) -> None:
         sys.exit(1)
 
 
-def read(homes: Mapping[str, str], config: App) -> "Runs":
-    """The runs of every curve (name -> whose runs it shows) from the configured source."""
-    from repro.records import runs
-
-    scale, own = config.scale.name, suffix(config)
-    if config.source is Source.local:
-        folders = {curve: Path(config.output) / scale / home / own for curve, home in homes.items()}
-        figure_runs = runs.local(folders, config.variants)
-        figure_runs.place = config.output
-        return figure_runs
-    from repro.tracking import pull
-
-    project = project_of(config)
-    cache = cache_folder(config.wandb.cache) / "wandb"
-    if config.source is Source.offline:
-        pulled_runs, source = pull.offline(Path(config.path)), config.path
-    elif config.source is Source.cache:
-        pulled_runs, source = pull.cached(project, cache), f"the cache of {project}"
-    else:
-        pulled_runs, source = pull.server(project, list(homes.values()), cache), str(project)
-    figure_runs = runs.pulled(pulled_runs, homes, scale, own, config.variants)
-    figure_runs.place = f"{source} ({figure_runs.counts})"
-    return figure_runs
-
-
 def written(drawn: Drawn, config: App) -> list[Path]:
     """The files of a figure or table that this command has written."""
     kinds = [*config.formats, "csv", "claims.csv", "md", *(["tex"] if drawn.kind == "table" else [])]
     return [Path(f"{drawn.target}.{kind}") for kind in kinds]
-
-
-def add_missing_keys(arguments: list[str]) -> list[str]:
-    """The arguments, with ``++`` before figures.NAME.KEY=VALUE, which adds a key that the figure's file lacks."""
-    return [f"++{a}" if a.startswith(("figures.", "tables.")) else a for a in arguments]
 
 
 def main() -> None:

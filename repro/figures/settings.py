@@ -197,3 +197,8 @@ def _option(key: str, value: object) -> str:
                 return shlex.quote(plain)
     typed = f"{key}={naming.spelled(value)}"
     return shlex.quote(typed) if set(typed) & set('"$`\\!') else f'"{typed}"'
+
+
+def add_missing_keys(arguments: list[str]) -> list[str]:
+    """The arguments, with ``++`` before figures.NAME.KEY=VALUE, which adds a key that the figure's file lacks."""
+    return [f"++{a}" if a.startswith(("figures.", "tables.")) else a for a in arguments]
