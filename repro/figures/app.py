@@ -28,7 +28,7 @@ from repro.records.files import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-    from repro.figures.drawing import Figure
+    from repro.figures.figure import Figure
     from repro.figures.tables import Table
 
 

@@ -10,7 +10,7 @@ from repro.config.terminal import plural
 if TYPE_CHECKING:
     import pandas as pd
 
-    from repro.figures.drawing import Figure
+    from repro.figures.figure import Figure
     from repro.records.runs import Runs
 
 FINAL = "final: mean over the last 3 tests of a run; ± is the standard deviation over seeds"

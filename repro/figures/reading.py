@@ -25,7 +25,7 @@ from repro.figures.settings import (
 )
 
 if TYPE_CHECKING:
-    from repro.figures.drawing import Figure
+    from repro.figures.figure import Figure
     from repro.figures.tables import Table
     from repro.records.runs import Runs
 
@@ -70,7 +70,7 @@ def typed_node(group: str, name: str, node: DictConfig, is_chosen: bool = True) 
     the figure is not among those that the command draws (not ``is_chosen``).
     """
     from repro.figures import claims
-    from repro.figures.drawing import Figure, require_drawable
+    from repro.figures.figure import Figure, require_drawable
     from repro.figures.tables import Table
 
     key = f"{group}s.{name}"

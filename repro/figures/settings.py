@@ -55,7 +55,7 @@ class Wandb:
 class App:
     """The figures app's configuration."""
 
-    figures: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.drawing.Figure
+    figures: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.figure.Figure
     tables: dict[str, Any] = field(default_factory=dict)  # name -> repro.figures.tables.Table
     scale: Scale = field(default_factory=Scale)
     model: dict[str, Any] = field(default_factory=dict)  # set by the scale; not used for drawing

@@ -13,7 +13,7 @@ from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import claims
 from repro.figures.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, Rule
-from repro.figures.drawing import Figure
+from repro.figures.figure import Figure
 from repro.records import runs
 
 

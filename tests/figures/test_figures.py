@@ -21,7 +21,7 @@ from repro.config import catalogue
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, drawing, settings
-from repro.figures.drawing import Figure, Published
+from repro.figures.figure import Figure, Published
 from repro.records import lock, runs
 
 
@@ -436,7 +436,7 @@ def test_an_axis_of_few_iterations_is_labelled_where_they_are(tmp_path):
     for curve in ("wd_1e-4", "wd_1e-3"):
         write_run(tmp_path / curve / "seed0", [(i, 0.5) for i in (5, 10, 15, 19)])
     found = runs.local({curve: tmp_path / curve for curve in ("wd_1e-4", "wd_1e-3")})
-    drawn = drawing.draw(found, {"wd_1e-4": "a", "wd_1e-3": "b"}, drawing.Figure(title="t"), "", {})
+    drawn = drawing.draw(found, {"wd_1e-4": "a", "wd_1e-3": "b"}, Figure(title="t"), "", {})
     axis = drawn.axes[2].xaxis
     labels = [float(axis.get_major_formatter()(place)) for place in axis.get_majorticklocs()]
     assert labels == list(axis.get_majorticklocs())

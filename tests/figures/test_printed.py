@@ -12,6 +12,7 @@ from repro import config, records, schedules
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, claims, drawing, printed
+from repro.figures.figure import Figure
 from repro.records import runs
 
 WD = ["wd_1e-3", "wd_1.8e-3", "wd_3.2e-3", "wd_1e-2"]
@@ -216,7 +217,7 @@ def test_a_printed_curve_without_runs_is_drawn_too(tmp_path):
     write_run(tmp_path / "seed0", [(2, 0.1), (4, 0.5)])
     found = runs.local({"a": tmp_path})  # at half the paper's iterations
     theirs = pd.DataFrame({"curve": ["b", "b"], "iteration": [2, 6], "test_accuracy": [0.3, 0.4]})
-    figure = drawing.Figure("Figure", "a")
+    figure = Figure("Figure", "a")
     main = drawing.draw(found, {"a": "a", "b": "b"}, figure, "", {}, theirs).axes[0]
     thin = [line for line in main.lines if line.get_linewidth() == drawing.PRINT_WIDTH]
     assert [list(line.get_xdata()) for line in thin] == [[1, 3]]
