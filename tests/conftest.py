@@ -4,22 +4,17 @@ import copy
 import json
 import os
 import re
-import resource
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
-from PIL import Image
 
 from repro import config, resources
 from repro.config import folders
@@ -122,27 +117,3 @@ def run_app(tmp_path, command_server):
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
 
     return run
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """While entered, no file of this process grows beyond so many bytes: the disk seems to be full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def image_tree(root: Path, train: int = 3, test: int = 2, classes: int = 10) -> Path:
-    """An image-folder tree of random 32x32 PNGs, so many a class."""
-    rng = np.random.default_rng(7)
-    for split, count in (("train", train), ("test", test)):
-        for label in range(classes):
-            folder = root / split / f"class{label:02d}"
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{i:04d}.png")
-    return root

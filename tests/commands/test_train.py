@@ -10,10 +10,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import image_tree
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from on_disk import image_tree
 from PIL import Image
 
 from repro import models, resources

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import image_tree
+from on_disk import image_tree
 from PIL import Image
 
 from repro.config import Dataset

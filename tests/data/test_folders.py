@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from conftest import image_tree
+from on_disk import image_tree
 from PIL import Image
 
 from repro.config import Dataset

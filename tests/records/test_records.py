@@ -5,8 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import largest_file
 from omegaconf import OmegaConf
+from on_disk import largest_file
 
 from repro import records
 from repro.config.errors import ReproError

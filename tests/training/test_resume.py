@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import largest_file
+from on_disk import largest_file
 from torch import nn
 
 from repro import resources
