@@ -116,10 +116,18 @@ class Sweeper:
             if failures:
                 print(f"error: {describe_failures(failures, runs)}", file=sys.stderr)
             raise
+        by_others = 0
         for job, job_return in zip(unfinished, returns, strict=True):
-            if (failure := _compat.error_of(job_return)) is not None:
-                failures[job.folder] = describe(failure) or f"{type(failure).__name__}: {failure}"
-                logging.getLogger(__name__).debug("failed", exc_info=failure)
+            if (failure := _compat.error_of(job_return)) is None:
+                continue
+            if is_finished_now(job):
+                by_others += 1
+                continue
+            failures[job.folder] = describe(failure) or f"{type(failure).__name__}: {failure}"
+            logging.getLogger(__name__).debug("failed", exc_info=failure)
+        if by_others:
+            line = dry_run.finished_already(by_others, runs)
+            print(f"note: {line} all the same, trained by another process", file=sys.stderr)
         raise_failures(failures, runs)
         return returns
 
@@ -244,6 +252,13 @@ def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
         except ReproError as error:
             failures[job.folder] = str(error)
     return unfinished, failures
+
+
+def is_finished_now(job: Job) -> bool:
+    """Whether a job that failed is finished by its record: another process has trained it meanwhile."""
+    with contextlib.suppress(ReproError):
+        return not job.config.force and already_finished(job.folder, job.config)
+    return False
 
 
 def note_edits(jobs: Iterable[Job]) -> None:

@@ -7,10 +7,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from repro.config.errors import ReproError
-from repro.sweeps import dry_run
+from repro.sweeps import _compat, dry_run
 from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import Composer
 from repro.sweeps.sweeper import Sweeper
+from repro.training import lifecycle
 
 
 @pytest.fixture
@@ -77,6 +78,25 @@ def test_a_folder_may_be_named_after_the_number_of_its_job(sweeper, monkeypatch)
 def test_a_key_that_there_is_not_stops_a_sweep_before_it_begins(sweeper):
     with pytest.raises(ReproError, match=r"^\+batchsize=64: batchsize: no such key; did you mean batch_size\?$"):
         sweeper().sweep(["+batchsize=64,32"])
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_no_failure(sweeper, tmp_path, capsys):
+    class Beside:
+        """A launcher whose runs are all being trained by another process, which finishes the first of them."""
+
+        def start(self):
+            pass
+
+        def launch_jobs(self, jobs, initial_job_idx=0):
+            lifecycle.run(jobs[0].config, jobs[0].folder)
+            return [_compat.failed_return(job.overrides, ReproError("it is being trained")) for job in jobs]
+
+    arguments = [f"output={tmp_path}", "scale=smoke", "iterations=2000", "tracking=disabled"]
+    made = sweeper(arguments=arguments, show=None)
+    made.launcher = Beside()
+    with pytest.raises(ReproError, match=r"^1 of 2 runs failed:\n.*seed1: it is being trained$"):
+        made.sweep([*arguments, "seed=0,1"])
+    assert "note: 1 of 2 runs is finished all the same, trained by another process\n" in capsys.readouterr().err
 
 
 def test_a_plan_says_once_what_is_cut_short(sweeper, monkeypatch, capsys):
