@@ -63,17 +63,24 @@ def resolve(composed: Any, overrides: Iterable[str] = ()) -> Config:
 
 
 def notes(config: Config) -> list[str]:
-    """Notes to print before a resolved run is trained, one line each: where its schedule is cut short."""
+    """Notes to print before a resolved run is trained, one line each: where its schedule is cut short.
+
+    Iterations are those before the scale, as a command line sets them.
+    """
     schedule, end, factor = config.schedule, config.iterations, config.scale.iterations
+    at_scale = "" if factor == 1 else f" ({end} at scale {config.scale.name})"
     found = []
     for key, needed in schedules.cut_short(schedule.lr, schedule.momentum, end).items():
         part, name = key.split(".")[1:]
-        line = f"note: {config.curve} ends at iteration {end}, "
+        line = f"note: {config.curve} ends at iteration {round(end / factor)}{at_scale}, "
         if key == "schedule.lr.step_size":
             cycles = needed // (2 * schedule.lr[name])
-            line += f"inside a cycle that ends at {needed}; {key}={int(end / factor / cycles / 2)} fits it in, or "
+            fitting = int(end / factor / cycles / 2)
+            line += f"inside a cycle that ends at {round(needed / factor)}; {key}={fitting} fits it in, or "
         else:
-            line += f"before {key}={getattr(schedule, part)[name]} is reached; "
+            value = getattr(schedule, part)[name]
+            unscaled = [round(i / factor) for i in value] if isinstance(value, list) else round(value / factor)
+            line += f"before {key}={unscaled} is reached; "
         found.append(f"{line}iterations={round(needed / factor)} reaches its end")
     return found
 

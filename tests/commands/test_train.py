@@ -112,7 +112,10 @@ def test_a_diverged_run_is_a_result(resolved, tmp_path):
 
 def test_a_run_that_is_cut_short_says_so_in_its_log(resolved, tmp_path, caplog):
     lifecycle.run(resolved("experiment=fig8b/tbs512", "iterations=2000", *SMOKE), tmp_path)
-    assert "note: fig8b/tbs512 ends at iteration 2, inside a cycle that ends at 8" in caplog.text
+    assert (
+        "note: fig8b/tbs512 ends at iteration 2000 (2 at scale smoke), inside a cycle that ends at 8"
+        in caplog.text
+    )
 
 
 def test_a_precision_that_a_cpu_lacks_is_refused_before_anything_is_recorded(resolved, tmp_path):

@@ -242,8 +242,11 @@ def test_an_experiments_own_mistake_stays_one(tmp_path, refused):
          "ends at iteration 2000, inside a cycle that ends at 8006; schedule.lr.step_size=1000 fits it in, or "
          "iterations=8006 reaches its end"),
         (["experiment=fig8b/tbs512", "iterations=2000", "scale=quick"],
-         "ends at iteration 100, inside a cycle that ends at 400; schedule.lr.step_size=1000 fits it in, or "
-         "iterations=8000 reaches its end"),
+         "ends at iteration 2000 (100 at scale quick), inside a cycle that ends at 8000; schedule.lr.step_size=1000 fits "
+         "it in, or iterations=8000 reaches its end"),
+        (["experiment=fig5a/piecewise_0.35", "iterations=40000", "scale=demo"],
+         "ends at iteration 40000 (400 at scale demo), before schedule.lr.milestones=[50000, 70000] is reached; "
+         "iterations=70000 reaches its end"),
         (["experiment=fig5a/clr_3.0", "iterations=12000"],
          "ends at iteration 12000, inside a cycle that ends at 20000; schedule.lr.step_size=3000 fits it in, or "
          "iterations=20000 reaches its end"),
