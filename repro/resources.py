@@ -39,7 +39,7 @@ def free_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, memory: 
         used = [_number(folder / f"memory.{name}") for name in ("current", "usage_in_bytes")]
         limits = [_number(folder / f"memory.{name}") for name in ("max", "high", "limit_in_bytes")]
         for limit in filter(None, limits):
-            free_bytes.append(max(0, limit - max(filter(None, used), default=0) + _inactive_bytes(folder)))
+            free_bytes.append(max(0, limit - max(filter(None, used), default=0) + _reclaimable_bytes(folder)))
     return min(free_bytes) / 2**20 if free_bytes else None
 
 
@@ -72,10 +72,11 @@ def _folders(controller: str, cgroups: Path, membership: Path) -> Iterator[Path]
             yield from (root / part for part in (folder, *folder.parents))
 
 
-def _inactive_bytes(folder: Path) -> int:
-    """Bytes of a cgroup's memory that hold inactive file pages, which the kernel can reclaim."""
+def _reclaimable_bytes(folder: Path) -> int:
+    """Bytes of a cgroup's memory that hold pages of files, which the kernel can reclaim (as in MemAvailable)."""
     values = {name: value for name, _, value in (line.partition(" ") for line in _lines(folder / "memory.stat"))}
-    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+    names = ("inactive_file", "active_file")  # version 1 has those of its children apart, with a prefix
+    return sum(int(values.get(f"total_{name}", values.get(name, 0))) for name in names)
 
 
 def _number(path: Path) -> int | None:

@@ -79,7 +79,8 @@ def test_in_a_container_the_root_is_its_own(machine):
 
 
 def test_pages_of_files_give_way(machine):
-    files = {"memory.max": 3 * GB, "memory.current": 3 * GB, "memory.stat": f"anon 5\ninactive_file {GB}\n"}
+    pages = f"anon 5\ninactive_file {GB // 2}\nactive_file {GB // 2}\n"
+    files = {"memory.max": 3 * GB, "memory.current": 3 * GB, "memory.stat": pages}
     assert machine("0::/\n", files)[1] == 1024
     assert machine("0::/\n", {**files, "memory.current": 5 * GB})[1] == 0.0  # over its limit: none is free
 
