@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from enum import Enum
 from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
@@ -70,7 +71,17 @@ LATER: dict[str, Any] = {
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested plain values, as stored in ``run.json``."""
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value
 
 
 def from_dict(values: dict[str, Any]) -> Config:

@@ -74,10 +74,10 @@ class Composer:
         self._identify(config.dataset)
         changes = naming.changes(composed, hydra)
         starts.settle(config, changes)
-        folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
+        home, subdir = hydra.sweep.dir, hydra.sweep.subdir  # resolving them takes milliseconds
         with read_write(composed.hydra):  # resolved here: the process that runs the job may lack our resolvers
-            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = hydra.sweep.dir, hydra.sweep.subdir
-        return Job(overrides, config, folder, changes, composed)
+            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = home, subdir
+        return Job(overrides, config, Path(home) / subdir, changes, composed)
 
     def _identify(self, dataset: Dataset) -> None:
         key = repr(dataset)  # all of it: how a folder is split decides which images are trained on
