@@ -1,13 +1,14 @@
 """The runs of a figure as one tidy pandas frame: what a notebook begins with.
 
-Run it where the runs are, cell by cell or whole: ``python examples/frame.py``.
+Run it in the suite's folder, cell by cell or whole: ``python examples/frame.py``.
 """
 
-# %% Every run of Figure 5b at quick scale. Further arguments are those of ``python -m repro.figures``; from W&B:
+# %% Every run of Figure 10a at paper scale, from the records in evidence/; without output= from multirun_outputs/.
+# Further arguments are those of ``python -m repro.figures``; from W&B:
 # repro.load("fig5b", "scale=quick", "source=wandb", "tracking.entity=ME", "tracking.project=MINE")
 import repro
 
-runs = repro.load("fig5b", "scale=quick")
+runs = repro.load("fig10a", "output=evidence")
 print(runs.frame.head())
 print("\n".join(runs.broken + runs.notes) or "every record is whole")
 

@@ -36,7 +36,7 @@ def app(composed: DictConfig) -> None:
             drawn.append(result)
             errors += result.errors
     if not drawn:
-        raise ReproError("; ".join(errors) or "no figure was chosen")
+        figures.fail(errors or ["no figure was chosen"])
     named = settings.selected(overrides)
     name = settings.page_name(named)
     target = Path(f"{settings.target_of(name, config)}.html")

@@ -10,8 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from repro.config.errors import ReproError, no_such_key, one_line
+from repro.config.errors import ReproError, describe, no_such_key, one_line
 from repro.config.folders import CONF, cache_folder
 from repro.figures.settings import (
     App,
@@ -59,8 +60,8 @@ def load(figure: str, *overrides: str) -> "Runs":
                 typed_node(group, figure, composed[f"{group}s"][figure]),
             )
             return collect(f"{group} {figure}", homes_of(chosen, folders), config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ReproError(one_line(error)) from None
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ReproError(describe(error)) from None
 
 
 def typed_node(group: str, name: str, node: DictConfig, is_chosen: bool = True) -> "Figure | Table":

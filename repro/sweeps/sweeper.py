@@ -96,7 +96,8 @@ class Sweeper:
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             trainable = [job for job in jobs if job.folder not in failures]
             costs = [(job.folder, job.config) for job in trainable]
-            dry_run.print_cost(costs, local_launcher is not None, self._cluster)
+            if costs:
+                dry_run.print_cost(costs, local_launcher is not None, self._cluster)
             raise_failures(failures, len(jobs))
             return []
         if finished := len(jobs) - len(unfinished) - len(failures):

@@ -1,6 +1,7 @@
 """A network, an image set and a schedule of one's own: a Python file and a YAML file each, found by everything."""
 
 import json
+import re
 
 import pytest
 
@@ -69,6 +70,19 @@ def test_a_dry_run_knows_their_cost(mine, run_app):
     done = run_app("train", *MINE, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "1 run to do, 0 finished; 400 images" in done.stdout
+
+
+def test_a_file_that_is_not_yaml_is_named_with_its_line(run_app, tmp_path):
+    for name in ("experiment/fig0/mine.yaml", "figure/fig0.yaml"):
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text("# mine\ntitle: a: b\n")
+    for command in (("train", "experiment=fig0/mine", "scale=smoke"), ("figures", "figure=fig0")):
+        done = run_app(command[0], "--config-dir", "conf", *command[1:])
+        assert done.returncode == 1
+        line = (
+            r"error: /\S+/fig0\S*\.yaml, line 2, column 9: it is not YAML: mapping values are not allowed here\n"
+        )
+        assert re.fullmatch(line, done.stderr)
 
 
 @pytest.mark.parametrize(

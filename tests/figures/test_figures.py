@@ -508,20 +508,13 @@ def test_what_cannot_be_loaded_is_one_line(arguments, message):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_example_of_a_frame_runs(tmp_path, resolved):
-    run = resolved("experiment=fig5b/wd_1e-3", "scale=quick")
-    for seed in range(2):
-        run.seed = seed
-        record = records.Record(tmp_path / f"multirun_outputs/quick/fig5b/wd_1e-3/seed{seed}", run, {})
-        for i in (20, 40, 60):
-            row = {"iteration": i, "lr": 0.1, "momentum": 0.9, "train_loss": 1.0, "test_loss": 1.0}
-            record.append({**row, "test_accuracy": 0.5 + seed / 10, "images_per_second": 5.0})
-        record.finish("finished")
-    example = CONF.parent / "examples/frame.py"
-    done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True)
+def test_the_example_of_a_frame_runs():
+    example = Path("examples/frame.py")
+    done = subprocess.run([sys.executable, str(example)], cwd=CONF.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "wd_1e-3 1 finished 0.001" in done.stdout
-    assert re.search(r"wd_1e-3 +0\.55 +0\.0707 +2", done.stdout)
+    assert "every record is whole" in done.stdout
+    assert "wd_1e-3 3 finished 0.001" in done.stdout
+    assert re.search(r"wd_1e-3 +0\.\d+ +0\.\d+ +4", done.stdout)
 
 
 def test_a_second_measure_lies_on_the_same_axis_with_its_print(tmp_path):

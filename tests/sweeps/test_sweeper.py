@@ -99,6 +99,15 @@ def test_a_run_that_another_process_finishes_meanwhile_is_no_failure(sweeper, tm
     assert "note: 1 of 2 runs is finished all the same, trained by another process\n" in capsys.readouterr().err
 
 
+def test_a_plan_of_runs_that_cannot_start_says_why_alone(sweeper, monkeypatch, tmp_path):
+    monkeypatch.setattr(dry_run, "print_cost", None)  # it is not called
+    arguments = [f"output={tmp_path}", "scale=smoke", "experiment=fig12a/wd_1e-2"]
+    with pytest.raises(
+        ReproError, match=r"snapshot-000000001.pt does not exist; python -m repro.train experiment="
+    ):
+        sweeper(arguments=arguments).sweep(arguments)
+
+
 def test_a_plan_says_once_what_is_cut_short(sweeper, monkeypatch, capsys):
     monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: None)
     sweeper().sweep(["experiment=fig8b/tbs512", "iterations=2000", "seed=0,1"])
