@@ -7,11 +7,13 @@ if __name__ == "__main__":  # before the imports, so that Ctrl-C during them is 
 
 import argparse
 import io
+import re
 import sys
 from pathlib import Path
 
 from repro.config import Precision, from_dict
 from repro.config.errors import ReproError
+from repro.config.resolving import DEVICE
 from repro.records import FINISHED, Info, Row, broken, read_history, read_info, read_weights
 
 # The largest difference in loss (relative for losses above 1) and accuracy that rounding explains. One CPU repeats
@@ -43,6 +45,8 @@ def evaluate(folder: Path, root: str | None = None, device: str = "auto") -> tup
     from repro.training import loop
 
     config.dataset.root = root or config.dataset.root
+    if not re.fullmatch(DEVICE, device):
+        raise ReproError(f"device={device}: choose auto, cpu, cuda, cuda:<number> or mps")
     device = loop.device(device)
     dataset = batches.load(config.dataset, device)
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)

@@ -157,7 +157,12 @@ def describe_machine(device: str) -> dict[str, Any]:
         cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         cpu = platform.processor() or platform.machine()
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    # The GPU too where the CPU is measured: the rows of both belong to one machine.
+    gpu = (
+        torch.cuda.get_device_name(device if device.startswith("cuda") else 0)
+        if torch.cuda.is_available()
+        else None
+    )
     return {"host": platform.node(), "cpu": cpu, "cores": machine.cores(), "gpu": gpu}
 
 
@@ -196,7 +201,8 @@ def main() -> None:
     device = loop.device(arguments.device)
     machine_info = describe_machine(device)
     instructions = torch.backends.cpu.get_cpu_capability()  # it may differ between processors of the same name
-    hardware = f"{machine_info['gpu'] or machine_info['cpu']}, {machine_info['cores']} cores, {instructions}"
+    processor = machine_info["gpu" if device.startswith("cuda") else "cpu"]
+    hardware = f"{processor}, {machine_info['cores']} cores, {instructions}"
     load = os.getloadavg()[0]
     if load > 0.5:
         hardware += f", busy at the start (load {load:.1f})"

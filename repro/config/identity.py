@@ -87,9 +87,11 @@ def _plain(value: Any) -> Any:
 def from_dict(values: dict[str, Any]) -> Config:
     """The resolved configuration that ``to_dict`` wrote. Raises ReproError if another version wrote it."""
     try:
-        return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
     except OmegaConfBaseException as error:
         raise ReproError(f"its configuration is from another version of the suite ({one_line(error)})") from None
+    config.model.options = config.model.options or None  # as ``resolve`` leaves it, in records without it too
+    return config
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -112,12 +114,15 @@ def fingerprint(config: Config, *, images: bool = True) -> str:
     return _fingerprint(values)
 
 
-def is_respelled(config: Config, recorded: str) -> bool:
+def is_respelled(config: Config, recorded: str, *, images: bool = True) -> bool:
     """Whether ``recorded`` is the configuration's fingerprint with its whole numbers as 1 or as 1.0, each as fits.
 
-    The keys of schedules and of model.options have no type, and neither overrides nor W&B keep that of a number.
+    ``images`` is as for ``fingerprint``. The keys of schedules and of model.options have no type, and neither
+    overrides nor W&B keep that of a number.
     """
     values = flat(config)
+    if not images:
+        values["dataset.digest"] = None
     mappings = [values[key] for key in ("schedule.lr", "schedule.momentum", "model.options") if values[key]]
     whole = [(m, k) for m in mappings for k, v in m.items() if type(v) in (int, float) and float(v).is_integer()]
     for types in itertools.product((int, float), repeat=len(whole[:MANY])):

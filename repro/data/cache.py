@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from repro.config.folders import cache_folder
 from repro.data import folders
 from repro.data.registry import ARRAY_NAMES, Arrays, ImageSet, is_own
 
+DAY = 86_400.0  # seconds
 OWN_LEVELS = 8  # of folders whose files are part of the cache's key, for an image set named by its import path
 
 
@@ -64,11 +66,23 @@ def read(entry: Path) -> tuple[Arrays, str] | None:
     try:
         if (digest := read_digest(entry)) is None:
             raise ValueError("it has no digest")
-        return {name: np.load(entry / f"{name}.npy") for name in ARRAY_NAMES}, digest
+        arrays = {name: np.load(entry / f"{name}.npy") for name in ARRAY_NAMES}
+        if digest_of(arrays) != digest:
+            raise ValueError("its images are not those that were written")
+        return arrays, digest
     except (OSError, ValueError, EOFError) as error:
         print(f"note: the cache {entry} is broken ({error}); the images are decoded again")
         shutil.rmtree(entry, ignore_errors=True)
         return None
+
+
+def digest_of(arrays: Arrays) -> str:
+    """Sixteen hexadecimal digits that identify the contents of an image set."""
+    sha256 = hashlib.sha256()
+    for name in ARRAY_NAMES:
+        sha256.update(f"{name} {arrays[name].shape}".encode())
+        sha256.update(np.ascontiguousarray(arrays[name]).data)
+    return sha256.hexdigest()[:16]
 
 
 def read_digest(entry: Path) -> str | None:
@@ -83,6 +97,7 @@ def read_digest(entry: Path) -> str | None:
 def write(entry: Path, arrays: Arrays, digest: str) -> None:
     """Write the arrays and their digest atomically: into a temporary folder, which is then renamed."""
     entry.parent.mkdir(parents=True, exist_ok=True)
+    _delete_unfinished(entry.parent)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         for name, array in arrays.items():
@@ -92,3 +107,11 @@ def write(entry: Path, arrays: Arrays, digest: str) -> None:
             unfinished.rename(entry)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _delete_unfinished(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote have left, a day ago or earlier."""
+    for path in folder.glob(".*-*"):
+        with suppress(OSError):
+            if path.is_dir() and time.time() - path.stat().st_mtime > DAY:
+                shutil.rmtree(path, ignore_errors=True)

@@ -5,7 +5,6 @@ an order that does not depend on the source: a run is the same from either sourc
 path is always read by its own ``read``, whose arrays must be as it declares.
 """
 
-import hashlib
 import inspect
 from contextlib import suppress
 from functools import lru_cache
@@ -17,7 +16,7 @@ from repro import user_code
 from repro.config import Dataset
 from repro.config.errors import ReproError
 from repro.data import cache, checks, folders
-from repro.data.registry import ARRAY_NAMES, Arrays, ImageSet, get, is_own
+from repro.data.registry import Arrays, ImageSet, get, is_own
 
 _SHAPES: dict[tuple[str, str], tuple[int, ...]] = {}  # name and root -> (H, W, C) of the images, once known
 
@@ -123,11 +122,7 @@ def _require_same_images(dataset: Dataset, image_set: ImageSet, actual: str) -> 
 
 
 def _digest_arrays(arrays: Arrays) -> str:
-    sha256 = hashlib.sha256()
-    for name in ARRAY_NAMES:
-        sha256.update(f"{name} {arrays[name].shape}".encode())
-        sha256.update(arrays[name].tobytes())
-    return sha256.hexdigest()[:16]
+    return cache.digest_of(arrays)
 
 
 def _load_files(dataset: Dataset, image_set: ImageSet) -> tuple[Arrays, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from repro import user_code
 from repro.config import PROTOCOL, Config, fingerprint, flat, from_dict, is_respelled
-from repro.config.errors import ReproError
+from repro.config.errors import ADVICE, ReproError
 from repro.records.history import AGAIN, broken, read_history
 from repro.records.info import read_info
 from repro.records.types import FINISHED, Info
@@ -94,7 +94,8 @@ def read_weights(folder: Path, info: Info) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ReproError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from None
+        next_step = ADVICE.get(error.errno or 0, AGAIN)
+        raise ReproError(f"{path}: cannot be read: {error.strerror}; {next_step}") from None
     if info.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
         raise ReproError(f"{path}: not the weights that the run recorded (another SHA-256); {AGAIN}")
     return content
@@ -105,10 +106,15 @@ def move_aside(folder: Path) -> None:
     info = read_info(folder)
     if info is None or info["status"] not in FINISHED:
         return
-    numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
-    aside = folder / f"earlier-{1 + max((int(n) for n in numbers if n.isdecimal()), default=0)}"
-    aside.mkdir()
     snapshots = [path.name for path in folder.glob("snapshot-*.pt")]
-    for name in ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json"):
-        if (folder / name).exists():
-            (folder / name).rename(aside / name)
+    names = ("history.jsonl", "weights.pt", *snapshots, "wandb", "run.json")
+    present = [name for name in names if (folder / name).exists()]
+    numbers = [path.name.removeprefix("earlier-") for path in folder.glob("earlier-*")]
+    last = max((int(n) for n in numbers if n.isdecimal()), default=0)
+    aside = folder / f"earlier-{last}"
+    begun = {path.name for path in aside.glob("*")} if last else set()
+    if not begun or "run.json" in begun or begun & set(present):  # otherwise a process was killed as it moved them
+        aside = folder / f"earlier-{last + 1}"
+        aside.mkdir()
+    for name in present:
+        (folder / name).rename(aside / name)

@@ -53,7 +53,9 @@ def locked(folder: Path, activity: str | None = None) -> Iterator[None]:
             file.flush()
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # not that of another process, if the folder was replaced
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                path.unlink()
         file.close()
 
 

@@ -26,6 +26,7 @@ from repro.records.existing import differences
 from repro.records.files import find
 from repro.records.info import read_info
 
+NOT_TEXT = ("null", "true", "false", "nan", "inf")  # words that Hydra's grammar does not read as text
 LONGEST = 255  # bytes of a folder's name
 # Keys of the folders above and below, keys that only launch, and a key that is filled in for the run's source.
 APART = ("experiment", "scale", "seed", "sweep", "start.fingerprint")
@@ -58,7 +59,7 @@ def changes(composed: DictConfig, hydra: HydraConf | DictConfig) -> list[str]:
 
 def as_overrides(changes: Iterable[str]) -> list[str]:
     """``changes`` for the command line that composes the run; ``++`` also adds keys that the experiment lacks."""
-    return [f"++{change}" if "." in change.partition("=")[0] else change for change in changes]
+    return [f"++{change}" if change.partition("=")[0].count(".") > 1 else change for change in changes]
 
 
 def folder_name(changes: Iterable[str]) -> str:
@@ -90,10 +91,12 @@ def existing(home: Path, name: str, config: Config) -> str:
     if not home.is_dir() or (home / name / seed / "run.json").exists():
         return name
     for path in find(home, "run.json"):
+        if "=" not in (between := path.parent.parent.relative_to(home).as_posix()) and between != ".":
+            continue  # a run that the user has put aside
         with suppress(ReproError):
             info = read_info(path.parent) if path.parent.name == seed else None
             if info is not None and not differences(info, config):
-                return path.parent.parent.relative_to(home).as_posix()
+                return between
     return name
 
 
@@ -172,7 +175,8 @@ def spelled(value: Any) -> str:
     if isinstance(value, dict | DictConfig):
         return "{" + ",".join(f"{k!s}:{spelled(v)}" for k, v in value.items()) + "}"
     text = str(value)
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.:/@%-]*", text):
-        quoted = text.replace("'", "\\'")
-        return f"'{quoted}'"
+    is_plain = re.fullmatch(r"[A-Za-z_][\w.:/@%-]*", text) and text.lower() not in NOT_TEXT
+    if isinstance(value, str) and not is_plain:
+        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), text)
+        return f"'{escaped}'"
     return text

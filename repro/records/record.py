@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from repro.config import PROTOCOL, Config, fingerprint, to_dict
+from repro.config.errors import ReproError
+from repro.records import naming
 from repro.records.existing import code_of, differences
 from repro.records.files import write_whole
 from repro.records.history import as_text, digest, numbers
@@ -65,6 +67,7 @@ class Record:
                 known = copy.deepcopy(config)
                 known.dataset.digest = previous["config"].get("dataset", {}).get("digest")
         self._history: FileIO | None = None
+        self._opened: os.stat_result | None = None  # of the history
         self.rows: list[Row] = []  # every row of this record
         self.info: Info = {
             "curve": config.curve,
@@ -104,13 +107,26 @@ class Record:
         path = self.folder / "history.jsonl"
         write_whole(path, as_text(self.rows), durable=bool(self.rows))  # the checkpoint needs these rows
         self._history = open(path, "ab", buffering=0)  # noqa: SIM115
+        self._opened = os.fstat(self._history.fileno())
         self.info["environment"] = dict(environment)
         self.info["fingerprint"], self.info["config"] = fingerprint(self._config), to_dict(self._config)
         self._write()
 
+    def _require_own(self) -> None:
+        """Raise ReproError if the folder was deleted, moved or replaced: another process may train there now."""
+        if self._opened is None:
+            return
+        try:
+            is_own = os.path.samestat(self._opened, (self.folder / "history.jsonl").stat())
+        except (FileNotFoundError, NotADirectoryError):
+            is_own = False
+        if not is_own:
+            raise ReproError(f"{self.folder} was deleted, moved or replaced while this run trained in it")
+
     def append(self, row: Row) -> None:
         """Add the row of one test. Raises OSError, and leaves the history unchanged."""
         assert self._history is not None, "start comes first"
+        self._require_own()
         finite = cast(Row, {k: v if v is None or math.isfinite(v) else None for k, v in numbers(row)})
         line = json.dumps(finite).encode() + b"\n"
         end = os.fstat(self._history.fileno()).st_size
@@ -129,7 +145,7 @@ class Record:
         assert self._history is not None, "start comes first"
         os.fsync(self._history.fileno())
         self.info["wall_seconds"] = self._seconds()
-        self._write()
+        self._write(durable=True)
 
     def add(self, **more: Any) -> None:
         """Add keys to ``run.json`` that are known only after the start. Raises OSError."""
@@ -141,6 +157,7 @@ class Record:
 
         Raises OSError.
         """
+        self._require_own()
         self.info["status"], self.info["wall_seconds"] = status, self._seconds()
         if self._history is not None:  # otherwise the rows of the previous attempt are kept
             os.fsync(self._history.fileno())  # the checkpoints are deleted once this is written
@@ -152,8 +169,9 @@ class Record:
     def _seconds(self) -> float:
         return round(float(self._earlier_seconds) + time.monotonic() - self._started, 3)
 
-    def _write(self) -> None:
-        write_info(self.folder, self.info)
+    def _write(self, durable: bool = False) -> None:
+        self._require_own()
+        write_info(self.folder, self.info, durable=durable)
 
 
 def _variant(folder: Path, config: Config) -> str:
@@ -165,7 +183,9 @@ def _variant(folder: Path, config: Config) -> str:
 
 def _command(config: Config, changes: Sequence[str]) -> str:
     chosen = (f"experiment={config.curve}", f"scale={config.scale.name}", f"seed={config.seed}")
-    return shlex.join(["python", "-m", "repro.train", *chosen, *changes])
+    root = config.dataset.root
+    places = [] if root == Config().dataset.root else [f"dataset.root={naming.spelled(root)}"]
+    return shlex.join(["python", "-m", "repro.train", *chosen, *naming.as_overrides(changes), *places])
 
 
 def _earlier(previous: Info) -> list[str]:

@@ -16,11 +16,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from repro.config import PROTOCOL, Config, catalogue, fingerprint, from_dict, resolve
+from repro.config import PROTOCOL, Config, catalogue, fingerprint, from_dict, is_respelled, resolve
 from repro.config.errors import ReproError, one_line
 from repro.records import naming
 from repro.records.info import read_info
 from repro.records.types import FINISHED
+
+CHECKPOINTS = "checkpoint-?????????.pt"  # of an unfinished run; the digits are its iteration
 
 
 def snapshot(folder: Path, iteration: int) -> Path:
@@ -66,7 +68,7 @@ def settle(config: Config, changes: Sequence[str], dependents: tuple[tuple[str, 
         raise ReproError(f"start.curve={start.curve}: {one_line(error)}") from None
     composed.seed = config.seed
     source = resolve(composed, source_changes)
-    source.output = config.output
+    source_root, source.output = source.dataset.root, config.output
     settle(source, source_changes, (*dependents, (start.curve, *source_changes)))
     home = Path(config.output) / config.scale.name / source.curve
     name = naming.existing(home, naming.folder_name(source_changes), source)
@@ -74,7 +76,9 @@ def settle(config: Config, changes: Sequence[str], dependents: tuple[tuple[str, 
     start.folder = str(home / name / f"seed{config.seed}")
     snapshots = f"snapshots=[{round((start.iteration or 0) / config.scale.iterations)}]"
     output = [] if config.output == Config().output else [f"output={config.output}"]
-    arguments = [*chosen, *source_changes, f"seed={config.seed}", snapshots, *output]
+    root = config.dataset.root
+    places = [] if root == source_root else [f"dataset.root={naming.spelled(root)}"]
+    arguments = [*overrides, f"seed={config.seed}", snapshots, *places, *output]
     start.command = shlex.join(["python", "-m", "repro.train", *arguments])
 
 
@@ -92,12 +96,37 @@ def problem(config: Config) -> str | None:
     force = ""
     if info is not None:
         known = from_dict(info["config"])
-        if info.get("protocol") != PROTOCOL or fingerprint(known, images=False) != start.fingerprint:
+        if info.get("protocol") != PROTOCOL or not is_source(known, config):
             return stale(config, folder, force=info["status"] in FINISHED)
         force = " force=true" if info["status"] in FINISHED else ""
     if path.exists():
         return None
+    last = info.get("last_iteration") if info is not None and info["status"] == "diverged" else None
+    if last is not None and last < start.iteration:
+        return f"start: {folder} diverged at iteration {last}, before its snapshot at {start.iteration}"
+    if not force and (passed := _newest_checkpoint(folder)) >= start.iteration:
+        advice = f"delete the checkpoints in that folder, and {start.command} writes it"
+        return (
+            f"start: {path} does not exist, and its run has passed it (checkpoint at iteration {passed}); {advice}"
+        )
     return f"start: {path} does not exist; {start.command}{force} writes it"
+
+
+def _newest_checkpoint(folder: Path) -> int:
+    """The iteration of the newest checkpoint of a run, 0 if it has none."""
+    return max((int(path.stem.removeprefix("checkpoint-")) for path in folder.glob(CHECKPOINTS)), default=0)
+
+
+def is_source(candidate: Config, config: Config) -> bool:
+    """Whether ``config`` starts from a run of ``candidate``, in which a whole number may be 1.0 instead of 1."""
+    wanted = config.start.fingerprint or ""
+    return fingerprint(candidate, images=False) == wanted or is_respelled(candidate, wanted, images=False)
+
+
+def source_fingerprint(config: Config) -> str | None:
+    """The fingerprint that a snapshot of the source has: its record's; without a record the expected one."""
+    info = read_info(Path(config.start.folder or ""))
+    return config.start.fingerprint if info is None else fingerprint(from_dict(info["config"]), images=False)
 
 
 def stale(config: Config, path: Path, force: bool = True) -> str:

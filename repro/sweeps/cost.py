@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,20 @@ class Estimate:
 
 
 def read_benchmark() -> dict[str, Any] | None:
-    """The last benchmark of this machine; None if it is missing or cannot be read."""
+    """The last benchmark of this machine, with the rows that can be read; None if there is none."""
     try:
         benchmark = json.loads((cache_folder() / BENCHMARK_FILE).read_text(encoding="utf-8"))
-        return benchmark if isinstance(benchmark["rows"], list) and benchmark["rows"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        rows = [row for row in benchmark["rows"] if _is_row(row)]
+        return {**benchmark, "machine": benchmark.get("machine") or {}, "rows": rows} if rows else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a row of a benchmark has every key, and a speed."""
+    keys = {*SHAPE_KEYS, "batch_size", "device", "threads", "images_per_second"}
+    keys.remove("channels")  # earlier rows lack it
+    return isinstance(row, dict) and keys <= row.keys() and (row["images_per_second"] or 0) > 0
 
 
 def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -127,6 +136,7 @@ def _count_sizes(wanted: list[Shape]) -> dict[Shape, tuple[int, int, int]]:
         cached: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         cached = {}
+    cached = cached if isinstance(cached, dict) else {}
     keys = {
         shape: json.dumps([version.hexdigest()[:12], shape.size_arguments()], sort_keys=True) for shape in wanted
     }
@@ -176,7 +186,12 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     channels = {"channels": shape.channels}  # default for rows of earlier versions, which lack the key
     rows = [channels | row for row in rows if row["device"].split(":")[0] == device]
-    sizes = network_sizes([shape, *map(_row_shape, rows)])
+    sizes = network_sizes([shape])
+    try:
+        sizes |= network_sizes(map(_row_shape, rows))
+    except ReproError:  # of a network that this version does not have
+        rows = [row for row in rows if _has_size(_row_shape(row))]
+        sizes |= network_sizes(map(_row_shape, rows))
     multiply_adds, outputs, _ = sizes[shape]
     by_group = device == "cpu" and not config.engine.compile  # repro.training.steps.ByGroup
     images = config.batch_size / (config.model.bn_groups if by_group else 1)  # in memory at once
@@ -243,6 +258,14 @@ def _shape(config: Config) -> Shape:
     if height == width or is_resized:
         return shape
     return replace(shape, resolution=height, columns=width)
+
+
+@cache
+def _has_size(shape: Shape) -> bool:
+    try:
+        return bool(network_sizes([shape]))
+    except ReproError:
+        return False
 
 
 def _row_shape(row: dict[str, Any]) -> Shape:

@@ -128,7 +128,7 @@ class Sweeper:
             logging.getLogger(__name__).debug("failed", exc_info=failure)
         if by_others:
             line = dry_run.finished_already(by_others, runs)
-            print(f"note: {line} all the same, trained by another process", file=sys.stderr)
+            print(f"note: {line} all the same, by another process or before its own died", file=sys.stderr)
         raise_failures(failures, runs)
         return returns
 

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from repro.config.errors import system_error
+from repro.config.errors import ADVICE, system_error
 from repro.records import Row, history
 from repro.records.files import write_whole
+from repro.records.starts import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -111,7 +112,14 @@ def load(folder: Path, device: str) -> tuple[dict[str, Any], list[Row]] | None:
     """
     for path in find(folder):
         problem = "is truncated or corrupt"
-        if (state := read(path, device)) is not None:
+        try:
+            state = read(path, device)
+        except OSError as error:
+            if error.errno in ADVICE:  # the user can mend it
+                raise
+            log.warning("%s; falling back to the previous checkpoint, or to the start", system_error(error, ""))
+            continue
+        if state is not None:
             if (rows := history.counted(folder, state)) is not None:
                 return state, rows
             problem = f"needs rows that {folder / history.FILE} no longer has as recorded"
@@ -122,7 +130,7 @@ def load(folder: Path, device: str) -> tuple[dict[str, Any], list[Row]] | None:
 
 def find(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+    return sorted(folder.glob(CHECKPOINTS), reverse=True)
 
 
 def clear(folder: Path) -> None:

@@ -16,8 +16,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """A list that collects the numbers of SIGINT, SIGTERM and SIGUSR2; a second SIGINT raises KeyboardInterrupt.
+    """A list that collects the numbers of signals that end a run; a second SIGINT raises KeyboardInterrupt.
 
+    They are SIGINT, SIGTERM, SIGUSR2 and, unless it is ignored (``nohup``), SIGHUP, which a closed terminal sends.
     On leaving, a received SIGUSR2 is raised again for its previous handler: submitit's requeues the job. Outside
     the main thread, where Python cannot set handlers, the list stays empty.
     """
@@ -30,7 +31,9 @@ def interruptible() -> Iterator[list[int]]:
 
     previous_handlers = {}
     if threading.current_thread() is threading.main_thread():
-        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+        watched = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            watched.remove(signal.SIGHUP)
         previous_handlers = {number: signal.signal(number, record_signal) for number in watched}
     try:
         yield received

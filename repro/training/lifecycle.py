@@ -64,6 +64,7 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
             raise
         if finished:
             log.info("%s is already finished; force=true trains it again", folder)
+            checkpoints.clear(folder)  # its process may have been killed before it did so
             if (info := read_info(folder)) and (edits := edited(info, config)):
                 log.warning("%s: %s it was trained", folder, edits)
         else:
@@ -108,8 +109,12 @@ def _end(record: Record, status: str, reason: str | None = None) -> None:
     """Record the end of a run that did not finish; disk errors are ignored."""
     if record.info["status"] in FINISHED:
         return
-    with contextlib.suppress(OSError):
+    try:
         record.finish(status, **({} if reason is None else {"reason": reason}))
+    except ReproError:  # the folder is another run's by now
+        return
+    except OSError:
+        pass
     if reason is not None:
         with contextlib.suppress(OSError), open(record.folder / LOG, "a", encoding="utf-8") as file:
             print(f"{status}: {reason}", file=file)
@@ -294,14 +299,16 @@ def _loop(
 def _finish_mirror(mirror: Mirror, record: Record) -> None:
     mirror.finish(record.info)
     if mirror.outcome:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ReproError):
             record.add(wandb=mirror.outcome)
 
 
 def _load_checkpoint(folder: Path, config: Config, device: str) -> tuple[dict[str, Any], list[Row]] | None:
     """The newest intact checkpoint of this configuration and its rows; other configurations' are deleted."""
     info = read_info(folder)
-    if info is None or differences(info, config):
+    if info is None or (changed := differences(info, config)):
+        if info is not None and checkpoints.find(folder):
+            log.warning("%s: deleting the checkpoints of another configuration (%s)", folder, "; ".join(changed))
         checkpoints.clear(folder)
         return None
     return checkpoints.load(folder, device)

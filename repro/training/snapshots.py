@@ -38,7 +38,7 @@ def load(config: Config, state: State, device: str) -> None:
         raise ReproError(f"start: {path} is truncated or corrupt; {start.command} force=true writes it again")
     name, digest = saved["images"]
     other_images = name == config.dataset.name and digest != config.dataset.digest
-    if saved["fingerprint"] != start.fingerprint or other_images:
+    if saved["fingerprint"] != starts.source_fingerprint(config) or other_images:
         raise ReproError(starts.stale(config, path))
     try:
         state.start_from(saved)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from repro import config
-from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, notes, to_dict
+from repro.config import CIRCUMSTANCES, fingerprint, flat, from_dict, identity, notes, to_dict
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.data import registry
@@ -118,6 +118,15 @@ def test_a_resolved_run_survives_its_record(resolved):
     run = resolved("experiment=fig5a/piecewise_0.35", "scale=demo")
     assert from_dict(to_dict(run)) == run
     assert "scale.note" not in flat(run)
+
+
+@pytest.mark.parametrize("key", identity.LATER)
+def test_a_record_from_before_a_key_is_of_the_same_run(resolved, key):
+    run = resolved("experiment=fig5a/clr_3.0")
+    values = to_dict(run)
+    group, _, name = key.rpartition(".")
+    del (values[group] if group else values)[name]
+    assert flat(from_dict(values)) == flat(run)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Data: sources, contents, subsets and batches."""
 
+import os
 import pickle
+import shutil
 import struct
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -211,6 +214,7 @@ def test_a_digest_is_that_of_the_contents(cifar, tmp_path):
         lambda path: path.write_bytes(path.read_bytes()[:1000]),
         lambda path: path.unlink(),
         lambda path: path.with_name("digest").write_text(""),
+        lambda path: path.write_bytes(path.read_bytes()[:200] + bytes(path.stat().st_size - 200)),  # a torn write
     ],
 )
 def test_a_broken_cache_is_decoded_anew(cifar, tmp_path, capsys, spoil):
@@ -220,6 +224,19 @@ def test_a_broken_cache_is_decoded_anew(cifar, tmp_path, capsys, spoil):
     assert torch.equal(load(cifar).train_images, first.train_images)
     assert "is broken" in capsys.readouterr().out
     assert len(np.load(cached)) == 30
+
+
+def test_what_a_killed_process_left_in_the_cache_is_deleted_a_day_later(cifar, tmp_path):
+    for name, age in ((".cifar10-old", 2 * 86_400), (".cifar10-new", 0)):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+        os.utime(tmp_path / "cache" / name, (time.time() - age,) * 2)
+    load(cifar)
+    [entry] = (tmp_path / "cache").rglob("digest")
+    for name in (".cifar10-old", ".cifar10-new"):
+        (tmp_path / "cache" / name).rename(entry.parent.parent / name)
+    shutil.rmtree(entry.parent)
+    load(cifar)
+    assert {path.name for path in entry.parent.parent.glob(".*")} == {".cifar10-new"}
 
 
 def test_a_full_disk_costs_the_cache_not_the_run(cifar, monkeypatch, capsys):

@@ -1,10 +1,13 @@
 """One run, one name, whichever command composed it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from repro.config import fingerprint
 from repro.records import naming, outdated, read_info, runs
 from repro.records.record import Record
 
@@ -36,6 +39,8 @@ def named(composed):
         (["schedule=onecycle", "schedule.lr.max_lr=3.0"], ["schedule=onecycle"]),
         (["schedule=onecycle", "schedule.lr.max_lr=2"], ["schedule.lr.max_lr=2", "schedule=onecycle"]),
         (["+model.options.depth=3"], ["model.options.depth=3"]),
+        (["+model.options.word='true'"], ["model.options.word='true'"]),
+        (["+model.options.word='a b\\\\'"], ["model.options.word='a b\\\\'"]),
         # What the experiment has anyway, and what is not part of what a run is, names nothing.
         (["regularization.weight_decay=1e-4", "schedule.lr.max_lr=3", "model.bn_groups=8"], []),
         (["schedule=triangular", "model=resnet56_superconv", "dataset=cifar10"], []),
@@ -80,6 +85,27 @@ def test_a_folder_of_another_spelling_is_found(composed, resolved):
     assert own.hydra.run.dir.endswith("/clr_3.0/regularization.weight_decay=1e-4/seed0")
     Record(home() / "seed0", resolved(CLR, "scale=smoke"), {})
     assert composed(CLR, "scale=smoke").hydra.run.dir.endswith("/clr_3.0//seed0")
+
+
+def test_a_run_that_was_put_aside_is_not_the_run(composed, resolved):
+    Record(home() / "old/seed0", resolved(CLR, "scale=smoke"), {})
+    assert composed(CLR, "scale=smoke").hydra.run.dir.endswith("/clr_3.0//seed0")
+
+
+@pytest.mark.parametrize("text", ["null", "True", "a\\", "it's", "\\'", "a b\\\\", "nan", "plain"])
+def test_a_text_is_spelled_so_that_it_is_read_as_itself(text):
+    override = OverridesParser.create().parse_override(f"key={naming.spelled(text)}")
+    assert override.value() == text
+
+
+def test_the_command_of_a_record_trains_its_run(resolved):
+    options = ["+model.options.depth=3", "regularization.weight_decay=1e-3", "dataset.root='/x y'"]
+    run = resolved(CLR, "scale=smoke", *options)
+    changes = ["model.options.depth=3", "regularization.weight_decay=0.001"]
+    python, module, app, *overrides = shlex.split(Record(home() / "seed0", run, {}, changes).info["command"])
+    assert (python, module, app) == ("python", "-m", "repro.train")
+    again = resolved(*overrides)
+    assert (fingerprint(again), again.dataset.root) == (fingerprint(run), "/x y")
 
 
 def test_two_folders_of_one_run_are_one_curve(resolved):

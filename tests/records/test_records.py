@@ -150,6 +150,20 @@ def test_force_moves_a_finished_run_aside(tmp_path, run):
     assert records.read_info(tmp_path) is None
 
 
+def test_a_run_that_was_half_moved_aside_is_moved_into_the_same_folder(tmp_path, run):
+    records.Record(tmp_path, run, {}).finish("finished")
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    (tmp_path / "earlier-1").mkdir()
+    (tmp_path / "history.jsonl").rename(tmp_path / "earlier-1/history.jsonl")  # then the process was killed
+    records.move_aside(tmp_path)
+    assert {path.name for path in (tmp_path / "earlier-1").iterdir()} == {
+        "history.jsonl",
+        "weights.pt",
+        "run.json",
+    }
+    assert [path.name for path in tmp_path.glob("earlier-*")] == ["earlier-1"]
+
+
 def test_force_works_after_an_earlier_run_was_deleted(tmp_path, run):
     for name in ("earlier-2", "earlier-10", "earlier-mine"):
         (tmp_path / name).mkdir()

@@ -202,6 +202,16 @@ def test_a_broken_benchmark_is_none(benchmark):
         assert cost.read_benchmark() is None
 
 
+def test_rows_that_say_nothing_here_are_left_out(resolved, benchmark):
+    unknown = {**ROW, "model": "resnet_old"}
+    rows = [ROW, unknown, {**ROW, "images_per_second": None}, {k: v for k, v in ROW.items() if k != "threads"}, 3]
+    benchmark(ROW).write_text(json.dumps({"machine": None, "rows": rows}))
+    read = cost.read_benchmark()
+    assert read == {"machine": {}, "rows": [ROW, unknown]}
+    run, planned = resolved(*DEMO), Plan(1, 1, [], 1)
+    assert cost.estimate(run, planned, read["rows"]) == cost.estimate(run, planned, [ROW])
+
+
 def test_a_new_measurement_replaces_the_same_one_of_this_machine(benchmark):
     here, there = {"host": "here", "gpu": None}, {"host": "there", "gpu": None}
     faster, other = {**ROW, "images_per_second": 2 * ROW["images_per_second"]}, {**ROW, "batch_size": 7}

@@ -373,6 +373,8 @@ def test_other_images_do_not_resume_after_a_failure_that_did_not_see_them(run, t
     monkeypatch.setattr(images, "_digest_arrays", lambda arrays: "after")
     lifecycle.run(run, tmp_path)
     assert "resuming" not in caplog.text
+    deleting = "deleting the checkpoints of another configuration (dataset.digest: before there, after now)"
+    assert deleting in caplog.text
     assert read_info(tmp_path)["config"]["dataset"]["digest"] == "after"
 
 
@@ -494,6 +496,48 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
     assert states[1].is_over(run)
     run.test_at_start = False
     assert list(loop.train(run, loaded, states[1])) == []
+
+
+def test_a_closed_terminal_ends_a_run_with_a_checkpoint_unless_it_is_ignored():
+    for handler, received in ((signal.default_int_handler, [signal.SIGHUP]), (signal.SIG_IGN, [])):
+        before = signal.signal(signal.SIGHUP, handler)
+        with interruptible() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+        signal.signal(signal.SIGHUP, before)
+        assert signals == received
+
+
+def test_a_run_whose_folder_is_replaced_ends_in_a_line_and_leaves_its_successor_alone(run, tmp_path, monkeypatch):
+    folder, made = tmp_path / "seed0", []
+
+    def replace_folder(*arguments):
+        if not made:
+            folder.rename(tmp_path / "old")
+            made.append(Record(folder, run, {}))
+            (folder / lock.LOCK).write_text("another")
+
+    append = Record.append
+    monkeypatch.setattr(Record, "append", lambda self, row: (replace_folder(), append(self, row)))
+    with pytest.raises(ReproError, match=r"seed0 was deleted, moved or replaced while this run trained in it$"):
+        lifecycle.run(run, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [lock.LOCK, "history.jsonl", "run.json"]
+    assert read_info(folder)["status"] == "running"
+
+
+def test_a_checkpoint_that_cannot_be_read_falls_back_to_the_one_before(run, whole, tmp_path, monkeypatch, caplog):
+    train_until(run, tmp_path, 10, monkeypatch)
+    newest, *_ = checkpoints.find(tmp_path)
+    read = checkpoints.read
+
+    def fail_once(path, device):
+        if path == newest:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path, device)
+
+    monkeypatch.setattr(checkpoints, "read", fail_once)
+    lifecycle.run(run, tmp_path)
+    assert f"{newest}: Input/output error; falling back" in caplog.text
+    assert are_equal(tmp_path, whole)
 
 
 def test_the_second_interrupt_is_at_once():

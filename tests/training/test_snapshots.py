@@ -1,5 +1,8 @@
 """A run starts from another's snapshot: the same bits, verified, and one line where it cannot."""
 
+import re
+import shutil
+
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
@@ -8,7 +11,7 @@ from test_resume import are_equal, numbers, train_until, weights
 
 from repro.config import fingerprint
 from repro.config.errors import ReproError
-from repro.records import naming, read_info, starts
+from repro.records import Record, naming, read_info, starts
 from repro.sweeps import dry_run, states, waves
 from repro.sweeps.jobs import Composer
 from repro.sweeps.sweeper import Sweeper
@@ -105,6 +108,27 @@ def test_a_snapshot_that_is_missing_broken_or_of_another_run_is_one_line(make, t
     assert "is truncated or corrupt" in refusal(run, folder)
     (home / "run.json").write_bytes((elsewhere / "run.json").read_bytes())
     assert refusal(run, folder).startswith(f"start: {home} is not of {SOURCE} as configured now; {trains}")
+
+
+def test_a_source_that_can_write_its_snapshot_no_more_says_so(make, tmp_path, monkeypatch):
+    run, folder = make("fig12a/wd_3e-3")
+    source, home = make(SOURCE)
+    source.snapshots, source.checkpoint_iterations = [], 2
+    train_until(source, home, 8, monkeypatch)
+    past = r"start: \S+snapshot-000000003.pt does not exist, and its run has passed it \(checkpoint at iteration \d+\); "
+    assert re.match(past, refusal(run, folder))
+    shutil.rmtree(home)
+    Record(home, source, {}).finish("diverged", last_iteration=2)
+    assert refusal(run, folder) == f"start: {home} diverged at iteration 2, before its snapshot at 3"
+
+
+def test_a_whole_number_of_the_source_may_be_1_0_where_the_restart_has_1(make):
+    typed = "schedule.lr.max_lr=1.0"
+    source, home = make(SOURCE, typed)
+    lifecycle.run(source, home, ["schedule.lr.max_lr=1", *SAID])
+    run, folder = make("fig12a/wd_3e-3", typed)
+    lifecycle.run(run, folder)
+    assert read_info(folder)["status"] == "finished"
 
 
 def test_force_moves_the_snapshots_of_a_finished_run_aside(make, source):
