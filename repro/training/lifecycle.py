@@ -155,8 +155,6 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
 
     _set_up_torch(config)
     device, environment, dataset = _device_and_data(config)
-    if device == "cpu":
-        at_end.enter_context(memory.limited(resources.free_memory()))
     unusable_gpu = devices.unusable_gpu() if config.device == "auto" else None
     if unusable_gpu:
         log.warning("%s", unusable_gpu)
