@@ -23,10 +23,12 @@ def link(jobs: list[Job]) -> None:
     by_fingerprint = {fingerprint(job.config, images=False): job for job in jobs}
     for job in jobs:
         start = job.config.start
-        source = by_fingerprint.get(start.fingerprint or "") or next(
+        if start.fingerprint is None or start.iteration is None:
+            continue
+        source = by_fingerprint.get(start.fingerprint) or next(
             (c for c in jobs if c.config.seed == job.config.seed and starts.is_source(c.config, job.config)), None
         )
-        if source is None or start.iteration is None:
+        if source is None:
             continue
         start.folder = str(source.folder)
         kept = source.config.snapshots
