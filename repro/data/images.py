@@ -29,7 +29,7 @@ def load(dataset: Dataset) -> tuple[Arrays, str]:
     image_set = get(dataset)
     if image_set.folder is None:
         arrays = _read(dataset, image_set)
-        actual = _digest_arrays(arrays)
+        actual = cache.digest_of(arrays)
         if is_own(dataset.name) and dataset.digest not in (None, actual):
             _require_same_images(dataset, image_set, actual)
     else:
@@ -114,15 +114,11 @@ def _read(dataset: Dataset, image_set: ImageSet) -> Arrays:
 
 def _require_same_images(dataset: Dataset, image_set: ImageSet, actual: str) -> None:
     """Raise ReproError if the set's ``read`` returns other images every time."""
-    if (again := _digest_arrays(_read(dataset, image_set))) != actual:
+    if (again := cache.digest_of(_read(dataset, image_set))) != actual:
         raise ReproError(
             f"dataset.name={dataset.name}: its read returns other images every time (digests {actual}, {again}); "
             "seed its random numbers, so that runs can be repeated and resumed"
         )
-
-
-def _digest_arrays(arrays: Arrays) -> str:
-    return cache.digest_of(arrays)
 
 
 def _load_files(dataset: Dataset, image_set: ImageSet) -> tuple[Arrays, str]:
@@ -141,7 +137,7 @@ def _load_files(dataset: Dataset, image_set: ImageSet) -> tuple[Arrays, str]:
     if tree:
         checks.require_valid(arrays, dataset, image_set)
     arrays = {**_sort_split(arrays, "train"), **_sort_split(arrays, "test")}
-    actual = _digest_arrays(arrays)
+    actual = cache.digest_of(arrays)
     if entry is not None:
         try:
             cache.write(entry, arrays, actual)

@@ -19,7 +19,7 @@ from torch import nn
 
 from repro import resources
 from repro.config.errors import ReproError
-from repro.data import images
+from repro.data import cache, images
 from repro.records import Record, lock, read_history, read_info
 from repro.training import checkpoints, devices, lifecycle, steps
 from repro.training.interrupts import Interrupted, interruptible
@@ -363,14 +363,14 @@ def test_a_failure_before_training_costs_nothing_of_before(run, whole, tmp_path,
 
 def test_other_images_do_not_resume_after_a_failure_that_did_not_see_them(run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(images, "digest", lambda dataset: "before")
-    monkeypatch.setattr(images, "_digest_arrays", lambda arrays: "before")
+    monkeypatch.setattr(cache, "digest_of", lambda arrays: "before")
     train_until(run, tmp_path, 10, monkeypatch)
     run.dataset.digest = None
     monkeypatch.setattr(images, "digest", lambda dataset: None)
     without_images(run, tmp_path, monkeypatch)
     assert read_info(tmp_path)["config"]["dataset"]["digest"] == "before"
     monkeypatch.setattr(images, "digest", lambda dataset: "after")
-    monkeypatch.setattr(images, "_digest_arrays", lambda arrays: "after")
+    monkeypatch.setattr(cache, "digest_of", lambda arrays: "after")
     lifecycle.run(run, tmp_path)
     assert "resuming" not in caplog.text
     deleting = "deleting the checkpoints of another configuration (dataset.digest: before there, after now)"
