@@ -43,8 +43,10 @@ def describe(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return one_line(error)
-    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
-        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: it is not YAML: {error.problem}"
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return f"{place}it is not YAML: {getattr(error, 'problem', None) or ' '.join(str(error).split())}"
     if isinstance(error, OSError):
         return system_error(error, "then run the same command again")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):

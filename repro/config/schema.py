@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 POSITIVE = "(0, inf)"
 NOT_NEGATIVE = "[0, inf)"
+SIDE = "[1, 4096]"  # pixels a side
 
 
 def number(default: Any, interval: str) -> Any:
@@ -72,7 +73,7 @@ class Model:
     classifier_bias_lr: float = number(2.0, NOT_NEGATIVE)
     classifier_bias_decay: float = number(0.0, NOT_NEGATIVE)
     nesterov: bool = False
-    min_resolution: int | None = number(None, "[1, 4096]")  # smallest accepted pixels a side; see Dataset
+    min_resolution: int | None = number(None, SIDE)  # smallest accepted pixels a side; see Dataset
     options: dict[str, Any] | None = field(default_factory=dict)  # further arguments of the network's function
     factory: str | None = None  # the user's function, package.module:function; ``resolve`` makes it the name
 
@@ -86,8 +87,8 @@ class Dataset:
     cache: str | None = None  # decoded images; null is the user's cache folder
     mirror: bool = True  # random horizontal mirror in training
     reshuffle: bool = True  # the images before every epoch; false: one fixed order, as in a Caffe database
-    resolution: int | None = number(None, "[1, 4096]")  # pixels a side, by area averaging
-    min_resolution: int | None = number(None, "[1, 4096]")  # smaller images are enlarged to this
+    resolution: int | None = number(None, SIDE)  # pixels a side, by area averaging
+    min_resolution: int | None = number(None, SIDE)  # smaller images are enlarged to this
     mean_image: bool = True  # subtract the mean of the training images
     unit_pixels: bool = False  # then divide the pixels by their number of levels (256), to values below 1
     train_images: int | None = number(None, POSITIVE)

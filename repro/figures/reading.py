@@ -55,10 +55,8 @@ def load(figure: str, *overrides: str) -> "Runs":
                 del composed["hydra"]
             if list(composed[f"{group}s"]) != [figure]:
                 raise ReproError(f"{group}={figure}: load reads one figure at a time")
-            config, chosen = (
-                settings_of(composed, overrides),
-                typed_node(group, figure, composed[f"{group}s"][figure]),
-            )
+            config = settings_of(composed, overrides)
+            chosen = typed_node(group, figure, composed[f"{group}s"][figure])
             return collect(f"{group} {figure}", homes_of(chosen, folders), config)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ReproError(describe(error)) from None

@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from repro.config import Replicates, Scale, catalogue, check_folders, refuse_unknown_keys, typed_keys
@@ -190,13 +188,9 @@ def _search_path() -> list[str]:
 
 def _option(key: str, value: object) -> str:
     """An override that a shell and Hydra read as ``value``, with no more quotes than it needs."""
-    if isinstance(value, str):
-        plain = f"{key}={value}"
-        with suppress(HydraException):
-            if OverridesParser.create().parse_override(plain).value() == value:
-                return shlex.quote(plain)
-    typed = f"{key}={naming.spelled(value)}"
-    return shlex.quote(typed) if set(typed) & set('"$`\\!') else f'"{typed}"'
+    text = naming.override(key, value)
+    is_plain = text == f"{key}={value}" and isinstance(value, str)
+    return shlex.quote(text) if is_plain or set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def add_missing_keys(arguments: list[str]) -> list[str]:

@@ -160,6 +160,16 @@ def canonical(override: str) -> str:
     return f"{parsed.get_key_element()}={spelled(parsed.value())}"
 
 
+def override(key: str, value: Any) -> str:
+    """An override that Hydra reads as ``value``, with quotes only where a text needs them."""
+    if isinstance(value, str):
+        plain = f"{key}={value}"
+        with suppress(HydraException):
+            if OverridesParser.create().parse_override(plain).value() == value:
+                return plain
+    return f"{key}={spelled(value)}"
+
+
 def spelled(value: Any) -> str:
     """A value in Hydra's grammar, in its canonical spelling: 0.001 for 1e-3, 2 for 2.0."""
     if value is None:

@@ -184,7 +184,7 @@ def _variant(folder: Path, config: Config) -> str:
 def _command(config: Config, changes: Sequence[str]) -> str:
     chosen = (f"experiment={config.curve}", f"scale={config.scale.name}", f"seed={config.seed}")
     root = config.dataset.root
-    places = [] if root == Config().dataset.root else [f"dataset.root={naming.spelled(root)}"]
+    places = [] if root == Config().dataset.root else [naming.override("dataset.root", root)]
     return shlex.join(["python", "-m", "repro.train", *chosen, *naming.as_overrides(changes), *places])
 
 

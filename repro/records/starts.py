@@ -77,7 +77,7 @@ def settle(config: Config, changes: Sequence[str], dependents: tuple[tuple[str, 
     snapshots = f"snapshots=[{round((start.iteration or 0) / config.scale.iterations)}]"
     output = [] if config.output == Config().output else [f"output={config.output}"]
     root = config.dataset.root
-    places = [] if root == source_root else [f"dataset.root={naming.spelled(root)}"]
+    places = [] if root == source_root else [naming.override("dataset.root", root)]
     arguments = [*overrides, f"seed={config.seed}", snapshots, *places, *output]
     start.command = shlex.join(["python", "-m", "repro.train", *arguments])
 
@@ -104,7 +104,7 @@ def problem(config: Config) -> str | None:
     last = info.get("last_iteration") if info is not None and info["status"] == "diverged" else None
     if last is not None and last < start.iteration:
         return f"start: {folder} diverged at iteration {last}, before its snapshot at {start.iteration}"
-    if not force and (passed := _newest_checkpoint(folder)) >= start.iteration:
+    if not force and (passed := last_checkpoint(folder) or 0) >= start.iteration:
         advice = f"delete the checkpoints in that folder, and {start.command} writes it"
         return (
             f"start: {path} does not exist, and its run has passed it (checkpoint at iteration {passed}); {advice}"
@@ -112,9 +112,9 @@ def problem(config: Config) -> str | None:
     return f"start: {path} does not exist; {start.command}{force} writes it"
 
 
-def _newest_checkpoint(folder: Path) -> int:
-    """The iteration of the newest checkpoint of a run, 0 if it has none."""
-    return max((int(path.stem.removeprefix("checkpoint-")) for path in folder.glob(CHECKPOINTS)), default=0)
+def last_checkpoint(folder: Path) -> int | None:
+    """The iteration of the newest checkpoint of a run; None if it has none."""
+    return max((int(path.stem.removeprefix("checkpoint-")) for path in folder.glob(CHECKPOINTS)), default=None)
 
 
 def is_source(candidate: Config, config: Config) -> bool:

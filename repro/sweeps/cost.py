@@ -186,10 +186,10 @@ def estimate(config: Config, planned: Plan, rows: list[dict[str, Any]], start: i
     device = ("cuda" if config.device == "auto" else config.device.split(":")[0]) if planned.gpus else "cpu"
     channels = {"channels": shape.channels}  # default for rows of earlier versions, which lack the key
     rows = [channels | row for row in rows if row["device"].split(":")[0] == device]
-    sizes = network_sizes([shape])
     try:
-        sizes |= network_sizes(map(_row_shape, rows))
-    except ReproError:  # of a network that this version does not have
+        sizes = network_sizes([shape, *map(_row_shape, rows)])  # at once: a process counts all that are new
+    except ReproError:
+        sizes = network_sizes([shape])  # else a row is of a network that this version does not have
         rows = [row for row in rows if _has_size(_row_shape(row))]
         sizes |= network_sizes(map(_row_shape, rows))
     multiply_adds, outputs, _ = sizes[shape]

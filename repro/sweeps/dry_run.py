@@ -11,10 +11,9 @@ from rich.table import Table
 
 from repro.config import Config, terminal
 from repro.config.terminal import plural
-from repro.records import already_finished
+from repro.records import already_finished, starts
 from repro.sweeps import cost
 from repro.sweeps.machine import Plan, plan
-from repro.training import checkpoints
 
 
 class Cluster(Protocol):
@@ -96,8 +95,7 @@ def finished_already(finished: int, runs: int) -> str:
 
 
 def _first_iteration(folder: Path, config: Config) -> int:
-    saved = checkpoints.find(folder)
-    return int(saved[0].stem.split("-")[1]) if saved else config.start.iteration or 0
+    return starts.last_checkpoint(folder) or config.start.iteration or 0
 
 
 def _total_seconds(costs: list[cost.Estimate], workers: int) -> float | None:

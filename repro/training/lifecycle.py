@@ -93,12 +93,10 @@ def _begin(config: Config, folder: Path, changes: Sequence[str]) -> Record:
     """A new record; the unfinished run of another configuration, which it must not resume from, is deleted."""
     info = read_info(folder)
     changed = [] if info is None else differences(info, config)
-    if changed and checkpoints.find(folder):
-        log.warning("%s: deleting the checkpoints of another configuration (%s)", folder, "; ".join(changed))
     if info and not changed and checkpoints.find(folder) and (edits := edited(info, config)):
         log.warning("%s: %s it began; deleting the folder trains from the beginning", folder, edits)
     if info is None or changed:
-        checkpoints.clear(folder)
+        _clear(folder, changed)
         for path in starts.find(folder):
             path.unlink(missing_ok=True)
         (folder / "history.jsonl").unlink(missing_ok=True)
@@ -304,12 +302,18 @@ def _finish_mirror(mirror: Mirror, record: Record) -> None:
 def _load_checkpoint(folder: Path, config: Config, device: str) -> tuple[dict[str, Any], list[Row]] | None:
     """The newest intact checkpoint of this configuration and its rows; other configurations' are deleted."""
     info = read_info(folder)
-    if info is None or (changed := differences(info, config)):
-        if info is not None and checkpoints.find(folder):
-            log.warning("%s: deleting the checkpoints of another configuration (%s)", folder, "; ".join(changed))
-        checkpoints.clear(folder)
+    changed = [] if info is None else differences(info, config)
+    if info is None or changed:
+        _clear(folder, changed)
         return None
     return checkpoints.load(folder, device)
+
+
+def _clear(folder: Path, changed: Sequence[str]) -> None:
+    """Delete the checkpoints in ``folder``, with a warning if ``changed`` says how their configuration differs."""
+    if changed and checkpoints.find(folder):
+        log.warning("%s: deleting the checkpoints of another configuration (%s)", folder, "; ".join(changed))
+    checkpoints.clear(folder)
 
 
 def _format_row(row: Row, iterations: int) -> str:
