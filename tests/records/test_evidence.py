@@ -9,10 +9,13 @@ import pytest
 from repro import schedules
 from repro.config import PROTOCOL
 from repro.config.folders import CONF
+from repro.figures.tables import plus_minus
 from repro.records import FINISHED, broken, outdated, read_history, read_info, starts
+from repro.records.runs import final, local
 
 ROOT = CONF.parent
-RUNS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("evidence/*/*/**/run.json"))
+RUNS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("evidence/**/run.json"))
+ON_CPU = Path("evidence/cpu")  # the same rows once more, on a CPU: `output=evidence/cpu`
 PUBLISHED = ROOT / "paper_figures/paper"
 VALUES = ("csv", "md", "tex")  # of a figure's files: a drawing's bytes are matplotlib's
 
@@ -23,7 +26,8 @@ def test_there_are_records():
 
 @pytest.mark.parametrize("folder", RUNS, ids=str)
 def test_a_record_is_whole_and_of_this_protocol(resolved, folder):
-    _, scale, figure, curve, *changes, seed = folder.parts
+    root = ON_CPU if folder.is_relative_to(ON_CPU) else Path("evidence")
+    scale, figure, curve, *changes, seed = folder.relative_to(root).parts
     info, rows = read_info(ROOT / folder), read_history(ROOT / folder)
     config = resolved(f"experiment={figure}/{curve}", f"scale={scale}", f"seed={seed[4:]}", *info["overrides"])
     starts.settle(config, info["overrides"])
@@ -60,6 +64,28 @@ def test_what_is_published_is_what_the_records_give(run_app, tmp_path):
         assert "python -m repro.report scale=paper output=evidence</pre>" in (folder / "index.html").read_text()
 
 
+def rows_between(document, name):
+    """The rows of the table between two marks of a document."""
+    text = (ROOT / document).read_text().partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
+    return text.strip().splitlines()[2:]
+
+
+def test_the_rows_trained_on_a_cpu_are_documented_beside_those_of_the_tables():
+    def finals(folder):
+        curves = {f"{path.parent.name}/{path.name}": path for path in (ROOT / folder / "paper").glob("table*/*")}
+        of_runs = 100 * final(local(curves).frame, "test_accuracy")
+        return of_runs.groupby("curve").agg(["mean", "std", "count"])
+
+    ours = finals(ON_CPU).join(finals("evidence"), suffixes=("", "_gpu"))
+    assert (ours[["count", "count_gpu"]] == 4).all(axis=None)
+    expected = {
+        f"| `{row.Index}` | {plus_minus(row.mean, row.std)} | {plus_minus(row.mean_gpu, row.std_gpu)} |"
+        for row in ours.itertuples()
+    }
+    lines = rows_between("evidence/README.md", "cpu")
+    assert (set(lines), len(lines)) == (expected, len(expected))
+
+
 def test_the_readme_shows_every_row_that_has_runs_first():
     shown = []
     for table in sorted(PUBLISHED.glob("table[0-9].csv")):
@@ -75,8 +101,7 @@ def test_the_readme_shows_every_row_that_has_runs_first():
             ]
             if row["runs"]:
                 shown.append((f"| {' | '.join(start)} |", row["verdict"]))
-    readme = (ROOT / "README.md").read_text().partition("<!-- evidence -->")[2].partition("<!-- end -->")[0]
-    lines = readme.strip().splitlines()[2:]
+    lines = rows_between("README.md", "evidence")
     assert len(lines) == len(shown)
     for start, verdict in shown:
         assert any(line.startswith(start) and verdict in line for line in lines), start
