@@ -37,6 +37,7 @@ from repro.records.info import read_info, record_id, write_info
 from repro.records.types import Info, Row
 
 MAKES_RUNS = (":/repro", ":/conf", ":/hydra_plugins")  # git pathspecs of the files that determine results
+ATTEMPT = ("attempt", "started", "host", "commit", "environment", "versions", "code")  # kept of a resumed attempt
 VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "wandb")
 
 
@@ -60,12 +61,13 @@ class Record:
         self._started, self._earlier_seconds = time.monotonic(), 0.0
         self._config = config
         previous = read_info(folder)
+        same = None if previous is None or differences(previous, config) else previous  # an attempt at this run
         known = config
-        if previous is not None and not differences(previous, config):
-            self._earlier_seconds = previous.get("wall_seconds", 0.0)
+        if same is not None:
+            self._earlier_seconds = same.get("wall_seconds", 0.0)
             if config.dataset.digest is None:  # not read yet: assume the images of the previous attempt
                 known = copy.deepcopy(config)
-                known.dataset.digest = previous["config"].get("dataset", {}).get("digest")
+                known.dataset.digest = same["config"].get("dataset", {}).get("digest")
         self._history: FileIO | None = None
         self._opened: os.stat_result | None = None  # of the history
         self.rows: list[Row] = []  # every row of this record
@@ -87,7 +89,8 @@ class Record:
             "config": to_dict(known),
             "command": _command(config, changes),
             "code": code_of(config),
-            "earlier": _earlier(previous) if previous is not None and not differences(previous, config) else [],
+            "earlier": [] if same is None else _earlier(same),
+            "resumed": [] if same is None else _makers(same),
         }
         if self._earlier_seconds:
             self.info["wall_seconds"] = self._earlier_seconds
@@ -96,13 +99,14 @@ class Record:
         if environment is not None:
             self.start(environment)
 
-    def start(self, environment: Mapping[str, Any], rows: Sequence[Row] | None = None) -> None:
-        """Open the history: with ``rows``, those before the checkpoint that the run resumes from, or empty.
+    def start(self, environment: Mapping[str, Any], rows: Sequence[Row] | None = None, iteration: int = 0) -> None:
+        """Open the history: empty, or with ``rows``, those before the checkpoint that the run resumes from.
 
-        ``environment`` is stored in ``run.json``. Raises OSError.
+        ``iteration`` is that checkpoint's. ``environment`` is stored in ``run.json``. Raises OSError.
         """
         if rows is None:
             self._earlier_seconds = 0.0
+        self.info["resumed"] = [] if rows is None else _until(iteration, self.info["resumed"])
         self.rows = [*(rows or [])]
         path = self.folder / "history.jsonl"
         write_whole(path, as_text(self.rows), durable=bool(self.rows))  # the checkpoint needs these rows
@@ -193,6 +197,24 @@ def _earlier(previous: Info) -> list[str]:
     with contextlib.suppress(KeyError):
         return [*previous.get("earlier", []), record_id(previous)]
     return []
+
+
+def _makers(previous: Info) -> list[dict[str, Any]]:
+    """What made the iterations up to now of ``previous``, an unfinished record: an entry per attempt."""
+    resumed = previous.get("resumed", [])
+    if not previous.get("environment"):  # it ended before its first iteration
+        return resumed
+    return [*resumed, {key: value for key, value in previous.items() if key in ATTEMPT}]
+
+
+def _until(iteration: int, makers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of ``makers`` that made an iteration up to ``iteration``, each with its last as "until"."""
+    kept: list[dict[str, Any]] = []
+    for maker in makers:
+        kept.append({**maker, "until": min(maker.get("until", iteration), iteration)})
+        if kept[-1]["until"] == iteration:
+            break
+    return kept
 
 
 @lru_cache(maxsize=1)

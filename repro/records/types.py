@@ -34,6 +34,7 @@ class _Begun(TypedDict):
     command: str  # trains this run; earlier records lack it
     code: list[str]  # the user's own functions with digests (``existing.code_of``); earlier records lack it
     earlier: list[str]  # the record_id of each attempt before this one; earlier records lack it
+    resumed: list[dict[str, Any]]  # which attempts made it "until" which iteration; earlier records lack it
 
 
 class Info(_Begun, total=False):

@@ -159,7 +159,8 @@ def _train(config: Config, folder: Path, signals: list[int], record: Record, at_
     network = models.from_config(config.model, dataset.classes, dataset.mean.shape, config.seed).to(device)
     models.require_size(network, config.model.name, dataset.mean.shape, dataset.classes)
     state = State(config, network, device)
-    record.start(environment, _resume_or_begin(config, folder, state, device))
+    rows = _resume_or_begin(config, folder, state, device)
+    record.start(environment, rows, state.iteration)
     mirror = Mirror(record.info, folder)
     at_end.callback(_finish_mirror, mirror, record)  # after the end is recorded
     for recorded in record.rows:

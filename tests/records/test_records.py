@@ -257,6 +257,25 @@ def test_a_record_that_begins_leaves_the_rows_of_before_until_it_starts(tmp_path
     assert records.read_info(tmp_path)["environment"] == {"device": "cpu"}
 
 
+def test_a_resumed_run_names_the_attempts_that_made_its_iterations(tmp_path, run):
+    def attempt(threads, rows=None, iteration=0):
+        record = records.Record(tmp_path, run)
+        record.start({"threads": threads}, rows, iteration)
+        return [
+            (part["attempt"], part["until"], part["environment"]["threads"]) for part in record.info["resumed"]
+        ]
+
+    assert attempt(1) == []
+    assert attempt(2, [ROW], 3) == [(1, 3, 1)]
+    records.Record(tmp_path, run).finish("failed", reason="no images")  # makes no iteration
+    assert attempt(4, [ROW], 5) == [(1, 3, 1), (2, 5, 2)]
+    assert attempt(8, [ROW], 5) == [(1, 3, 1), (2, 5, 2)]
+    assert attempt(1, [ROW], 2) == [(1, 2, 1)]  # the later checkpoints were damaged
+    made = records.read_info(tmp_path)["resumed"]
+    assert [part["commit"] for part in made] == [records.read_info(tmp_path)["commit"]]
+    assert attempt(1) == []
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_commit_is_dirty_by_what_makes_runs_alone(tmp_path):
     def git(*arguments):

@@ -357,7 +357,8 @@ def test_a_failure_before_training_costs_nothing_of_before(run, whole, tmp_path,
         without_images(run, folder, monkeypatch)
     assert (numbers(folder), [path.name for path in checkpoints.find(folder)]) == (rows, saved)
     lifecycle.run(run, folder)
-    assert read_info(folder)["attempt"] == 4
+    info = read_info(folder)
+    assert (info["attempt"], [part["attempt"] for part in info["resumed"]]) == (4, [1])
     assert are_equal(folder, whole)
 
 
