@@ -57,6 +57,10 @@ def describe(error: BaseException) -> str | None:
         return f"{subject} is never null; choose one of its options (--help lists them)"
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!a} is not in this locale's encoding; set LC_ALL=C.UTF-8"
+    if isinstance(error, UnicodeDecodeError):  # of a YAML file, which is not named
+        before, after = error.object[: error.start], error.object[error.start :]
+        line = before.rpartition(b"\n")[2] + after.partition(b"\n")[0]
+        return f"{line.decode('latin-1').strip()!r}: the file with this line is not UTF-8; save it as UTF-8"
     return None if error.__cause__ is None else describe(error.__cause__)
 
 

@@ -67,6 +67,9 @@ def full():
          "t.log: Is a directory"),
         (UnicodeEncodeError("ascii", "runs/ü", 5, 6, "ordinal not in range"), None,
          "'\\xfc' is not in this locale's encoding; set LC_ALL=C.UTF-8"),
+        # a configuration file that an editor saved as Latin-1
+        (UnicodeDecodeError("utf-8", b"lr: 1\n# f\xfcr\nseed: 0\n", 9, 10, "invalid start byte"), None,
+         "'# f\xfcr': the file with this line is not UTF-8; save it as UTF-8"),
     ],
 )  # fmt: skip
 def test_what_the_user_can_mend_is_one_line(end, error, cause, line):
