@@ -132,7 +132,7 @@ def beside(figure_runs: "Runs", figure: "Figure", scale: str, printed: "pd.DataF
 
 
 def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame") -> list[list[str]]:
-    from repro.figures.claims import measured
+    from repro.figures.claims import measured, measured_in_print
     from repro.figures.printed import distance, smoothed
     from repro.records.runs import averaged, over_seeds, own_iteration
 
@@ -148,7 +148,7 @@ def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame"
             summary_name += f" of the tests from LR {lr[0]:g} to {lr[1]:g}" if lr else ""
         if figure.also:
             summary_name += ", accuracy" if accuracy else ", loss"
-        printed_summary = measured(printed.assign(seed=0, status="finished"), summary, lr)
+        printed_summary = measured_in_print(printed, figure.printed, summary, lr)
         ours = measured(figure_runs.frame, summary, lr)
         means = over_seeds(averaged(figure_runs), "iteration", y)
         for curve in dict.fromkeys([*figure.curves, *printed["curve"]]):

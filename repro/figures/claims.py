@@ -14,6 +14,7 @@ import pandas as pd
 from omegaconf import MISSING
 
 from repro.config.errors import ReproError
+from repro.figures.printed import Printed
 from repro.records import FINISHED
 from repro.records.runs import final
 
@@ -156,11 +157,11 @@ def in_words(verdict: str, scale: str) -> str:
     return f"{holds} at {scale} scale"
 
 
-def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) -> pd.Series:
+def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None, tests: int = 3) -> pd.Series:
     """The measure of each finished run, indexed by (curve, seed).
 
     final_accuracy (in points) and final_loss are means over the last three tests, minimum_loss is the minimum of
-    the test loss smoothed over three tests, final_above_minimum is the final loss minus minimum_loss (0 if the
+    the test loss smoothed over ``tests`` tests, final_above_minimum is the final loss minus minimum_loss (0 if the
     loss falls to the end), mean_log_loss is the mean natural logarithm of the test loss over the tests between the
     two LRs ``lr``. Raises ReproError as ``require_measure`` does.
     """
@@ -175,8 +176,15 @@ def measured(frame: pd.DataFrame, of: str, lr: Sequence[float] | None = None) ->
     if of == "final_loss":
         return final(finished, "test_loss")
     losses = finished.sort_values("iteration").groupby(["curve", "seed"])["test_loss"]
-    minimum: pd.Series = losses.agg(lambda loss: loss.rolling(3).mean().min())
+    minimum: pd.Series = losses.agg(lambda loss: loss.rolling(tests).mean().min())
     return minimum if of == "minimum_loss" else final(finished, "test_loss") - minimum
+
+
+def measured_in_print(
+    curves: pd.DataFrame, printed: Printed, of: str, lr: Sequence[float] | None = None
+) -> pd.Series:
+    """``measured`` of printed curves, as seed 0; what is printed as means of tests is not smoothed again."""
+    return measured(curves.assign(seed=0, status="finished"), of, lr, tests=1 if printed.smoothed > 1 else 3)
 
 
 def _judge(rule: Rule, frame: pd.DataFrame, seeds: Collection[int]) -> Finding:
