@@ -42,8 +42,9 @@ def app(composed: DictConfig) -> None:
     target = Path(f"{settings.target_of(name, config)}.html")
     commands = [settings.report_command(named, config)]
     if name == "index":  # otherwise each command stands with its figure
-        sweeps = ["figure all", *(f"table {figure.name}" for figure in drawn if figure.kind == "table")]
-        commands = [*(settings.commands(sweep, config)[0] for sweep in sweeps), *commands]
+        sweeps = [figure.commands[0] for figure in drawn if figure.kind == "table" or settings.suffix(config)]
+        everything = [] if settings.suffix(config) else [settings.commands("figure all", config)[0]]
+        commands = [*everything, *sweeps, *commands]
     write_whole(target, page.page(drawn, composed.scale.name, errors, commands))
     summary = page.verdict_table({figure.name: figure.judged for figure in drawn})
     narrow = Table(summary.header[:4], [row[:4] for row in summary.rows])  # the numbers are on the page

@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from repro.config.folders import expand_home
-from repro.records.files import find
+from repro.records import queued
+from repro.records.files import run_folders
 from repro.sweeps import states
 
 
@@ -39,10 +40,10 @@ def main() -> None:
 
         sweeper.show(arguments, mode)
     else:
-        output = Path(typed_value(arguments[-1]) if arguments else "multirun_outputs")
+        output = Path(typed_value(arguments[-1]) if arguments else "multirun_outputs").expanduser()
         if not output.is_dir():
             sys.exit(
                 f"error: output={output}: no such folder; run this where the runs were started, or give their "
                 "folder"
             )
-        states.print_states(((path.parent, None) for path in find(output, "run.json")), mode)
+        states.print_states(((path, None) for path in run_folders(output, queued.NAME)), mode)

@@ -140,8 +140,8 @@ def _read(homes: Mapping[str, str], config: App) -> "Runs":
 
     scale, own = config.scale.name, suffix(config)
     if config.source is Source.local:
-        folders = {curve: Path(config.output) / scale / home / own for curve, home in homes.items()}
-        figure_runs = runs.local(folders, config.variants)
+        folders = {curve: Path(config.output) / scale / home for curve, home in homes.items()}
+        figure_runs = runs.local(folders, config.variants, own)
         figure_runs.place = config.output
         return figure_runs
     from repro.tracking import pull

@@ -83,6 +83,9 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> App:
     refuse_unknown_keys(composed, App)
     config = cast(App, OmegaConf.to_object(composed))
     check_folders("scale.name", [config.scale.name])
+    config.output, config.path, config.to = (
+        str(Path(folder).expanduser()) for folder in (config.output, config.path, config.to)
+    )
     if not config.seeds or sorted({*config.seeds}) != sorted(config.seeds) or min(config.seeds) < 0:
         raise ReproError(f"seeds={config.seeds}: list every seed of a complete curve once, from 0 on")
     if not config.formats:
@@ -147,7 +150,8 @@ def selected(overrides: Sequence[str]) -> dict[str, list[str]]:
 def commands(what: str, config: App) -> list[str]:
     """The exact commands that train and draw ``what`` ("figure fig5b")."""
     group, name = what.split()
-    options = [f"scale={config.scale.name}", suffix(config)]
+    seeds = [f"seed={','.join(map(str, config.seeds))}"] if config.seeds != App().seeds else []
+    options = [f"scale={config.scale.name}", suffix(config), *seeds]
     if config.source is Source.local and config.output != App().output:
         options.append(_option("output", config.output))
     train = " ".join(["python -m repro.train", f"sweep={name}", *filter(None, options), *_search_path()])

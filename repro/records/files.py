@@ -1,6 +1,7 @@
 """Writing files atomically, and finding files through symbolic links. Does not import torch."""
 
 import os
+import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,6 +31,12 @@ def write_whole(path: Path, content: str | Callable[[BinaryIO], object], *, dura
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def run_folders(folder: Path, *also: str) -> list[Path]:
+    """Every folder below ``folder`` with a ``run.json`` or a file of ``also``, but for what was moved aside."""
+    found = {path.parent for name in ("run.json", *also) for path in find(folder, name)}
+    return sorted(path for path in found if path == folder or not re.fullmatch(r"earlier-\d+", path.name))
 
 
 def find(folder: Path, pattern: str) -> list[Path]:

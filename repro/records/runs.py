@@ -63,14 +63,15 @@ class _Run:
     copies: list["_Run"] = field(default_factory=list)  # other sources of the same rows, if these cannot be read
 
 
-def local(curves: Mapping[str, Path], variants: bool = False) -> Runs:
+def local(curves: Mapping[str, Path], variants: bool = False, suffix: str = "") -> Runs:
     """The runs on disk of ``curves``: name -> the folder that holds its ``seed<k>`` folders.
 
-    With ``variants``, runs with other overrides of the experiment are further curves, named after these overrides.
+    ``suffix`` is the figure's own variant, a folder below. With ``variants``, runs with further overrides of the
+    experiment are further curves, named after these overrides.
     """
     runs, errors = [], []
     for curve, folder in curves.items():
-        for variant, seed, path in _folders(folder, variants):
+        for variant, seed, path in _folders(folder, variants, suffix):
             try:
                 info = read_info(path)
             except ReproError as error:
@@ -108,7 +109,7 @@ def pulled(
     for run in at_scale:
         variant = run.info.get("variant") or ""
         for name, home in curves.items():
-            if home == run.info["curve"] and (variant == suffix or (variants and variant.startswith(suffix))):
+            if home == run.info["curve"] and (variant == suffix or (variants and _extends(variant, suffix))):
                 name = _variant_name(name, "" if variant == suffix else variant, run.info)
                 runs.append(_Run(name, run.info["seed"], run.name, run.info, run.rows, run.whole, run.notes))
     chosen, notes = _newest(_merge_names(runs))
@@ -301,14 +302,20 @@ def at(frame: pd.DataFrame, loaded: Runs, curve: str, y: str, iteration: int | N
     return nearest
 
 
-def _folders(folder: Path, variants: bool) -> list[tuple[str, int, Path]]:
-    """Variant ("" for none), seed and folder of every run under a curve's folder."""
+def _folders(folder: Path, variants: bool, suffix: str) -> list[tuple[str, int, Path]]:
+    """Variant ("" for the figure's own), seed and folder of every run under a curve's folder."""
     folders = []
-    for path in find(folder, "run.json") if variants else folder.glob("seed*/run.json"):
+    for path in find(folder, "run.json") if variants else (folder / suffix).glob("seed*/run.json"):
         if match := re.fullmatch(r"seed(\d+)", path.parent.name):
-            variant = path.parent.parent.relative_to(folder).as_posix()
-            folders.append((variant.removeprefix("."), int(match[1]), path.parent))
+            variant = path.parent.parent.relative_to(folder).as_posix().removeprefix(".")
+            if _extends(variant, suffix):
+                folders.append(("" if variant == suffix else variant, int(match[1]), path.parent))
     return sorted(folders)
+
+
+def _extends(variant: str, suffix: str) -> bool:
+    """Whether a variant has the overrides of ``suffix``, and perhaps more."""
+    return not suffix or {*naming.split(suffix)} <= {*naming.split(variant)}
 
 
 def _repeat_last(last: Row, config: dict[str, Any]) -> list[Row]:

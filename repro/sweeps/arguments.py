@@ -15,6 +15,7 @@ from repro.config.errors import ReproError
 from repro.config.folders import CONF
 
 FIGURE = "figure"  # conf/sweep/figure.yaml
+HERE = ("local", "basic")  # launchers on this machine
 
 
 def expand_sweep(arguments: list[str]) -> list[str]:
@@ -28,6 +29,9 @@ def expand_sweep(arguments: list[str]) -> list[str]:
     figures = {path.name for folder in folders for path in (folder / "experiment").glob("*") if path.is_dir()}
     expanded = []
     is_swept = any(a.startswith("sweep=") or (a.startswith("experiment=") and is_sweep(a)) for a in arguments)
+    if not is_swept and not {"-m", "--multirun"} & set(arguments):
+        for argument in arguments:
+            require_here(argument)
     for argument in arguments:
         key, equals, name = argument.partition("=")
         if key == "experiment" and "*" in name and not set(name) & set(",("):
@@ -46,6 +50,13 @@ def expand_sweep(arguments: list[str]) -> list[str]:
         else:
             raise ReproError(f"sweep={name}: no such sweep; choose from {', '.join(sorted(sweeps | figures))}")
     return expanded
+
+
+def require_here(argument: str) -> None:
+    """Raise ReproError for an argument that chooses a launcher which a single run does not use."""
+    key, _, launcher = argument.partition("=")
+    if key == "hydra/launcher" and launcher not in HERE:
+        raise ReproError(f"{argument}: a single run is trained by this process; with -m it is launched there")
 
 
 def is_sweep(argument: str) -> bool:

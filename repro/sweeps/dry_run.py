@@ -1,6 +1,7 @@
 """The output of ``--dry-run``: a sweep's runs, images, time and memory. Does not import torch."""
 
 import heapq
+import math
 import platform
 import sys
 from collections.abc import Iterable, Mapping
@@ -47,7 +48,8 @@ def print_cost(runs: Iterable[tuple[Path, Config]], local: bool, cluster: Cluste
         return
     configs = [config for _, config in unfinished]
     if cluster is not None:
-        planned = Plan(1, configs[0].threads or 1, [""] if cluster.gpus_per_run else [])
+        gpus = cluster.gpus_per_run
+        planned = Plan(math.ceil(1 / gpus) if gpus else 1, configs[0].threads or 1, [""] if gpus else [])
     else:
         planned = cost.plan_within_memory(configs, rows) if local else plan(configs[0], 1)
     table = Table()

@@ -30,14 +30,17 @@ def train(
     composed: DictConfig,
     task_function: TaskFunction,
     singleton_state: dict[type, Singleton],
+    environment: Mapping[str, str],
 ) -> str | None:
     """In a Ray worker: train one run; returns its error as text, or None.
 
-    A worker that is told to end writes a checkpoint and exits, so that Ray retries the task.
+    ``environment`` has the variables that it takes over from the process that launched it. A worker that is told
+    to end writes a checkpoint and exits, so that Ray retries the task.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import run_job, setup_globals
 
+    os.environ.update(environment)
     lock.patience = LOCK_PATIENCE
     setup_globals()
     Singleton.set_state(singleton_state)
@@ -93,12 +96,13 @@ class Launcher:
                 return [_compat.failed_return(job.overrides, ReproError(problem)) for job in jobs]
             task = ray.remote(**self.remote)(train)
             folders = {}
+            environment = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
             for number, (job, job_overrides) in enumerate(zip(jobs, overrides, strict=True)):
                 composed = self.context.config_loader.load_sweep_config(self.config, job_overrides)
                 with open_dict(composed.hydra.job):
                     composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 state = Singleton.get_state()
-                reference = task.remote(self.context, composed, self.task_function, state)
+                reference = task.remote(self.context, composed, self.task_function, state, environment)
                 folders[reference] = job.folder
                 id = reference.task_id().hex()
                 queued.write(
@@ -126,7 +130,7 @@ class Launcher:
         requested = {
             name: self.remote[key]
             for key, name in (("num_gpus", "GPU"), ("num_cpus", "CPU"))
-            if key in self.remote
+            if self.remote.get(key) is not None
         }
         requested |= self.remote.get("resources") or {}
         deadline = time.monotonic() + ROOM_SECONDS

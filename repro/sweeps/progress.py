@@ -1,5 +1,6 @@
 """A sweep's progress, read from the records of its runs: the same display for every launcher."""
 
+import shlex
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -144,7 +145,8 @@ def describe_mirrors(infos: Sequence[Info], output: Path) -> str | None:
     if failed:
         causes = [reason for reason, _ in failed.most_common() if reason != OFFLINE_SINCE] or [OFFLINE_SINCE]
         causes_text = causes[0] + ("; others for other reasons" if len(causes) > 1 else "")
-        return f"{line}; {failed.total()} failed ({causes_text}); upload later with {COMMAND} {output}"
+        later = f"{COMMAND} {shlex.quote(str(output))}"
+        return f"{line}; {failed.total()} failed ({causes_text}); upload later with {later}"
     urls = [mirror["url"].rpartition("/runs/")[0] for mirror in mirrors if "url" in mirror]
     return f"{line}: {urls[0]}" if urls else None
 

@@ -6,10 +6,12 @@ how the job ended. Submitit's plug-in raises when one job dies, and abandons the
 
 import contextlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ POLL_SECONDS = 2.0  # between two queries of the queue
 GONE_SECONDS = 6.0  # without a job in the queue until it counts as ended
 RESOURCES = ("nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb", "timeout_min")
 SHARED = ("name", "stderr_to_stdout", *RESOURCES)  # parameters of all submitit executors; the others are Slurm's
+LEAST = {"runs_per_job": 1, "array_parallelism": 1, "timeout_min": 1, "max_num_timeout": 0, "gpus_per_node": 0}
+HINTS = {"gpus_per_node": "; with null, gres=gpu:a100:2 asks for a kind", "timeout_min": " (minutes)"}
 OWN = ("runs_per_job", "submitit_folder", "max_num_timeout")  # not parameters of the executor
+ACCESS = ("SLURM_CONF", "SLURM_JWT")  # how its commands reach Slurm, inside a job too
 LOCK_PATIENCE = 300.0  # seconds that a requeued job waits for the lock of its dead predecessor
 
 
@@ -77,6 +82,14 @@ class Launcher:
     """Submits jobs, waits for them and collects; ``params`` are those of ``conf/hydra/launcher/slurm.yaml``."""
 
     def __init__(self, params: dict[str, Any]):
+        for key, least in LEAST.items():
+            value = params[key]
+            if not (isinstance(value, int) and value >= least) and not (value is None and key in RESOURCES):
+                raise ReproError(
+                    f"hydra.launcher.{key}={value}: give a whole number, {least} or more{HINTS.get(key, '')}"
+                )
+        if not params["submitit_folder"]:
+            raise ReproError("hydra.launcher.submitit_folder: give the folder of the scripts and logs")
         self.params = params
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -95,7 +108,12 @@ class Launcher:
     @property
     def gpus_per_run(self) -> float:
         """The number of GPUs that a run requests, a fraction if several runs share one."""
-        gpus = self.params["gpus_per_node"] or ("gpu" in (self.params["gres"] or ""))
+        of_gres = re.match(r"gpu(?::[a-z]\w*)?(?::(\d+))?(?:,|$)", str(self.params["gres"] or ""))
+        gpus = (
+            self.params["gpus_per_node"]
+            or self.params["gpus_per_task"]
+            or (int(of_gres[1] or 1) if of_gres else 0)
+        )
         return float(gpus) / int(self.params["runs_per_job"])
 
     def describe(self, runs: int) -> str:
@@ -115,17 +133,24 @@ class Launcher:
         before = {job.folder: modified_ns(job.folder) for job in jobs}
         ids = self._living_jobs(jobs)
         to_submit = [index for index, job in enumerate(jobs) if job.folder not in ids]
+        refusal = None
         try:
             ids |= self._submit([jobs[i] for i in to_submit], [overrides[i] for i in to_submit])
+        except ReproError as error:
+            refusal = error
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-            failure = ReproError(f"Slurm does not accept the jobs: {first_line(error)}")
-            return [_compat.failed_return(job.overrides, failure) for job in jobs]
+            refusal = ReproError(f"Slurm does not accept the jobs: {_reason(error)}")
         try:
-            self._wait(jobs, ids, before)
+            self._wait([job for job in jobs if job.folder in ids], ids, before)
         except BaseException:
             self._print_living_jobs(ids)
             raise
-        return [elsewhere.found(job, before[job.folder], _ending(job.folder, ids[job.folder])) for job in jobs]
+        return [
+            elsewhere.found(job, before[job.folder], _ending(job.folder, ids[job.folder]))
+            if refusal is None or job.folder in ids
+            else _compat.failed_return(job.overrides, refusal)
+            for job in jobs
+        ]
 
     def _living_jobs(self, jobs: list[Job]) -> dict[Path, str]:
         """The ids of an earlier launch's jobs that are still queued or running, by run folder; prints them."""
@@ -151,25 +176,40 @@ class Launcher:
             slurm_max_num_timeout=self.params["max_num_timeout"],
         )
         parameters = {key: value for key, value in self.params.items() if key not in OWN and value is not None}
-        executor.update_parameters(**{k if k in SHARED else f"slurm_{k}": v for k, v in parameters.items()})
+        try:
+            executor.update_parameters(**{k if k in SHARED else f"slurm_{k}": v for k, v in parameters.items()})
+        except (AssertionError, NameError, TypeError, ValueError) as error:
+            raise ReproError(f"hydra.launcher: {' '.join(str(error).split())}") from error
         state, count = Singleton.get_state(), self.params["runs_per_job"]
         groups = [range(start, min(start + count, len(jobs))) for start in range(0, len(jobs), count)]
-        submitted = executor.map_array(
-            self.task,
-            [[(overrides[i], i) for i in group] for group in groups],
-            [[f"{jobs[i].config.curve}/seed{jobs[i].config.seed}" for i in group] for group in groups],
-            [state] * len(groups),
-        )
+        with _outside_a_job():
+            submitted = executor.map_array(
+                self.task,
+                [[(overrides[i], i) for i in group] for group in groups],
+                [[f"{jobs[i].config.curve}/seed{jobs[i].config.seed}" for i in group] for group in groups],
+                [state] * len(groups),
+            )
         ids: dict[Path, str] = {}
+        unwritten = None
         for group, job in zip(groups, submitted, strict=True):
             for index in group:
                 ids[jobs[index].folder] = job.job_id
                 record = queued.Submitted(engine="slurm", id=job.job_id, log=str(job.paths.stdout))
-                queued.write(jobs[index].folder, record)
+                try:
+                    queued.write(jobs[index].folder, record)
+                except OSError as error:
+                    unwritten = error
         print(
             f"{len(jobs)} runs are {len(groups)} Slurm jobs, {submitted[0].job_id} to {submitted[-1].job_id}; "
-            f"logs: {submitted[0].paths.stdout.parent.parent}; python -m repro.status output={self.sweep_dir}"
+            f"logs: {submitted[0].paths.stdout.parent.parent}; "
+            f"python -m repro.status {shlex.quote(f'output={self.sweep_dir}')}"
         )
+        if unwritten is not None:
+            problem = f"{unwritten.filename}: {unwritten.strerror}"
+            print(
+                f"note: {problem}; launching again before the jobs end would submit such runs twice",
+                file=sys.stderr,
+            )
         return ids
 
     def _wait(self, jobs: list[Job], ids: dict[Path, str], before: dict[Path, int | None]) -> None:
@@ -216,11 +256,31 @@ def _ending(folder: Path, id: str) -> str:
     return f"Slurm job {id}: {state}; log {job['log'] if job else 'unknown'}"
 
 
+@contextlib.contextmanager
+def _outside_a_job() -> Iterator[None]:
+    """While entered, the environment lacks the variables of the Slurm job that this process is, if it is one.
+
+    Jobs submitted from it would inherit them, and srun refuses some beside those of their own (as of memory).
+    """
+    prefixes = ("SLURM_", "SRUN_", "SUBMITIT_") if "SLURM_JOB_ID" in os.environ else ()
+    own = {key: os.environ.pop(key) for key in [*os.environ] if key.startswith(prefixes) and key not in ACCESS}
+    try:
+        yield
+    finally:
+        os.environ.update(own)
+
+
+def _reason(error: Exception) -> str:
+    """What sbatch says last of why it fails, without the warnings before it."""
+    said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
+    return said[-1].removeprefix("sbatch: ") if said else first_line(error)
+
+
 def _name_job(name: str) -> None:
     """Set the name under which squeue shows the job of this process; errors are ignored."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{key}_ID") for key in ("JOB", "TASK"))
-    if array is not None:
-        id = f"{array}_{task}"
+    id = os.environ.get("SLURM_JOB_ID") if array is None else f"{array}_{task}"
+    if id is not None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(
                 ["scontrol", "update", f"JobId={id}", f"JobName={name[:200]}"], capture_output=True, timeout=30

@@ -39,6 +39,8 @@ def describe_run(
     state = (alive or {}).get(job["id"])
     if state in queued.WAITING and row["state"] not in FINISHED:
         row["state"], row["reason"] = "queued", f"{job['engine']}: {state}"
+    elif state is not None and row["state"] == "stopped":
+        row["state"] = "running"  # its lock is not seen from here: some file systems' locks are a node's own
     return {**row, "engine": job["engine"], "job": job["id"], "log": job["log"]}
 
 

@@ -26,7 +26,7 @@ from repro.config.errors import ReproError, describe, first_line, no_launcher
 from repro.config.terminal import plural
 from repro.records import already_finished, edited, naming, read_info
 from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
-from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep
+from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep, require_here
 from repro.sweeps.jobs import Composer, Job, compose_all
 from repro.sweeps.launcher import OnThisMachine
 from repro.sweeps.progress import Progress, modified_ns
@@ -174,7 +174,7 @@ class Sweeper:
         params = [
             f"{key}={value}"
             for key, value in self.params.items()
-            if key not in {o.get_key_element() for o in typed}
+            if key.lstrip("+") not in {o.get_key_element().lstrip("+") for o in typed}
         ]
         for override in [*parser.parse_overrides(params), *typed]:
             key = override.get_key_element()
@@ -189,7 +189,7 @@ class Sweeper:
             if not choices:
                 raise ReproError(f"{override.input_line}: nothing matches, so there is nothing to run")
             if not isinstance(override.value(), dict):  # as in a single run, a dictionary extends earlier values
-                values = [(k, v) for k, v in values if k != key]
+                values = [(k, v) for k, v in values if k.lstrip("+") != key.lstrip("+")]
             values.append((key, choices))
         keys = [key for key, _ in values]
         for combination in itertools.product(*(choices for _, choices in values)):
@@ -205,6 +205,7 @@ def show(arguments: list[str], mode: str) -> None:
         for override in arguments if mode == "cost" else []:
             if is_sweep(override):
                 raise ReproError(f"{override}: several runs need -m")
+            require_here(override)
         # A single run uses all cores by default.
         threads = [] if any(a.startswith("threads=") for a in arguments) else [f"threads={machine.cores()}"]
         arguments = ["-m", *threads, *arguments]

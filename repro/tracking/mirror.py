@@ -7,6 +7,7 @@ used.
 
 import logging
 import queue
+import shlex
 import tempfile
 import threading
 import time
@@ -36,7 +37,7 @@ LOCAL_PATIENCE = 120.0  # least seconds that the end of a run waits for an offli
 SETTLE = 10.0  # seconds for W&B to count the rows that it was sent, or to write the rest of its file
 NOTICE = 10.0  # seconds of waiting for W&B until it is logged
 COMMAND = "python -m repro.tracking upload"
-LATER = f"the record on disk is whole; {COMMAND} sends it later"
+LATER = "the record on disk is whole; {command} sends it later"
 OFFLINE_SINCE = "mirrored offline since W&B failed in another run"
 silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not respond; later runs are mirrored offline at once
 
@@ -66,7 +67,7 @@ class Mirror:
         self.rows: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.end: dict[str, Any] = {}
         self.outcome: dict[str, Any] = {}
-        self.thread = None
+        self.folder, self.thread = folder, None
         self.online = tracking.mode is Mode.online and not silent.value
         self.patience = tracking.patience if self.online else max(tracking.patience, LOCAL_PATIENCE)
         if tracking.mode is not Mode.disabled:
@@ -132,7 +133,8 @@ class Mirror:
     def _fail(self, what: str, reason: str) -> None:
         if self.outcome["state"] != "failed":
             self._add(state="failed", reason=reason)
-            log.warning("W&B %s; %s", what, LATER)
+            command = f"{COMMAND} {shlex.quote(str(self.folder))}"
+            log.warning("W&B %s; %s", what, LATER.format(command=command))
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from repro.config import Tracking, from_dict
 from repro.config.errors import ReproError
 from repro.config.folders import cache_folder
 from repro.config.terminal import console, plural
 from repro.records import FINISHED, Info, files, read_info, record_id, write_info
-from repro.records.lock import locked
+from repro.records.lock import holder, locked
 from repro.tracking import copies
 from repro.tracking.mirror import send
 from repro.tracking.pull import place
@@ -62,7 +63,7 @@ def upload(folders: Sequence[Path], find: Callable[[Tracking], Project], jobs: i
                 copies_there = copies.found(target, [info for _, info in records.values()])
                 missing = [run for run in records.values() if not copies.holds(copies_there, run[1])]
                 print(f"{target}: {len(records)} finished runs, {len(records) - len(missing)} uploaded already")
-                for line in _describe_incomplete(missing, copies_there):
+                for line in _describe_incomplete(target, missing, copies_there):
                     print(line)
                 to_send += [(target, path, info, staging) for path, info in missing]
             if unfinished:
@@ -99,13 +100,13 @@ def _records(
     """The finished records by project, the number of unfinished ones, and one line for each unusable record."""
     records: dict[Project, Records] = {}
     unfinished, errors = 0, []
-    for path in sorted({file.parent for folder in folders for file in files.find(folder, "run.json")}):
+    for path in sorted({path for folder in folders for path in files.run_folders(folder)}):
         try:
             info = read_info(path)
         except ReproError as error:
             errors.append(str(error))
             continue
-        if info is None or info["status"] not in FINISHED:
+        if info is None or info["status"] not in FINISHED or holder(path) is not None:
             unfinished += 1
             continue
         try:
@@ -118,7 +119,9 @@ def _records(
     return records, unfinished, errors
 
 
-def _describe_incomplete(missing: Sequence[tuple[Path, Info]], copies_there: Sequence[copies.Copy]) -> list[str]:
+def _describe_incomplete(
+    target: Project, missing: Sequence[tuple[Path, Info]], copies_there: Sequence[copies.Copy]
+) -> list[str]:
     """One line for each record whose copy on W&B is incomplete or duplicated, or no longer exists."""
     lines = []
     names = {copy.run.id for copy in copies_there}
@@ -128,7 +131,11 @@ def _describe_incomplete(missing: Sequence[tuple[Path, Info]], copies_there: Seq
         if incomplete:
             counts = " and ".join(f"{c.run.historyLineCount} (run {c.run.id})" for c in incomplete)
             lines.append(f"note: {name}: of {info.get('rows')} rows W&B has {counts}; it is sent under a new id")
-        elif known.get("state") in ("mirrored", "uploaded") and known.get("id") not in names:
+        elif (
+            known.get("state") in ("mirrored", "uploaded")
+            and known.get("id") not in names
+            and f"/{target.name}/runs/" in known.get("url", "")  # not that of another project
+        ):
             lines.append(f"note: run {known.get('id')} no longer exists (deleted?); it is sent under a new id")
     return lines
 
@@ -145,10 +152,18 @@ def _send(path: Path, info: Info, target: Project, staging: Path) -> bool:
         raise ReproError(f"sent as {url}, but {problem}; upload it again")
     copies.keep_times(target, name, info)
     if "wandb" in info:  # records that predate the key are not changed
-        with suppress(OSError):
-            state = {"mode": info["wandb"].get("mode"), "id": name, "url": url, "state": "uploaded"}
-            write_info(path, {**info, "wandb": state})
+        _record(path, info, {"mode": info["wandb"].get("mode"), "id": name, "url": url, "state": "uploaded"})
     return True
+
+
+def _record(path: Path, info: Info, state: dict[str, Any]) -> None:
+    """Write the state of its mirror into a record that is still ``info``, and not where it is trained again."""
+    with suppress(OSError, ReproError):
+        if record_id(info) == record_id(read_info(path) or {}):
+            with locked(path):
+                current = read_info(path)
+                if current is not None and {**current, "wandb": None} == {**info, "wandb": None}:
+                    write_info(path, {**current, "wandb": state})
 
 
 def _is_sent(done: "Future[bool]", path: Path, errors: list[str]) -> bool:

@@ -6,6 +6,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_the_bits_are_those_of_a_local_sweep_and_lie_where_it_was_launched(tmp_p
     on_slurm, here = records(tmp_path), records(tmp_path, "local")
     assert sorted(on_slurm) == sorted(here) == list(range(16))
     assert [on_slurm[seed]["digest"] for seed in range(16)] == [here[seed]["digest"] for seed in range(16)]
+
+
+def test_a_sweep_may_be_launched_from_a_job_that_has_asked_for_other_memory(tmp_path):
+    command = shlex.join(train(*SLURM, *SMALL, "scale=smoke", "seed=0,1"))
+    said = tmp_path / "said"
+    options = ["--wait", "--mem-per-cpu=500", f"--chdir={tmp_path}", f"--output={said}", f"--wrap={command}"]
+    done = subprocess.run(["sbatch", *options], capture_output=True, text=True)
+    assert done.returncode == 0, said.read_text()
+    assert {seed: info["status"] for seed, info in records(tmp_path).items()} == {0: "finished", 1: "finished"}
 
 
 def test_every_job_is_collected_and_every_failed_run_named(tmp_path):

@@ -20,6 +20,7 @@ from repro.config import Dataset, Mode
 from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.records import read_history, read_info
+from repro.sweeps import sweeper
 from repro.sweeps.arguments import expand_sweep
 from repro.sweeps.jobs import QUIET, Composer
 from repro.training import lifecycle
@@ -50,6 +51,17 @@ def test_a_sweep_of_any_figure_is_one_rule(tmp_path, monkeypatch, arguments, exp
     (tmp_path / "mine/sweep/own.yaml").touch()
     monkeypatch.chdir(tmp_path)
     assert expand_sweep(arguments) == expanded
+
+
+def test_a_single_run_refuses_a_launcher_that_it_would_not_use():
+    assert expand_sweep(["experiment=fig5a/clr_3.0", "hydra/launcher=local"])
+    assert expand_sweep(["-m", "experiment=fig5a/clr_3.0", "hydra/launcher=slurm"])
+    assert expand_sweep(["sweep=fig5a", "hydra/launcher=slurm"])
+    for show in (expand_sweep, lambda arguments: sweeper.show(arguments, "cost")):
+        with pytest.raises(
+            ReproError, match="^hydra/launcher=slurm: a single run is trained by this process; with -m"
+        ):
+            show(["experiment=fig5a/clr_3.0", "hydra/launcher=slurm"])
 
 
 @pytest.mark.parametrize("name", ["fig99", "figure", ""])
@@ -89,6 +101,7 @@ def test_every_kind_of_experiment_trains(resolved, tmp_path):
         assert info["status"] == "finished", config.curve
         assert history[-1]["iteration"] == config.iterations
         assert info["final_accuracy"] == history[-1]["test_accuracy"]
+        assert info["best_accuracy"] == max(row["test_accuracy"] for row in history)
         assert (folder / "weights.pt").exists()
     assert {model for model, *_ in kinds} == set(models.networks())
 

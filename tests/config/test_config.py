@@ -129,6 +129,14 @@ def test_a_record_from_before_a_key_is_of_the_same_run(resolved, key):
     assert flat(from_dict(values)) == flat(run)
 
 
+@pytest.mark.parametrize("key", identity.LATER)
+def test_a_later_key_is_part_of_what_a_run_is(resolved, key):
+    run = resolved("experiment=fig5a/clr_3.0")
+    before, (group, _, name) = fingerprint(run), key.rpartition(".")
+    setattr(getattr(run, group) if group else run, name, "another")
+    assert fingerprint(run) != before
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -89,8 +89,17 @@ def test_inv_is_caffes():
 def test_lr_range_and_constant():
     ends = [schedules.lr_range(i, base_lr=0.1, max_lr=1.0, iterations=4882) for i in (0, 2441, 4882)]
     assert ends == pytest.approx([0.1, 0.55, 1.0])
+    assert schedules.lr_range(9999, base_lr=0.1, max_lr=1.0, iterations=4882) == 1.0  # it stays at its end
     assert schedules.constant(5, value=1) == 1.0
     assert isinstance(schedules.constant(5, value=1), float)
+
+
+def test_an_exponential_range_multiplies_by_one_factor():
+    settings = {"base_lr": 1e-4, "max_lr": 1.0, "iterations": 400}
+    values = [schedules.lr_range_exponential(i, **settings) for i in (0, 100, 200, 400, 500)]
+    assert values == pytest.approx([1e-4, 1e-3, 1e-2, 1.0, 1.0])
+    with pytest.raises(ValueError, match="base_lr 0 is not above 0"):
+        schedules.lr_range_exponential(0, base_lr=0, max_lr=1.0, iterations=9)
 
 
 @pytest.mark.parametrize(

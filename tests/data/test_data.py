@@ -133,6 +133,16 @@ def test_a_batch_is_a_function_of_seed_and_iteration(digits):
     assert not torch.equal(make(2)(17)[0], images[17])
 
 
+def test_order_and_mirroring_are_those_of_every_record_so_far(digits):
+    """As PROTOCOL says: the same configuration trains the same run."""
+    order, flip = Batches(digits, 100, mirror=True, seed=3)._draw_epoch(2)
+    assert order[:6].tolist() == [242, 104, 224, 202, 137, 78]
+    assert flip[:8].int().tolist() == [0, 1, 1, 0, 0, 0, 0, 0]
+    rng = np.random.default_rng((3, 2))
+    assert torch.equal(order, torch.from_numpy(rng.permutation(300)))
+    assert torch.equal(flip, torch.from_numpy(rng.random(300) < 0.5))
+
+
 def test_a_batch_may_be_larger_than_the_set(digits):
     images, labels = Batches(digits, 1000, mirror=False, seed=0)(1)
     assert images.shape[0] == labels.shape[0] == 1000
@@ -268,6 +278,18 @@ def test_subsets_and_resolution(cifar):
     block = full.train_images[0, :2, :2].float().mean((0, 1))
     torch.testing.assert_close(small.train_images[0, 0, 0].float(), block.round())
     assert torch.equal(small.train_labels, full.train_labels)
+
+
+def test_a_subset_is_drawn_from_all_classes(cifar):
+    """The images are sorted by their labels: the first of them are of one class."""
+    full = load(cifar)
+    cifar.train_images, cifar.test_images = 10, 10
+    small = load(cifar)
+    for split, count in (("train", 30), ("test", 20)):
+        drawn = np.random.default_rng(0).permutation(count)[:10]
+        assert torch.equal(getattr(small, f"{split}_images"), getattr(full, f"{split}_images")[drawn])
+        assert getattr(small, f"{split}_labels").tolist() == getattr(full, f"{split}_labels")[drawn].tolist()
+        assert len(set(getattr(small, f"{split}_labels").tolist())) > 4
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -130,6 +130,19 @@ def test_a_diverged_run_stays_in_the_mean(tmp_path):
     table = runs.over_seeds(runs.local(curves(tmp_path, x="x")).frame, "iteration", "test_accuracy")
     assert table["iteration"].tolist() == [0, 2, 4, 6, 7]
     assert table["mean"].tolist() == pytest.approx([0.1, 0.3, 0.4, 0.45, 0.5])
+    found = runs.local(curves(tmp_path, x="x")).frame.query(
+        "seed == 0"
+    )  # and in a figure over the LR at its place
+    assert found["lr"].tolist() == pytest.approx([0.1, 0.12, 0.14, 0.16, 0.17])
+    assert len(runs.over_seeds(runs.local(curves(tmp_path, x="x")).frame.round(9), "lr", "test_accuracy")) == 5
+
+
+def test_a_curve_with_a_diverged_run_says_so(tmp_path):
+    write_run(tmp_path / "seed0", [(0, 0.1), (4, 0.5)])
+    write_run(tmp_path / "seed1", [(0, 0.1), (2, 0.1)], status="diverged")
+    labels, notes = captions.describe(runs.local({"a": tmp_path}), {"a": [0, 1]}, {"a": "WD 1"})
+    assert labels == {"a": "WD 1 (2 seeds, 1 diverged)"}
+    assert notes == ["note: a seed 1: diverged, the last test is kept to the end"]
 
 
 def test_final_is_the_mean_of_the_last_three_tests(fig5b):
@@ -151,6 +164,7 @@ def test_the_author_is_drawn_where_he_was_beside_a_run_that_is_not_there_yet(tmp
     main = drawing.draw(found, {"a": "a"}, figure, "", {"a": author}, published=True).axes[0]
     theirs = next(line for line in main.lines if list(line.get_ydata()) == [0.1, 0.2, 0.9])
     assert theirs.get_xdata() == pytest.approx(expected, nan_ok=True)
+    assert [marker.lines[0].get_ydata()[0] for marker in main.containers] == pytest.approx([0.2, 0.9, 0.91])
     points = [marker.lines[0].get_xdata()[0] for marker in main.containers]
     assert points == pytest.approx([*expected[1:], expected[2]], nan_ok=True)
     assert [row[3] for row in captions.beside(found, figure, "demo").rows] == ["30.00", "-", "-"]
@@ -302,6 +316,9 @@ def test_only_a_figure_as_conf_has_it_goes_by_its_name(overrides, name):
     drawn = [o.lstrip("+") for o in overrides if not o.startswith(("formats", "output"))]
     drawn = drawn if name != "fig5b" else []
     assert all(shlex.quote(override) in command or override in command for override in drawn)
+    train = settings.commands("figure fig5b", config)[0]
+    seeds = [word for word in train.split() if word.startswith("seed=")]
+    assert seeds == ([f"seed={name.partition('seeds-')[2].replace('-', ',')}"] if "seeds-" in name else [])
 
 
 @pytest.mark.parametrize(
@@ -411,7 +428,7 @@ def test_a_figure_of_ones_own_is_loaded_from_its_folder(tmp_path):
     write_run(tmp_path / "runs/paper/mine/a/seed0", [(2, 0.5), (4, 0.6)])
     search_path = f"hydra.searchpath=[file://{tmp_path}/conf]"
     found = repro.load("mine", search_path, f"output={tmp_path}/runs")
-    assert list(found.info) == [("a", 0)] or "other values" in found.broken[0]
+    assert (list(found.info), found.broken) == ([("a", 0)], [])
 
 
 def test_records_of_a_figure_of_ones_own_are_held_against_its_experiments(tmp_path, resolved):
@@ -569,3 +586,14 @@ def test_a_curve_that_diverges_leaves_a_logarithmic_axis_and_does_not_squeeze_th
     assert low < 0.03
     assert 0.14 < high < 1
     assert limits([2.3, 0.1, 0.05, 0.04, 0.03], 2.3)[1] > 2.3  # every curve's start is shown
+
+
+def test_the_band_is_one_standard_deviation_on_either_side(tmp_path):
+    accuracies = (0.5, 0.6, 0.9)
+    for seed, accuracy in enumerate(accuracies):
+        write_run(tmp_path / f"seed{seed}", [(2, accuracy), (4, accuracy)])
+    main = drawing.draw(runs.local({"a": tmp_path}), {"a": "a"}, Figure("Figure", "a"), "", {}).axes[0]
+    [band] = main.collections
+    edges = band.get_paths()[0].vertices[:, 1]
+    mean, sd = statistics.mean(accuracies), statistics.stdev(accuracies)
+    assert (edges.min(), edges.max()) == pytest.approx((mean - sd, mean + sd))

@@ -249,6 +249,11 @@ def test_a_run_of_other_values_is_named_and_left_out(tmp_path, run_app, resolved
     assert "TBS 256 (1 of 4 seeds)" in done.stdout
     author = run_app("figures", "figure=fig8b", "scale=demo", "formats=[svg]", "replicates=author")
     assert author.returncode == 0, author.stderr
+    train("replicates=author,update=torch", "replicates=author", "update=torch", seed=2)
+    train("model.width=4,replicates=author", "replicates=author", "model.width=4", seed=3)
+    more = runs.local({"tbs256": tmp_path / "multirun_outputs/demo/fig8b/tbs256"}, True, "replicates=author")
+    assert sorted(more.info) == [("tbs256", 1), ("tbs256, model.width=4, replicates=author", 3),
+                                 ("tbs256, replicates=author, update=torch", 2)]  # fmt: skip
     variants = run_app("figures", "figure=fig8b", "scale=demo", "formats=[svg]", "variants=true")
     assert [line.split(" was")[0] for line in variants.stderr.splitlines()] == [
         "error: figure fig8b: tbs256 seed 1",

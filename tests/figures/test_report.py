@@ -109,6 +109,12 @@ def test_a_page_has_the_runs_on_wandb(tmp_path):
     assert "javascript" not in html
 
 
+def test_the_time_of_a_figure_is_that_of_all_its_runs(tmp_path):
+    figure = a_figure(tmp_path, {"c": Claim("text", above(50))}, "demo")
+    figure.runs.info["plain", 1] = {**figure.runs.info["plain", 0], "wall_seconds": 120.0}
+    assert pages.run_table([figure]).rows == [["fig", "2 runs finished", "3.0 min", "5", "cpu"]]
+
+
 LIMITS = {verdict: limit for limit, verdict, _ in VERDICTS}
 
 

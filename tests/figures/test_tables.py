@@ -88,8 +88,6 @@ SETTINGS = [(curve, group, row) for table in TABLES.values() for curve, _, group
 
 @pytest.mark.parametrize(("curve", "group", "row"), SETTINGS, ids=[curve for curve, *_ in SETTINGS])
 def test_a_row_says_what_its_experiment_trains(resolved, curve, group, row):
-    if not (CONF / "experiment" / f"{curve}.yaml").exists():
-        pytest.skip("its experiment is not there yet")
     run = resolved(f"experiment={curve}")
     images = 60_000 if group.data == "MNIST" else 50_000
     assert run.dataset.name == group.data.lower().replace("-", "")
@@ -175,6 +173,19 @@ def test_a_row_says_how_many_of_its_runs_are_there(runs, says):
     assert (row["ours, paper scale"] == "-") == (runs == 0)
     drawing = table_drawing.draw(table, values, made, 4, "", "paper")
     assert says in " ".join(text.get_text() for text in drawing.texts)
+
+
+def test_a_row_is_drawn_where_its_numbers_are():
+    table, made, values = one_row(points(90.3, 0.1))
+    [row] = values.to_dict("records")
+    axes = table_drawing.draw(table, values, made, 4, "", "paper").axes[0]
+    [band] = axes.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((89.5, 1.0))  # within half a point
+    published, ours = (
+        (bar.lines[0].get_xdata()[0], *bar.lines[2][0].get_segments()[0][:, 0]) for bar in axes.containers
+    )
+    assert published == pytest.approx((90, 89.8, 90.2))
+    assert ours == pytest.approx((90.3, 90 + row["low"], 90 + row["high"]))
 
 
 def test_a_sample_has_the_published_mean_and_standard_deviation():

@@ -200,3 +200,20 @@ def test_a_network_that_memory_does_not_hold_is_one_line(monkeypatch, shortage):
     monkeypatch.setattr("repro.models.size.from_config", build)
     with pytest.raises(ReproError, match=r"^model.name=cnn3: the network does not fit into the memory"):
         size({"name": "cnn3"}, 10, 3, 32)
+
+
+def test_a_configured_network_is_built_as_it_is_configured(resolved):
+    def build(experiment):
+        return models.from_config(resolved(f"experiment={experiment}").model, 1000, (32, 32, 3), 0)
+
+    network = build("fig5a/piecewise_0.35")
+    norms = [module for module in network.modules() if isinstance(module, layers.BatchNorm)]
+    assert {(norm.fraction, norm.groups, norm.eps) for norm in norms} == {(0.999, 8, 1e-5)}
+    xavier, msra = np.sqrt(1 / 64), np.sqrt(2 / 64)
+    assert network.classifier.weight.std().item() == pytest.approx(xavier, rel=0.01)
+    assert build("fig8b/tbs512").classifier.weight.std().item() == pytest.approx(
+        msra, rel=0.01
+    )  # as its convolutions
+    assert build("table1-cnn3/constant_0.90").conv1.weight.std().item() == pytest.approx(1e-4, rel=0.05)
+    lenet = models.from_config(resolved("experiment=table2-lenet/inv_85ep").model, 10, (28, 28, 1), 0)
+    assert lenet.conv2.weight.std().item() == pytest.approx(np.sqrt(1 / 500), rel=0.02)

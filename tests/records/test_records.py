@@ -295,3 +295,16 @@ def test_a_commit_is_dirty_by_what_makes_runs_alone(tmp_path):
     assert commit_of(tmp_path / "repro") == commit
     (tmp_path / "repro/train.py").write_text("other")
     assert commit_of(tmp_path / "repro") == f"{commit}-dirty"
+
+
+def test_the_time_of_a_run_is_that_of_all_its_attempts(tmp_path, run):
+    records.Record(tmp_path, run, {}).finish("interrupted")
+    records.write_info(tmp_path, {**records.read_info(tmp_path), "wall_seconds": 1000.0})
+    resumed = records.Record(tmp_path, run)
+    resumed.start({}, [ROW], 2)
+    resumed.finish("interrupted")
+    assert 1000 <= records.read_info(tmp_path)["wall_seconds"] < 1060
+    again = records.Record(tmp_path, run)
+    again.start({})  # from the beginning
+    again.finish("finished")
+    assert records.read_info(tmp_path)["wall_seconds"] < 60

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,12 @@ from repro.search import (
     weight_decay,
 )
 from repro.search.app import refuse, split
+from repro.search.dry import Stage
 from repro.search.files import write
 from repro.search.found import CURVE_COLUMNS, Found
 from repro.search.runs import Base, Run, merged, onecycle
 from repro.search.settings import METHODS, BatchSize, LRRange, Momentum, Recipe, Regularizer, Strategy, Watch
+from repro.sweeps.machine import Plan
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +62,8 @@ def made(base, variation, seed, rows, status="finished"):
         COMPOSING["resolved"](*merged(base.overrides, variation))
     frame = pd.DataFrame(rows, columns=["lr", "momentum", "test_loss", "test_accuracy"])
     frame = frame.assign(iteration=np.arange(1.0, len(frame) + 1), train_loss=frame["test_loss"])
-    base.config.seed = 0
-    return Run(tuple(variation), base.config, None, {"status": status, "wall_seconds": 1.0}, frame[runs.COLUMNS])
+    config = replace(base.config, seed=seed)
+    return Run(tuple(variation), config, None, {"status": status, "wall_seconds": 1.0}, frame[runs.COLUMNS])
 
 
 def range_test(best):
@@ -180,7 +183,7 @@ def test_an_error_rate_of_zero_is_half_an_image(monkeypatch, base):
     lr = np.linspace(0.02, 1, 50)
     error = np.where(lr < 0.3, 0.5 - lr, np.where(lr < 0.6, 0.0, 1 / 300))
     run = made(base, [], 0, [(a, 0.9, 1.0, 1 - e) for a, e in zip(lr, error, strict=True)])
-    run.config.dataset.test_images = 300
+    monkeypatch.setattr(run.config.dataset, "test_images", 300)
     assert lr_range.suggestion_of(run, Watch.test_error).diverged is None
 
 
@@ -323,6 +326,8 @@ def test_the_momentum_with_the_lowest_final_loss_is_chosen(monkeypatch, base):
     found = momentum.search(base, Momentum(max_lr=0.4))
     assert found.chosen["momentum"] == [0.95, 0.85]
     assert len(asked) == 4 + 4 + 1
+    last = settings_of(asked[-1])
+    assert (last["schedule.momentum.max_momentum"], last["schedule.momentum.min_momentum"]) == ("0.7", "1.0")
     assert "falls up to its end. In Figure 7b" in found.notes[-1]
     assert "schedule.momentum.min_momentum=0.85" in found.overrides
     assert momentum.limits(base, Momentum()) == (3.0, 0.1)  # those of the composed schedule
@@ -375,8 +380,6 @@ def test_the_value_that_goes_further_is_a_possible_one():
 
 
 def test_a_value_that_only_reaches_a_high_loss_is_not_chosen():
-    frame = pd.DataFrame({"test_loss": [0.5, 0.4, 0.4, 0.4]})
-
     class Ranged:
         def __init__(self, max_lr, lowest_loss):
             self.max_lr, self.lowest_loss, self.runs, self.every = max_lr, lowest_loss, [], []
@@ -385,7 +388,14 @@ def test_a_value_that_only_reaches_a_high_loss_is_not_chosen():
         {1e-3: Ranged(1.0, 0.6), 1e-4: Ranged(0.9, 0.4), 0.0: Ranged(0.9, 0.41), 1e-2: Ranged(np.nan, 9)}
     )
     assert tried.good == [0.0, 1e-4]
-    assert frame["test_loss"].min() == 0.4
+    for max_lr, lowest_loss, good in (
+        (0.5, 0.4, True),
+        (0.49, 0.3, False),
+        (1.0, 0.42, True),
+        (1.0, 0.421, False),
+    ):
+        tried = regularizer.Tried({1e-4: Ranged(1.0, 0.4), 1e-2: Ranged(max_lr, lowest_loss)})
+        assert (1e-2 in tried.good) is good
 
 
 def test_the_batch_is_doubled_until_one_does_not_train(monkeypatch, base):
@@ -697,3 +707,63 @@ def test_only_method_chooses_the_method(monkeypatch):
     ):
         with pytest.raises(ReproError, match=message):
             app.method_of(OmegaConf.create(node) if isinstance(node, dict) else node)
+
+
+def test_a_cycle_leaves_a_tenth_of_a_run_to_anneal_in():
+    said = settings_of(onecycle(0.5, 0.05, [0.9], 1000))
+    assert (said["iterations"], said["schedule.lr.step_size"]) == ("1000", "450")
+    assert float(said["schedule.lr.final_lr"]) == pytest.approx(0.05 / 1000)
+
+
+def test_a_final_value_is_the_mean_of_the_last_three_tests_of_a_finished_run(base):
+    rows = [(0.1, 0.9, loss, 1 - loss / 10) for loss in (9.0, 3.0, 2.0, 1.0)]
+    finished, diverged = made(base, [], 0, rows), made(base, [], 0, rows, "diverged")
+    assert (finished.final("test_loss"), finished.final("test_accuracy")) == pytest.approx((2, 0.8))
+    assert (diverged.final("test_loss"), diverged.final("test_accuracy")) == (float("inf"), 0)
+
+
+def test_minutes_become_iterations_by_a_run_that_is_timed(monkeypatch, base):
+    """Two at once, of 1,000 images a second each: ten minutes less eight seconds, and less what the tests take."""
+    monkeypatch.setattr(recipe, "train", lambda *_, **__: [[SimpleNamespace(speed=1000.0)]])
+    monkeypatch.setattr(recipe.machine, "plan", lambda config, runs: Plan(2, 1, [], 2))
+    monkeypatch.setattr(base.config.dataset, "test_images", 300)
+    found = recipe._iterations_in(base, Recipe(tests=10), [Stage("a", 3, 100)], minutes=10)
+    images = (600 - 8) * 1000 * 2 - 3 * 10 * 300 / 3
+    assert found == pytest.approx(images / base.config.batch_size / base.config.scale.iterations)
+
+
+@pytest.mark.parametrize(("max_lr", "expected"), [(0.1, 0.1), (0.9, 0.4)])
+def test_a_regularizer_lowers_the_max_lr_and_does_not_raise_it(base, max_lr, expected):
+    state = recipe.State(base, base, 10.0, max_lr=0.4, momentum=[0.9])
+    chosen, nothing = {"weight decay": 1e-3, "max LR": max_lr, "min LR": max_lr / 10}, pd.DataFrame()
+    found = Found("weight_decay", ["x=1"], chosen, "so", [], nothing, nothing, [])
+    asked = []
+    method = lambda base, settings: asked.append(settings) or found  # noqa: E731
+    recipe._regularizer(state, Recipe(), method, "weight decay", "regularization.weight_decay")
+    assert (state.max_lr, state.overrides) == (expected, ["regularization.weight_decay=0.001"])
+    assert (asked[0].high, asked[0].rounds, asked[0].momentum) == (1.2, 1, [0.9])
+
+
+def test_a_difference_within_two_standard_deviations_of_the_seeds_is_doubted(base):
+    def trained(*accuracies):
+        return [made(base, [], seed, [(0.1, 0.9, 1.0, a)] * 3) for seed, a in enumerate(accuracies)]
+
+    [doubt] = recipe._doubts(trained(0.80, 0.82), trained(0.79, 0.81))
+    assert doubt == "the difference of +1.00 points is within two standard deviations of the seeds (4.00)"
+    assert recipe._doubts(trained(0.80, 0.82), trained(0.70, 0.72)) == []
+
+
+@pytest.mark.parametrize(("second", "doubt"), [(1.05, True), (3.0, False)])
+def test_a_momentum_that_is_better_by_chance_alone_is_noted(monkeypatch, base, second, doubt):
+    def train(base, variations, seeds):
+        losses = {"0.9": 1.0, "0.95": second}
+        return [
+            [made(base, v, s, [(0.1, 0.9, losses[settings_of(v)["schedule.momentum.value"]] + 0.2 * s, 0.5)] * 3)
+             for s in range(seeds)]
+            for v in variations
+        ]  # fmt: skip
+
+    monkeypatch.setattr(momentum, "train", train)
+    settings = Momentum(max_lr=0.4, values=[0.9, 0.95], lowest=0.99, seeds=2, range_test=False)
+    notes = momentum.search(base, settings).notes
+    assert notes == (["the difference is within the seeds' standard deviation of 0.14"] if doubt else [])

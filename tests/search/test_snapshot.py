@@ -66,6 +66,7 @@ def test_the_other_values_go_on_from_it(monkeypatch, resolved, base, tmp_path):
     settings = Regularizer(mode=Strategy.snapshot)
     found = snapshot.search(base, settings, KIND, [1e-2, 1e-3, 1e-4, 1e-5])
     assert found.chosen["weight decay"] == 0.001  # 1e-4 is a little lower, within a twentieth
+    assert {"schedule.lr.base_lr=0.04", "schedule.lr.max_lr=0.4"} <= set(trained[0])
     [at] = {override for variation in trained[1:] for override in variation if override.startswith("start.iter")}
     assert at in ("start.iteration=200", "start.iteration=240")
     assert "start.changes=['model=cnn3','regularization.weight_decay=0.001']" in trained[1]

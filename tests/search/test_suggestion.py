@@ -82,8 +82,6 @@ PRINTED = {
 @pytest.mark.parametrize(("figure", "name"), PRINTED)
 def test_on_the_printed_curves_it_is_nearer_to_the_papers_choice_than_others_are(figure, name):
     path = CONF / "published" / f"{figure}.csv"
-    if not path.exists():
-        pytest.skip(f"conf/published/{figure}.csv: the print of this figure is not here")
     rows = pd.read_csv(path, comment="#").query("curve == @name").dropna(subset=["test_loss"])
     lr, loss = rows["lr"].to_numpy(), rows["test_loss"].to_numpy()
     paper, ours = PRINTED[figure, name]
@@ -142,6 +140,6 @@ def test_the_rules_of_others_are_theirs():
     loss = np.array([2.3, 2.2, 1.0, 0.8, 0.9, 5.0])
     chosen = {rule.split(" (")[0]: choose(lr, loss) for rule, choose in RULES.items()}
     assert chosen["minimum / 10"] == pytest.approx(0.01)
-    assert chosen["steepest test"] in (1e-3, 1e-2)
+    assert chosen["steepest test"] == 1e-2
     assert chosen["valley"] == 1e-4  # 0.8, 1.0, 2.2, 2.3 begin one test before the first there is
-    assert chosen["steepest slope"] in (1e-4, 1e-3, 1e-2)
+    assert chosen["steepest slope"] == 1e-3

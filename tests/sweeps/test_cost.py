@@ -280,3 +280,16 @@ def test_names_from_outside_are_printed_as_they_are(resolved, benchmark, capsys,
     printed = capsys.readouterr().out
     assert "mine/[/bold]:a:" in printed
     assert "another machine, [/red]:node:" in printed
+
+
+def test_a_run_that_starts_from_a_snapshot_costs_what_follows_it(resolved, tmp_path):
+    run = resolved("experiment=fig12a/wd_1e-2", "scale=demo")
+    assert dry_run._first_iteration(tmp_path, run) == run.start.iteration > 0
+    (tmp_path / f"checkpoint-{run.start.iteration + 5:09d}.pt").touch()
+    assert dry_run._first_iteration(tmp_path, run) == run.start.iteration + 5
+
+
+def test_the_time_of_a_sweep_is_when_its_last_run_ends():
+    costs = [cost.Estimate(seconds, 0.0) for seconds in (30.0, 10.0, 20.0, 15.0)]
+    assert [dry_run._total_seconds(costs, workers) for workers in (1, 2, 9)] == [75, 45, 30]
+    assert dry_run._total_seconds([*costs, cost.Estimate(None, 0.0)], 2) is None

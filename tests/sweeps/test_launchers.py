@@ -10,8 +10,10 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
 
-from repro.config.errors import one_line
+from repro.config.errors import ReproError, one_line
+from repro.records import queued
 from repro.sweeps.launcher import OnThisMachine
 from repro.training.interrupts import Interrupted, interruptible
 
@@ -112,6 +114,86 @@ def test_a_launcher_that_gives_up_is_one_line(slurm, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-in for Slurm is made of bash")
+def test_what_slurm_refuses_leaves_the_runs_whose_jobs_live(slurm, tmp_path):
+    folder, environment = slurm
+    (folder / "bin/sbatch").write_text(
+        "#!/bin/bash\necho -e 'a warning\nsbatch: error: invalid partition' >&2\nexit 1\n"
+    )
+    (folder / "bin/squeue").write_text(
+        "#!/bin/bash\n[ -e $SLURM_STAND_IN/asked ] || echo '6_0 RUNNING'\ntouch $SLURM_STAND_IN/asked\n"
+    )
+    seed0 = tmp_path / "runs/smoke/fig8b/tbs512/seed0"
+    queued.write(seed0, queued.Submitted(engine="slurm", id="6_0", log="its log"))
+    done = subprocess.run(
+        sweep(tmp_path, "scale=smoke"), env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "1 of 2 runs have jobs that are queued or running; waiting for them: 6_0 RUNNING" in done.stdout
+    assert "seed0: it has not started (Slurm job 6_0: no longer in the queue; log its log)" in done.stderr
+    assert "seed1: Slurm does not accept the jobs: error: invalid partition\n" in done.stderr
+
+
+def slurm_launcher(composed, **changed):
+    pytest.importorskip("submitit")
+    from repro.sweeps import slurm
+
+    params = OmegaConf.to_container(composed("hydra/launcher=slurm").hydra.launcher, resolve=False)
+    return slurm.Launcher({**params, "submitit_folder": "logs", **changed})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("runs_per_job", 0, "1 or more"),
+        ("runs_per_job", 1.5, "1 or more"),
+        ("runs_per_job", None, "1 or more"),
+        ("array_parallelism", None, "1 or more"),
+        ("timeout_min", "4:00:00", "1 or more (minutes)"),
+        ("gpus_per_node", "a100:2", "0 or more; with null, gres=gpu:a100:2 asks for a kind"),
+    ],
+)
+def test_a_value_that_slurm_cannot_be_asked_for_is_one_line(composed, key, value, hint):
+    with pytest.raises(ReproError) as error:
+        slurm_launcher(composed, **{key: value})
+    assert str(error.value) == f"hydra.launcher.{key}={value}: give a whole number, {hint}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "gpus"),
+    [
+        ({}, 1),
+        ({"runs_per_job": 4}, 0.25),
+        ({"gpus_per_node": None, "gres": "gpu:4"}, 4),
+        ({"gpus_per_node": None, "gres": "gpu:a100:2"}, 2),
+        ({"gpus_per_node": None, "gres": "gpu:a100"}, 1),
+        ({"gpus_per_node": None, "gres": "tmpdisk:50"}, 0),
+        ({"gpus_per_node": None, "gpus_per_task": 2}, 2),
+        ({"gpus_per_node": None}, 0),
+    ],
+)
+def test_the_gpus_of_a_run_are_counted(composed, changed, gpus):
+    assert slurm_launcher(composed, **changed).gpus_per_run == gpus
+
+
+def test_jobs_do_not_inherit_the_job_that_submits_them(monkeypatch):
+    pytest.importorskip("submitit")
+    from repro.sweeps import slurm
+
+    variables = {"SLURM_MEM_PER_CPU": "500", "SLURM_CONF": "/etc/ours", "SUBMITIT_EXECUTOR": "slurm"}
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+
+    def seen():
+        with slurm._outside_a_job():
+            return {key for key in variables if key in os.environ}
+
+    assert seen() == {*variables}  # the user's own
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert seen() == {"SLURM_CONF"}
+    assert os.environ["SLURM_MEM_PER_CPU"] == "500"
+
+
 def ray_sweep(tmp_path, *arguments):
     command = [sys.executable, "-m", "repro.train", "-m", "hydra/launcher=ray", "experiment=fig8b/tbs512"]
     command += ["seed=0,1", "scale=smoke", "threads=1", "tracking=disabled", f"output={tmp_path}", *arguments]
@@ -182,6 +264,7 @@ def test_a_dry_run_says_what_a_sweep_would_be_on_a_cluster(slurm, tmp_path):
     assert "an array of 2 jobs of 4 runs, at most 2 at once, each with nodes=1, tasks_per_node=1," in said
     assert "gpus_per_node=1" in said
     assert "GPU-hours" in said
+    assert "GB together" in said  # of the four of a job
 
 
 def test_only_our_launcher_is_known_to_train_on_this_machine():

@@ -7,7 +7,7 @@ import pytest
 from test_figures import write_run
 
 from repro import records
-from repro.records import lock
+from repro.records import lock, queued
 from repro.records.history import digest
 from repro.sweeps import states
 
@@ -114,6 +114,28 @@ def test_a_sweep_lists_its_missing_runs(tmp_path, run_app):
     assert set(states.values()) == {"missing"}
     assert "fig5a/clr_3.0/seed0" in states
     assert not list(tmp_path.rglob("train.log"))
+
+
+def test_a_run_whose_lock_is_not_seen_runs_while_its_job_does(tmp_path, monkeypatch):
+    folder = tmp_path / "seed0"
+    write_run(folder, [(0, 0.1)], status="running")
+    queued.write(folder, queued.Submitted(engine="slurm", id="7", log="log"))
+    for state, expected in (("RUNNING", "running"), ("PENDING", "queued"), (None, "stopped")):
+        monkeypatch.setattr(queued, "in_queue", lambda state=state: {"7": state} if state else {})
+        assert [row["state"] for row in states.describe_runs([(folder, None)])] == [expected]
+
+
+def test_alone_it_lists_what_waits_too_and_not_what_was_moved_aside(tmp_path, run_app):
+    home = tmp_path / "multirun_outputs/demo/fig5b/wd_1e-3"
+    write_run(home / "seed0", [(0, 0.1), (4, 0.2)])
+    write_run(home / "seed0/earlier-1", [(0, 0.1), (4, 0.2)])
+    queued.write(home / "seed1", queued.Submitted(engine="slurm", id="7", log="log"))
+    done = run_app("status", "--json")
+    rows = json.loads(done.stdout)
+    assert [(row["run"].rpartition("/")[2], row["state"], row["job"]) for row in rows] == [
+        ("seed0", "finished", None),
+        ("seed1", "missing", "7"),
+    ]
 
 
 def test_alone_it_lists_what_is_there(tmp_path, run_app):

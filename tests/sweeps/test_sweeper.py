@@ -53,6 +53,14 @@ def test_parameters_are_read_as_one_types_them(sweeper, monkeypatch):
         assert (run.schedule.lr["max_lr"], run.schedule.lr["base_lr"]) == (2.0, 0.5)
 
 
+def test_what_is_typed_replaces_a_parameter_of_the_schedule(sweeper, monkeypatch):
+    seen = []
+    monkeypatch.setattr(dry_run, "print_cost", lambda runs, *_: seen.extend(runs))
+    typed = expand_sweep(["sweep=all", "schedule.lr.max_lr=2.0"])[1:]
+    sweeper({"experiment": "fig5a/clr_3.0", "schedule.lr.max_lr": "1.0,1.5"}).sweep(typed)
+    assert [run.schedule.lr["max_lr"] for _, run in seen] == [2.0]
+
+
 @pytest.mark.parametrize("pattern", ["fig5a/*", "fig5a/clr*,fig5a/*", "glob(fig5a/*)"])
 def test_a_pattern_of_experiments_is_a_sweep(sweeper, monkeypatch, pattern):
     seen = []

@@ -16,7 +16,7 @@ from wandb_server import failing, hanging
 
 from repro.config import Mode
 from repro.config.errors import ReproError
-from repro.records import read_history, read_info, record_id, runs
+from repro.records import lock, read_history, read_info, record_id, runs
 from repro.tracking import copies, mirror, pull, upload
 from repro.tracking import server as places
 
@@ -50,8 +50,48 @@ def test_uploading_twice_sends_once(server, where, made, tmp_path):
         assert run.attributes["host"] == info["host"]
         assert run.attributes["program"] == info["command"]
         assert "superseded" not in tags(run)
-        assert run.rows()[0]["_timestamp"] == datetime.fromisoformat(info["started"]).timestamp()
+        began = datetime.fromisoformat(info["started"]).timestamp()
+        assert [row["_timestamp"] for row in run.rows()][::2] == [began, began + info["wall_seconds"]]
     same(frame_of(where, tmp_path / "cache").frame, runs.local({"clr_3.0": tmp_path}).frame.query("seed < 9"))
+
+
+def test_what_was_moved_aside_or_is_in_other_hands_is_not_sent(server, where, made, tmp_path, capsys):
+    made(tmp_path / "seed0/earlier-1")
+    made(tmp_path / "seed0", change=0.25)
+    made(tmp_path / "seed1", 1)
+    with lock.locked(tmp_path / "seed1"):  # its mirror may not have ended yet
+        assert upload.upload([tmp_path], lambda _: where) == (1, [])
+    assert "1 unfinished runs are skipped" in capsys.readouterr().out
+    (sent,) = server.runs(where.name).values()
+    assert sent.name.startswith(record_id(read_info(tmp_path / "seed0")))
+
+
+def test_an_upload_leaves_the_record_of_a_run_that_begins_again_meanwhile(
+    server, where, made, tmp_path, monkeypatch
+):
+    mirrored = {"mode": "offline", "state": "offline"}
+    folder = made(tmp_path / "seed0", wandb=mirrored)
+    assert upload.upload([tmp_path], lambda _: where) == (1, [])
+    assert read_info(folder)["wandb"]["state"] == "uploaded"
+    made(folder, change=0.25, wandb=mirrored)
+    sends = upload.send
+
+    def send(path, *arguments):
+        made(path, status="interrupted", change=0.5, wandb=mirrored)
+        return sends(path, *arguments)
+
+    monkeypatch.setattr(upload, "send", send)
+    upload.upload([tmp_path], lambda _: where)
+    info = read_info(folder)
+    assert (info["status"], info["attempt"], info["wandb"]) == ("interrupted", 3, mirrored)
+
+
+def test_a_copy_in_another_project_is_not_called_deleted(server, where, made, tmp_path, capsys):
+    made(tmp_path / "seed0", wandb={"mode": "offline", "state": "offline"})
+    assert upload.upload([tmp_path], lambda _: where) == (1, [])
+    other = replace(where, name=f"{where.name}-other")
+    assert upload.upload([tmp_path], lambda _: other) == (1, [])
+    assert "deleted?" not in capsys.readouterr().out
 
 
 def test_what_is_there_in_parts_or_twice_is_sent_whole_under_a_new_id(server, where, made, tmp_path, capsys):
@@ -260,6 +300,15 @@ def test_an_empty_page_is_a_hole(made):
     assert len(notes) == 1
 
 
+def test_an_older_run_that_is_whole_is_drawn_rather_than_a_newer_one_that_lost_rows(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "a/seed0", started="2026-01-02T00:00:00+00:00"))
+    newer = hosted(server, where, made(tmp_path / "b", change=0.25, started="2026-01-03T00:00:00+00:00"))
+    del newer.history[2]
+    found = frame_of(where, tmp_path / "cache")
+    assert found.broken == []
+    same(found.frame, runs.local({"clr_3.0": tmp_path / "a"}).frame)
+
+
 def test_what_a_server_has_whole_is_drawn_rather_than_a_newer_part(server, where, made, tmp_path):
     whole = hosted(server, where, made(tmp_path / "seed0"))
     part = hosted(server, where, tmp_path / "seed0", name=f"{whole.name}-0000")
@@ -269,3 +318,10 @@ def test_what_a_server_has_whole_is_drawn_rather_than_a_newer_part(server, where
     found = frame_of(where, tmp_path / "cache")
     assert found.broken == []
     same(found.frame, runs.local({"clr_3.0": tmp_path}).frame)
+
+
+def test_a_copy_of_other_rows_is_no_copy_of_a_record(made, tmp_path):
+    info = read_info(made(tmp_path / "seed0"))
+    for digest, holds in ((info["digest"], True), ("another", False)):
+        copy = copies.Copy(None, {**info, "digest": digest}, record_id(info), whole=True)
+        assert copies.holds([copy], info) is holds

@@ -174,6 +174,15 @@ def test_the_newest_finished_attempt_is_drawn(server, where, made, tmp_path):
     assert f"the newest, {newest.name}, is drawn" in note
 
 
+def test_a_variant_is_a_curve_of_its_own_and_only_on_request(server, where, made, tmp_path):
+    hosted(server, where, made(tmp_path / "a"))
+    changed = {"variant": "update=torch", "overrides": ["update=torch"], "fingerprint": "another"}
+    hosted(server, where, made(tmp_path / "b", change=0.25, started="2036-01-01T00:00:00+00:00", **changed))
+    assert set(frame_of(where, tmp_path / "cache").frame["curve"]) == {"clr_3.0"}
+    every = runs.pulled(pull.server(where, [CURVE], tmp_path / "cache"), HOMES, "smoke", variants=True)
+    assert set(every.frame["curve"]) == {"clr_3.0", "clr_3.0, update=torch"}
+
+
 def test_a_run_still_running_is_shown_as_such_and_not_cached(server, where, made, tmp_path):
     hosted(server, where, made(tmp_path / "a"), state="running")
     assert set(frame_of(where, tmp_path / "cache").frame["status"]) == {"running"}
@@ -362,7 +371,8 @@ def test_a_failure_of_wandb_costs_no_training(run_app, server, where, tmp_path, 
     logged = "".join((folder / f"seed{seed}/train.log").read_text() for seed in (0, 1))
     reports = re.findall("W&B (?:failed|has not responded).*", logged)
     assert len(reports) == (2 if fault == "no folder" else 1), logged
-    assert all(report.endswith("python -m repro.tracking upload sends it later") for report in reports)
+    later = rf"python -m repro.tracking upload multirun_outputs/smoke/{CURVE}/seed\d sends it later$"
+    assert all(re.search(later, report) for report in reports), reports
     if fault == "bad key":
         assert upload.upload([tmp_path / "multirun_outputs"], lambda _: where) == (2, [])
         assert {read_info(folder / f"seed{seed}")["wandb"]["state"] for seed in (0, 1)} == {"uploaded"}
@@ -383,7 +393,7 @@ def test_rows_that_a_server_does_not_take_are_a_failure(
     mirrored.finish(info)
     assert mirrored.outcome["state"] == "failed"
     assert reason in mirrored.outcome["reason"]
-    assert caplog.text.count("python -m repro.tracking upload sends it later") == 1
+    assert caplog.text.count(f"python -m repro.tracking upload {tmp_path} sends it later") == 1
     assert mirror.silent.value == 1
 
 

@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from repro.training.state import State
 
@@ -25,3 +26,15 @@ def test_a_run_diverges_by_two_tests_in_a_row(losses, divergence, ends):
         State.judge(state, loss, 9.0 if math.isnan(loss) else loss, divergence)
         ended = ended or (number if state.diverged else None)
     assert ended == ends
+
+
+def test_what_divergence_is_judged_by_is_part_of_a_checkpoint(resolved):
+    """Killed between the two high tests, a run ends where it would have ended."""
+    run = resolved("experiment=fig5a/clr_3.0", "scale=smoke")
+    before, after = (State(run, nn.Linear(2, 2), "cpu") for _ in range(2))
+    for loss in (2.0, 0.5, 2.1):
+        before.judge(loss, loss, 4.0)
+    after.load_state_dict(before.state_dict())
+    assert (after.first_loss, after.lowest_loss, after.high_tests) == (2.0, 0.5, 1)
+    after.judge(2.2, 2.2, 4.0)
+    assert after.diverged

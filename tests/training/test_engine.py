@@ -350,6 +350,25 @@ def test_runs_of_the_same_shapes_share_one_compilation(resolved, monkeypatch):
         )
 
 
+@pytest.mark.parametrize(
+    "other", ["update=torch", "model.nesterov=false", "engine.precision=bf16", "model.bn_eps=0.1"]
+)
+def test_runs_of_other_rules_do_not_share_a_step(resolved, monkeypatch, other):
+    monkeypatch.setattr(steps, "_FAST", {})
+    monkeypatch.setattr(torch, "compile", make_compiler())
+    monkeypatch.setattr(steps, "choose_engine", lambda *_: (True, False))
+
+    def build(*overrides):
+        config, network = resolved("experiment=fig8b/tbs512", "scale=smoke", *overrides), make_network(groups=1)
+        groups = models.parameter_groups(network)
+        optimizer = SGD(groups, weight_decay=0.0, update=config.update, nesterov=config.model.nesterov)
+        return steps.build(config, network, optimizer, *make_batches(1)[0]).step
+
+    first = build()
+    assert build("regularization.weight_decay=0.1", "seed=1") is first
+    assert build(other) is not first
+
+
 def make_compiler(change=None):
     """In place of torch.compile: leaves functions as they are, but for what ``change`` does to an update's
     arguments and its optimizer."""

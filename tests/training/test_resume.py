@@ -1,6 +1,7 @@
 """Nothing is lost: runs resume exactly where they were, whatever ended them."""
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import threading
 import time
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +100,7 @@ def test_a_deterministic_run_fills_no_memory_in_vain(run, whole, tmp_path):
     try:
         lifecycle.run(run, tmp_path)
         assert not torch.utils.deterministic.fill_uninitialized_memory
+        assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
         torch.utils.deterministic.fill_uninitialized_memory = True
@@ -128,7 +131,12 @@ def test_a_run_with_frozen_layers_resumes_and_one_whose_network_has_changed_is_o
     own.network = network
     monkeypatch.setitem(sys.modules, "own_for_resume", own)
     run = resolved(
-        *SMOKE, "checkpoint_iterations=4", "threads=1", "model=custom", "model.factory=own_for_resume:network"
+        *SMOKE,
+        "checkpoint_iterations=4",
+        "threads=1",
+        "seed=3",
+        "model=custom",
+        "model.factory=own_for_resume:network",
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     lifecycle.run(run, whole)
@@ -174,6 +182,43 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(run, whole, tmp_pa
 def test_the_last_two_checkpoints_are_kept(run, tmp_path, monkeypatch):
     train_until(run, tmp_path, 18, monkeypatch)
     assert [p.name for p in checkpoints.find(tmp_path)] == ["checkpoint-000000016.pt", "checkpoint-000000012.pt"]
+
+
+def test_a_checkpoint_is_due_by_time_too(resolved, tmp_path, monkeypatch):
+    """As in every run that does not say otherwise: each five minutes."""
+    run = resolved(*SMOKE, "checkpoint_seconds=60", "threads=1")
+    clock = itertools.count(0, 25)
+    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    train_until(run, tmp_path, 9, monkeypatch)
+    first, second = (int(path.stem.split("-")[1]) for path in checkpoints.find(tmp_path))
+    assert 9 >= first > second > 1
+
+
+def test_the_rows_are_on_disk_before_the_checkpoint_that_counts_on_them(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(checkpoints, "save", lambda folder, state: order.append("checkpoint"))
+    with checkpoints.write_in_background(tmp_path, lambda: order.append("rows")) as write:
+        write({"iteration": 1})
+    assert order == ["rows", "checkpoint"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc to see which file it is")
+def test_what_a_run_resumes_from_is_on_disk_when_it_is_said_to_be(run, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    record = Record(tmp_path, run, {})
+    record.append({"iteration": 4, "test_accuracy": 0.5})
+    record.sync()
+    checkpoints.save(tmp_path, {"iteration": 4})
+    assert [name.lstrip(".").split(".")[0] for name in synced] == ["history", "run", "checkpoint-000000004"]
+
+
+def test_the_mirror_of_a_resumed_run_gets_the_rows_of_before_too(run, tmp_path, monkeypatch):
+    train_until(run, tmp_path, 10, monkeypatch)
+    sent = []
+    monkeypatch.setattr(lifecycle.Mirror, "row", lambda self, values: sent.append(values))
+    lifecycle.run(run, tmp_path)
+    assert sent == read_history(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -502,9 +547,11 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
 def test_a_closed_terminal_ends_a_run_with_a_checkpoint_unless_it_is_ignored():
     for handler, received in ((signal.default_int_handler, [signal.SIGHUP]), (signal.SIG_IGN, [])):
         before = signal.signal(signal.SIGHUP, handler)
-        with interruptible() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
-        signal.signal(signal.SIGHUP, before)
+        try:
+            with interruptible() as signals:
+                os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            signal.signal(signal.SIGHUP, before)
         assert signals == received
 
 
@@ -604,14 +651,22 @@ def torture(tmp_path, kills, seeds, rng, factor):
     finished: dict[str, str] = {}
     while True:
         launches += 1
+        launched = time.time()
         process = subprocess.Popen([*sweep, f"output={tortured}"], cwd=tmp_path, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-        try:
-            process.wait(timeout=rng.uniform(2.5, 6.0) if killed < kills else 300)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
+        if killed == kills:
+            process.wait(timeout=300)
+        else:
+            while process.poll() is None and not any(
+                path.stat().st_mtime > launched for path in tortured.rglob("history.jsonl")
+            ):
+                time.sleep(0.05)
+            try:
+                process.wait(timeout=rng.uniform(0.0, 3.0))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                killed += 1
         for path in tortured.rglob("run.json"):
             info = json.loads(path.read_text())
             if info["status"] == "finished":
@@ -644,6 +699,7 @@ def torture(tmp_path, kills, seeds, rng, factor):
 
 def test_a_sweep_that_is_killed_again_and_again_loses_nothing(tmp_path):
     result = torture(tmp_path, kills=3, seeds=1, rng=random.Random(4), factor=0.01)
+    assert result["kills"] > 0
     assert result["lost"] == []
     assert result["left"] == []
     assert result["runs"] == 3

@@ -1,18 +1,20 @@
 """The loop and its update rules, against references written out plainly."""
 
+import itertools
 import math
 import sys
 import types
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from repro import models
+from repro import models, schedules
 from repro.config import Dataset, Precision, Update
 from repro.config.errors import ReproError
-from repro.data.batches import load
+from repro.data.batches import Batches, load
 from repro.training import loop
 from repro.training.sgd import SGD
 from repro.training.state import State
@@ -170,3 +172,71 @@ def test_the_whole_test_set_counts_once(monkeypatch):
     logits = network(loaded.network_input(loaded.test_images))
     assert whole[0] == pytest.approx(nn.functional.cross_entropy(logits, loaded.test_labels).item(), rel=1e-5)
     assert whole[1] == (logits.argmax(1) == loaded.test_labels).double().mean().item()
+
+
+@pytest.mark.parametrize("update", list(Update))
+@pytest.mark.parametrize(
+    ("experiment", "mirror", "reshuffle"),
+    [
+        ("fig8b/tbs512", True, True),  # Nesterov, batch normalization
+        ("table1-cnn3/1cycle_cm_0.95-0.85", False, False),  # Nesterov, multiples of its own
+        ("table2-lenet/step_85ep", True, False),  # without Nesterov
+    ],
+)
+def test_a_run_is_its_iterations_written_out(resolved, experiment, mirror, reshuffle, update):
+    """What the loop joins: the seed's batches, this iteration's LR and momentum, the network's multiples, the rule."""
+    config = resolved(
+        f"experiment={experiment}", "scale=smoke", "seed=3", f"update={update.value}", f"dataset.mirror={mirror}",
+        f"dataset.reshuffle={reshuffle}", "regularization.weight_decay=0.01",
+    )  # fmt: skip
+    model, data = config.model, load(config.dataset)
+    network, plain = (models.from_config(model, data.classes, data.mean.shape, config.seed) for _ in range(2))
+    state, count = State(config, network, "cpu"), 5  # of 64 images: into the second epoch
+    next(iteration for _ in loop.train(config, data, state) if (iteration := state.iteration) == count)
+    batches = Batches(data, config.batch_size, mirror=mirror, reshuffle=reshuffle, seed=3)
+    schedule = schedules.build(config.schedule.lr, config.schedule.momentum)
+    rules = {"conv_bias_lr": model.conv_bias_lr, "conv_bias_decay": model.conv_bias_decay}
+    rules |= {"classifier_bias_lr": model.classifier_bias_lr, "classifier_bias_decay": model.classifier_bias_decay}
+    groups = [(pair, p) for pair, group in models.parameter_groups(plain, **rules).items() for p in group]
+    velocities = [torch.zeros_like(p) for _, p in groups]
+    for i in range(count):
+        images, labels = batches(i)
+        plain.zero_grad()
+        nn.functional.cross_entropy(plain(images), labels).backward()
+        lr, mu = schedule(i)
+        for k, ((lr_multiple, decay_multiple), p) in enumerate(groups):
+            g = (torch.zeros_like(p) if p.grad is None else p.grad) + 0.01 * decay_multiple * p.detach()
+            old, rate = velocities[k], lr * lr_multiple
+            velocities[k] = new = mu * old + (rate * g if update is Update.caffe else g)
+            if update is Update.caffe:
+                step = (1 + mu) * new - mu * old if model.nesterov else new
+            else:
+                step = rate * (g + mu * new if model.nesterov else new)
+            p.data -= step
+    for (name, p), q in zip(network.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=5e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_test_loss_that_stays_high_ends_a_run(smoke, monkeypatch):
+    losses = itertools.cycle([9.0, 2.0, 0.5, 2.1, 2.2, 0.4])  # the first before the first update
+    monkeypatch.setattr(loop, "test", lambda *_: (next(losses), 0.5))
+    assert [row["iteration"] for row in smoke()[0]] == [0, 2, 4, 6, 8, 10]
+    assert [row["iteration"] for row in smoke("divergence=4")[0]] == [0, 2, 4, 6, 8]
+
+
+def test_the_speed_is_in_images_and_excludes_tests(smoke, monkeypatch):
+    clock = itertools.count()  # a second from each look at it to the next
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert [row["images_per_second"] for row in smoke()[0]] == [None, *[2 * 125.0] * 5]
+
+
+def test_the_loss_of_one_image_is_at_most_caffes():
+    class Sure(nn.Module):
+        def forward(self, images):
+            return torch.tensor([[1e4, 0.0]]).repeat(len(images), 1)
+
+    loaded = load(Dataset(name="digits", test_images=4))
+    labels = torch.tensor([0, 1, 0, 0])
+    loss, accuracy = loop.test(Sure(), SimpleNamespace(**{**vars(loaded), "test_labels": labels,
+                               "network_input": loaded.network_input}), Precision.float32)  # fmt: skip
+    assert (loss, accuracy) == (pytest.approx(loop.LARGEST_LOSS / 4), 0.75)
