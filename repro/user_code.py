@@ -5,10 +5,15 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import random
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
 INSTALLED = f"{os.sep}site-packages{os.sep}"
@@ -24,6 +29,19 @@ def find(path: str) -> Any:
         raise ValueError(with_place(str(error), error)) from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"importing {module} fails: {describe(error)}") from error
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """While entered, Python's and numpy's own random numbers are seeded; afterwards they are as before."""
+    before, numpy_before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)
 
 
 def digest(path: str) -> str | None:

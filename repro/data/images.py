@@ -61,12 +61,17 @@ def digest(dataset: Dataset) -> str | None:
         return None  # ``load`` raises the error
 
 
-def identify(dataset: Dataset) -> None:
+def identify(dataset: Dataset, decode: bool = False) -> None:
     """Set ``dataset.digest`` to the digest of the images, if it is known without decoding them.
 
-    Raises ReproError if the configuration requires another digest.
+    With ``decode`` images that are there are decoded, none are downloaded. Raises ReproError if the configuration
+    requires another digest, and for images that cannot be decoded.
     """
-    if (actual := digest(dataset)) is not None:
+    if (actual := digest(dataset)) is None and decode and Path(dataset.root).expanduser().exists():
+        with suppress(OSError):
+            if cache.entry_of(dataset, get(dataset)) is not None:
+                actual = load(dataset)[1]
+    if actual is not None:
         _require_digest(dataset, actual)
         dataset.digest = actual
 

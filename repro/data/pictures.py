@@ -174,12 +174,14 @@ def _decode(path: Path, rule: Rule) -> np.ndarray:
     side = rule.resolution
     try:
         with Image.open(path) as opened:
+            if opened.mode == "F" or (opened.mode == "I" and opened.format != "PNG"):
+                raise ReproError(f"{path} has values of 32 bits; save it as 8-bit")
             upright = _to_opaque_8bit(ImageOps.exif_transpose(opened))
             image = upright.convert("L" if rule.channels == 1 else "RGB")
             is_larger = min(image.size) > side
             method = Image.Resampling.BOX if is_larger else Image.Resampling.BILINEAR
             return np.asarray(ImageOps.fit(image, (side, side), method)).reshape(side, side, rule.channels)
-    except PermissionError:
+    except (PermissionError, ReproError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error
         raise ReproError(f"{path} is not a readable picture ({first_line(error)}); repair or remove it") from None
@@ -189,7 +191,7 @@ def _to_opaque_8bit(image: "Image.Image") -> "Image.Image":
     """The image with 8-bit values and without transparency, which Pillow's conversion to RGB or grey ignores."""
     from PIL import Image
 
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", None)):
+    if image.mode.startswith("I;16") or image.mode == "I":
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode.endswith(("A", "a")) or "transparency" in image.info:
         rgba = image.convert("RGBA")

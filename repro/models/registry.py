@@ -70,7 +70,7 @@ def _build(
     """``build`` for images of shape (H, W, C)."""
     make_network = find(name)
     sizes, keywords = _arguments(name, num_classes, shape, options)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), user_code.seeded(seed):
         torch.manual_seed(seed)
         try:
             network = make_network(*sizes, **keywords)
@@ -84,6 +84,8 @@ def _build(
             _materialise(network, shape)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("it has no parameter to train (requires_grad)")
+    if len(dtypes := {str(p.dtype).removeprefix("torch.") for p in network.parameters() if p.requires_grad}) > 1:
+        raise ValueError(f"its parameters have the types {' and '.join(sorted(dtypes))}; give all the same")
     if Filler(init) is not Filler.own:
         initialise(network, init, classifier_init or init, torch.Generator().manual_seed(seed))
     return network
@@ -176,7 +178,10 @@ def from_config(model: Model, num_classes: int, image_shape: Sequence[int], seed
         )
     except ValueError as error:
         raise ReproError(f"model.name={model.name}: {error}") from error
-    return network.to(memory_format=torch.channels_last)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 @torch.no_grad()
@@ -191,7 +196,7 @@ def require_size(network: nn.Module, name: str, shape: Sequence[int], classes: i
     training = network.training
     try:
         logits = network.eval()(_blank(1, shape, network))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         if lacks_memory(error):
             raise
         reason = ", ".join(filter(None, (first_line(error), user_code.place(error))))

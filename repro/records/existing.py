@@ -12,6 +12,12 @@ from repro.records.info import read_info
 from repro.records.types import FINISHED, Info
 
 
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether ``folder`` holds a finished run, of whatever configuration; always False with ``config.force``."""
+    info = read_info(folder)
+    return info is not None and info["status"] in FINISHED and not config.force
+
+
 def already_finished(folder: Path, config: Config) -> bool:
     """Whether this run is finished in ``folder``; always False with ``config.force``, which trains it again.
 

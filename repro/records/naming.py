@@ -185,7 +185,7 @@ def spelled(value: Any) -> str:
     if isinstance(value, dict | DictConfig):
         return "{" + ",".join(f"{k!s}:{spelled(v)}" for k, v in value.items()) + "}"
     text = str(value)
-    is_plain = re.fullmatch(r"[A-Za-z_][\w.:/@%-]*", text) and text.lower() not in NOT_TEXT
+    is_plain = re.fullmatch(r"[A-Za-z_][\w.:/@%-]*", text, re.ASCII) and text.lower() not in NOT_TEXT
     if isinstance(value, str) and not is_plain:
         escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), text)
         return f"'{escaped}'"

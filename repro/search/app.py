@@ -20,21 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from repro import command
 from repro.config import register_schema
 from repro.config.errors import ReproError, one_line
+from repro.config.folders import CONF
 from repro.config.resolving import check_folders, check_numbers
 from repro.records import naming
 from repro.search.files import make_folder, write
 from repro.search.found import Found, in_words
 from repro.search.runs import base_of
-from repro.search.settings import METHODS, Common, Growth, LRRange, Recipe, Regularizer, Strategy, Watch
+from repro.search.settings import METHODS, Common, LRRange, Recipe, Regularizer, Strategy
 
-IGNORED_BY_SNAPSHOT = {  # key -> default
-    "seeds": 1,
-    "low": 0.0,
-    "growth": Growth.linear,
-    "watch": Watch.auto,
-    "rounds": 4,
-    "bisections": 1,
-}
+IGNORED_BY_SNAPSHOT = ("seeds", "low", "growth", "watch", "rounds", "bisections")
 SET_BY_METHOD = ("schedule.lr.iterations", "divergence", "test_every")
 
 
@@ -48,6 +42,11 @@ def app(composed: DictConfig, arguments: Sequence[str], training: Sequence[str],
     try:
         refuse(training, method, settings)
         base = base_of(training)
+        if base.config.snapshots or base.config.start.curve:
+            advice = (
+                "remove them (snapshots=[])" if base.config.snapshots else "choose an experiment that begins anew"
+            )
+            raise ReproError(f"{base.config.curve}: its snapshots are for a run of its own length; {advice}")
         if dry_run:
             dry.show(method, base, settings)
             return
@@ -105,10 +104,10 @@ def settings_of(method: str, node: DictConfig) -> Common:
     if isinstance(settings, Recipe) and not settings.stages:
         raise ReproError("search.stages=[] is empty; list at least one stage")
     if isinstance(settings, Regularizer) and settings.mode is Strategy.snapshot:
-        for key, default in IGNORED_BY_SNAPSHOT.items():
-            if method == "recipe" and key != "bisections":
-                continue  # its other stages read it
-            if (value := getattr(settings, key)) != default:
+        defaults: Any = OmegaConf.load(CONF / f"method/{method}.yaml")
+        # The other stages of the recipe read the other keys.
+        for key in ["bisections"] if method == "recipe" else IGNORED_BY_SNAPSHOT:
+            if (value := values.get(key, defaults[key])) != defaults[key]:
                 raise ReproError(
                     f"search.{key}={value}: search.mode=snapshot does not read it; remove one of the two"
                 )

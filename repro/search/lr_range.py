@@ -1,7 +1,8 @@
 """``method=lr_range``: the LR range test, and the learning rates of a cycle that it suggests."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from repro.search.suggestion import Suggestion, overfits, suggest
 FACTOR = 4.0  # between the ranges of two rounds
 FEW = 0.1  # smallest share of the tests before the suggestion; with fewer, the range is too wide
 FEWEST = 5  # tests of a run
+BETTER = 0.9  # largest share of the loss or error rate of chance at which a network has learnt
 WORDS = {Watch.test_loss: "test loss", Watch.test_error: "error rate"}
 
 
@@ -28,7 +30,8 @@ class Ranged:
     suggestions: list[Suggestion | None]
     every: list[Run] = field(default_factory=list)  # the runs of all rounds
     notes: list[str] = field(default_factory=list)
-    high: float = float("nan")  # the end of the range
+    low: float = 0.0  # the ends of the range
+    high: float = float("nan")
     watched: Watch = Watch.test_loss  # or the error rate
 
     @property
@@ -92,7 +95,7 @@ def search(base: Base, settings: LRRange) -> Found:
     max_lr = round_to(ranged.max_lr * settings.factors[0])
     min_lr = round_to(max_lr / settings.ratios[0])
     minimum = float(np.median([s.minimum for s in ranged.suggestions if s is not None]))
-    why = f"the {word} still improves up to LR {max_lr:.3g}, its minimum is at {minimum:.3g}"
+    why = f"the {word} still improves up to LR {ranged.max_lr:.3g}, its minimum is at {minimum:.3g}"
     if len(ranged.values) > 1:
         why += f" (seeds: {min(ranged.values):.3g} to {max(ranged.values):.3g})"
     if all(s is None or s.diverged is None for s in ranged.suggestions):
@@ -151,7 +154,7 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
             result.runs = runs
             result.read(settings.watch)
             result.every += runs
-            result.high = limits[i][1]
+            result.low, result.high = limits[i]
             next_limits, problem = _next_limits(result, limits[i], exponential)
             if next_limits is None:
                 continue
@@ -171,14 +174,28 @@ def ranges(base: Base, variations: Sequence[Sequence[str]], settings: LRRange) -
 
 
 def suggestion_of(run: Run, watched: Watch = Watch.test_loss) -> Suggestion | None:
-    """The suggestion of a run by its test loss or error rate; None if it diverged within its first three tests."""
+    """The suggestion of a run by its test loss or error rate; None if it diverged within its first three tests.
+
+    A curve that stays at chance level suggests no max LR.
+    """
     rows = run.rows
     values = rows["test_loss"]
     if watched is Watch.test_error:  # whose logarithm is taken: no wrong image counts as half of one
         images = run.config.dataset.test_images or registry.get(run.config.dataset).test
         values = (1 - rows["test_accuracy"]).clip(lower=0.5 / images)
-    loss = values.where(rows["train_loss"].notna() & rows["test_loss"].notna()).to_numpy()
-    return suggest(rows["lr"].to_numpy(), loss) if _is_long(rows) else None
+    loss = values.where(rows["train_loss"].notna() & rows["test_loss"].notna())
+    if not _is_long(rows):
+        return None
+    found = suggest(rows["lr"].to_numpy(), loss.to_numpy())
+    if loss.rolling(3, min_periods=1).median().min() > BETTER * _by_chance(run, watched):
+        return replace(found, max_lr=float("nan"), is_first=found.is_first or not found.is_last)
+    return found
+
+
+def _by_chance(run: Run, watched: Watch) -> float:
+    """The test loss, or the error rate, of a network that gives every class the same probability."""
+    classes = registry.get(run.config.dataset).classes
+    return 1 - 1 / classes if watched is Watch.test_error else math.log(classes)
 
 
 def table(ranged: Ranged) -> pd.DataFrame:

@@ -18,8 +18,9 @@ def search(base: Base, settings: Momentum) -> Found:
     """
     max_lr, min_lr = limits(base, settings)
     iterations = base.length(settings.epochs, settings.share)
-    choices = [[value] for value in settings.values]
-    choices += [[value, settings.lowest] for value in settings.values if value > settings.lowest]
+    values = list(dict.fromkeys(settings.values))
+    choices = [[value] for value in values]
+    choices += [[value, settings.lowest] for value in values if value > settings.lowest]
     options = [[*onecycle(max_lr, min_lr, m, iterations), often(iterations, settings.tests)] for m in choices]
     results = train(base, options, settings.seeds)
     losses = [float(np.mean([run.final("test_loss") for run in runs])) for runs in results]

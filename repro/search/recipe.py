@@ -15,7 +15,7 @@ from repro.search import batch_size, dropout, lr_range, momentum, network, weigh
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of, finals_of, in_words
 from repro.search.runs import Base, Run, base_of, merged, often, onecycle, train
-from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer
+from repro.search.settings import BatchSize, Common, LRRange, Momentum, Recipe, Regularizer, Strategy
 from repro.sweeps import cost, machine
 
 STAGES = ["batch_size", "lr_range", "momentum", "weight_decay", "dropout"]
@@ -192,7 +192,8 @@ def _dropout(state: State, settings: Recipe) -> None:
 def _regularizer(
     state: State, settings: Recipe, method: Callable[[Base, Regularizer], Found], name: str, key: str
 ) -> None:
-    high = lr_range.round_to(WIDE * state.max_lr)
+    wide = 1.0 if settings.mode is Strategy.snapshot else WIDE
+    high = lr_range.round_to(wide * state.max_lr)
     options = _as(Regularizer, settings, low=0.0, high=high, rounds=1, momentum=state.momentum)
     found = method(_with_overrides(state), options)
     state.parts.append(found)

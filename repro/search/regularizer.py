@@ -53,7 +53,7 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     # values, so that they can be compared.
     _add(base, settings, kind, tried, [min(values)])
     first = tried.by_value[min(values)]
-    settings = replace(settings, high=first.high, rounds=1, watch=first.watched)
+    settings = replace(settings, low=first.low, high=first.high, rounds=1, watch=first.watched)
     _add(base, settings, kind, tried, values)
     for _ in range(settings.bisections):
         value = _next_value(tried, kind)

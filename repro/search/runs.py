@@ -61,8 +61,8 @@ class Run:
     @property
     def epochs(self) -> float:
         """The epochs that it trained."""
-        count = self.rows["iteration"].max() * self.config.batch_size
-        return float(count / _images(self.config)) if len(self.rows) else 0.0
+        iterations = self.rows["iteration"].max() - (self.config.start.iteration or 0)
+        return float(iterations * self.config.batch_size / _images(self.config)) if len(self.rows) else 0.0
 
     @property
     def speed(self) -> float | None:
@@ -90,7 +90,7 @@ def base_of(overrides: Sequence[str]) -> Base:
         config.dataset.digest = images.load(config.dataset)[1]
     cost.parameters(config)  # build and check the network
     parts = (config.dataset.name, config.model.name.rpartition(":")[2], fingerprint(replace(config, seed=0))[:6])
-    name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+    name = "-".join(re.sub(r"[^\w.]+", "_", part, flags=re.ASCII) for part in parts)
     return Base(tuple(overrides), job.composed.iterations, config, _images(config), name)
 
 
@@ -196,6 +196,7 @@ def range_test(low: float, high: float, momentum: Sequence[float], iterations: i
     """The overrides of an LR range test from ``low`` to ``high``."""
     return [
         f"iterations={iterations}",
+        "test_at_start=false",  # nothing has been trained there
         f"schedule=lr_range{_cyclical(momentum)}",
         f"schedule.lr.shape={shape}",
         f"schedule.lr.base_lr={low:.6g}",

@@ -7,6 +7,7 @@ after it only by the value.
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,11 @@ import pandas as pd
 from repro.records import starts
 from repro.search.dry import Stage
 from repro.search.found import Found, curves_of
-from repro.search.lr_range import round_to
+from repro.search.lr_range import round_to, suggestion_of
 from repro.search.regularizer import NEAR, Kind, further, label
 from repro.search.runs import Base, Run, onecycle, range_test, train, watched
 from repro.search.settings import Regularizer
-from repro.search.suggestion import smooth, suggest
+from repro.search.suggestion import smooth
 
 KEPT = 10  # equal parts of the first run, with a snapshot after each but the last
 STILL = 0.02  # the loss has plateaued if its logarithm falls by less than this over a tenth of the run
@@ -28,12 +29,13 @@ LOW = 10.0  # max LR / min LR of the range test, as in Figure 12
 def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float]) -> Found:
     """Find the largest value whose restart reaches a test loss within a twentieth of the lowest.
 
-    The range test rises to the composed schedule's max LR, or to ``high`` if it has none. Nothing is found if the
-    first run does not plateau.
+    The range test rises to ``high``, or if that is its default to the composed schedule's max LR. Nothing is found
+    if the first run does not plateau, or if no restart's loss shows a max LR.
     """
-    ordered = sorted(values)
+    ordered = sorted(set(values))
     middle = ordered[len(ordered) // 2]
-    max_lr = float(base.config.schedule.lr.get("max_lr") or settings.high)
+    is_default = settings.high == type(settings)().high
+    max_lr = float((is_default and base.config.schedule.lr.get("max_lr")) or settings.high)
     low = round_to(max_lr / LOW)
     iterations = base.length(settings.epochs, settings.share)
     kept = sorted({max(1, round(iterations * part / KEPT)) for part in range(1, KEPT)})
@@ -58,13 +60,13 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     results = dict(zip(others, (runs[0] for runs in train(base, restarts, 1)), strict=True))
     results[middle] = source
     _delete_other_snapshots(source, round(at * base.config.scale.iterations))
-    lowest = {value: _lowest(run, at * base.config.scale.iterations) for value, run in results.items()}
+    restart = at * base.config.scale.iterations
+    lowest = {value: _lowest(run, restart) for value, run in results.items()}
     best = max(value for value, loss in lowest.items() if loss <= NEAR * min(lowest.values()))
     notes = ["one seed: the same command with seed=1 says whether the differences are more than chance"]
     if best == ordered[-1]:
         notes.append(further(kind, best))
-    found = suggest(results[best].rows["lr"].to_numpy(), results[best].rows["test_loss"].to_numpy())
-    rate = max_lr if np.isnan(found.max_lr) or found.is_first else round_to(found.max_lr)
+    rate = _max_lr(source, results[best], restart)
     why = (
         f"restarted at iteration {at}, where the loss of {label(kind, middle)} had plateaued, {label(kind, best)} "
     )
@@ -73,6 +75,8 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     )
     all_runs = [*results.values()]
     curves = curves_of([(label(kind, value), results[value]) for value in ordered])
+    if np.isnan(rate):
+        why += "; but its loss shows no max LR"
     chosen = {kind.name: best, "max LR": rate, "min LR": round_to(rate / settings.ratios[0])}
     overrides = [
         f"{kind.key}={best:.6g}",
@@ -82,6 +86,8 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
         [{"value": v, "lowest_loss": lowest[v], "status": results[v].info["status"]} for v in ordered]
     )
     marks = {"restart": float(source.rows["lr"].iloc[int(np.abs(source.rows["iteration"] - at).argmin())])}
+    if np.isnan(rate):
+        overrides, chosen = [], {}
     return Found(kind.method, overrides, chosen, why, notes, tried, curves, all_runs, "lr", marks)
 
 
@@ -109,8 +115,17 @@ def plateau(run: Run, kept: Sequence[int], factor: float) -> int | None:
 
 
 def _lowest(run: Run, after: float) -> float:
-    rows = run.rows[run.rows["iteration"] >= after]
-    return float(rows["test_loss"].rolling(3, min_periods=1).mean().min())
+    """The lowest test loss after the iteration that all restarts share; infinite without a test there."""
+    losses = run.rows["test_loss"][run.rows["iteration"] > after].rolling(3, min_periods=1).mean()
+    return float(losses.min()) if losses.notna().any() else float("inf")
+
+
+def _max_lr(source: Run, run: Run, after: float) -> float:
+    """The max LR by the range test that the source and its restart make together; NaN if they show none."""
+    halves = source.rows["iteration"] <= after, run.rows["iteration"] > after
+    whole = replace(run, rows=pd.concat([source.rows[halves[0]], run.rows[halves[1]]], ignore_index=True))
+    found = suggestion_of(whole)
+    return float("nan") if found is None or found.is_first else round_to(found.max_lr)
 
 
 def _delete_other_snapshots(source: Run, iteration: int) -> None:

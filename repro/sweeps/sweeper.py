@@ -24,7 +24,8 @@ from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, first_line, no_launcher
 from repro.config.terminal import plural
-from repro.records import already_finished, edited, naming, read_info
+from repro.data import images
+from repro.records import already_finished, edited, is_finished, naming, read_info
 from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep, require_here
 from repro.sweeps.jobs import Composer, Job, compose_all
@@ -247,8 +248,15 @@ def merge_shared(jobs: list[Job]) -> list[Job]:
 def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
     """The unfinished jobs; and by folder, why other jobs cannot be trained: a conflicting or broken record."""
     unfinished, failures = [], {}
+    digests: dict[str, str | None] = {}
     for job in jobs:
         try:
+            if is_finished(job.folder, job.config) and job.config.dataset.digest is None:
+                key = repr(job.config.dataset)
+                if key not in digests:
+                    images.identify(job.config.dataset, decode=True)
+                    digests[key] = job.config.dataset.digest
+                job.config.dataset.digest = digests[key]
             if not already_finished(job.folder, job.config):
                 unfinished.append(job)
         except ReproError as error:

@@ -23,6 +23,7 @@ from repro.records import (
     differences,
     edited,
     history,
+    is_finished,
     lock,
     move_aside,
     read_info,
@@ -54,7 +55,7 @@ def run(config: Config, folder: Path, changes: Sequence[str] = ()) -> None:
     """
     with interruptible() as signals, lock.locked(folder):  # in this order, a second signal leaves no lock behind
         try:
-            images.identify(config.dataset)
+            images.identify(config.dataset, decode=is_finished(folder, config))
             starts.settle(config, changes)
             finished = already_finished(folder, config)
             if not finished:
@@ -286,7 +287,8 @@ def _loop(
             if state.is_over(config):
                 break
             is_due = time.monotonic() - saved_seconds >= config.checkpoint_seconds
-            if signals or is_due or state.iteration - saved_iteration >= interval:
+            has_begun = state.iteration > (config.start.iteration or 0)  # beyond a test at the start
+            if has_begun and (signals or is_due or state.iteration - saved_iteration >= interval):
                 save({**state.state_dict(), "history": history.count(record.rows)})
                 saved_iteration, saved_seconds = state.iteration, time.monotonic()
             if signals:

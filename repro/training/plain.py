@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro import models
+from repro import models, user_code
 from repro.config import Precision
-from repro.config.errors import ReproError
+from repro.config.errors import ReproError, lacks_memory
 from repro.training.precision import autocast, tf32
 from repro.training.sgd import SGD
 
@@ -35,11 +35,22 @@ class Plain:
     def __init__(self, network: nn.Module, optimizer: SGD, precision: Precision = Precision.float32):
         self.network, self.optimizer, self.precision = network, optimizer, precision
 
+    def logits(self, images: Tensor) -> Tensor:
+        """``compute_logits``; an error in a network of the user's own is raised as ReproError."""
+        try:
+            return compute_logits(self.network, images)
+        except Exception as error:
+            is_own = not type(self.network).__module__.startswith(models.__name__)
+            if isinstance(error, ReproError) or lacks_memory(error) or not is_own:
+                raise
+            problem = f"fails for images of shape {tuple(images.shape)}: {user_code.describe(error)}"
+            raise ReproError(f"{type(self.network).__name__}: in training it {problem}") from error
+
     def __call__(self, images: Tensor, labels: Tensor, lr: float, momentum: float) -> Tensor:
         """One iteration; the loss before the update, a 0-dim tensor on the device."""
         with tf32(self.precision):
             with autocast(self.precision, images.device.type):
-                loss = F.cross_entropy(compute_logits(self.network, images), labels)
+                loss = F.cross_entropy(self.logits(images), labels)
             loss.backward()
             self.optimizer.step(lr, momentum)
         return loss.detach()
@@ -62,7 +73,7 @@ class ByGroup(Plain):
         with tf32(self.precision):
             for group_index, (group_images, group_labels) in enumerate(groups):
                 with models.one_group(self.network, group_index), autocast(self.precision, images.device.type):
-                    loss = F.cross_entropy(compute_logits(self.network, group_images), group_labels) / self.groups
+                    loss = F.cross_entropy(self.logits(group_images), group_labels) / self.groups
                 loss.backward()
                 losses.append(loss.detach())
             self.optimizer.step(lr, momentum)

@@ -116,6 +116,8 @@ def cut_into_views(flat: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]
 
 def flatten(parameters: list[nn.Parameter]) -> Tensor:
     """One buffer of the parameters' values in memory order; the parameters become views of it."""
+    for p in parameters:
+        p.data = p.detach().clone()  # dense, also if it was a part of a larger tensor
     flat = torch.cat([p.detach().permute(sort_dims_by_stride(p)).reshape(-1) for p in parameters])
     for p, view in zip(parameters, cut_into_views(flat, parameters), strict=True):
         p.data = view

@@ -155,8 +155,9 @@ def test_the_dry_run_estimates_by_what_the_benchmark_found(resolved):
 
 @pytest.mark.parametrize("name", models.networks())
 def test_what_an_image_needs(name):
+    size = (32, 32, 3)
     flops, moved = floor.count_image_needs(
-        models.from_config(Model(name=name, blocks=1), 10, (32, 32, 3), 0), images=2
+        models.from_config(Model(name=name, blocks=1), 10, size, 0), size, images=2
     )
     shape = cost.Shape(name, 1, 16, 32)
     multiply_adds, outputs, _ = cost.network_sizes([shape])[shape]

@@ -2,8 +2,11 @@
 
 import json
 import re
+import shutil
 
 import pytest
+from on_disk import image_tree
+from PIL import Image
 
 PYTHON = """
 import numpy as np
@@ -70,6 +73,23 @@ def test_a_dry_run_knows_their_cost(mine, run_app):
     done = run_app("train", *MINE, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "1 run to do, 0 finished; 400 images" in done.stdout
+
+
+def test_a_run_is_not_finished_for_other_images(run_app, tmp_path):
+    for name in ("a", "b"):
+        image_tree(tmp_path / name, train=4, test=2, classes=2)
+    Image.new("RGB", (32, 32)).save(tmp_path / "b/train/class00/0000.png")
+    train = ("experiment=fig5b/wd_1e-3", "scale=smoke", "tracking=disabled", "dataset=folder", "batch_size=4")
+    train += ("scale.batch=1", "model.bn_groups=1", "dataset.resolution=16", "dataset.test_images=null")
+    first = run_app("train", *train, "dataset.root=a")
+    assert first.returncode == 0, first.stderr
+    assert "already finished" in run_app("train", *train, "dataset.root=a").stdout
+    shutil.move(tmp_path / "a", tmp_path / "away")
+    assert run_app("train", *train, "dataset.root=a").returncode == 0  # there is nothing to compare it with
+    for arguments in ((), ("--dry-run",)):
+        other = run_app("train", *train, "dataset.root=b", *arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert other.returncode == 1, other.stdout
+        assert "holds a finished run of another configuration (dataset.digest: " in other.stderr
 
 
 def test_a_file_that_is_not_yaml_is_named_with_its_line(run_app, tmp_path):

@@ -46,6 +46,13 @@ def test_pictures_of_any_size_and_format_become_one_array(root):
     assert (images.digest(folder(root)), load(root)[1]) == (digest, digest)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_a_picture_of_32_bits_is_refused_and_not_made_black(root, dtype):
+    Image.fromarray(np.full((12, 20), 200, dtype)).save(root / "dog/deep.tif")
+    with pytest.raises(ReproError, match=r"deep.tif has values of 32 bits; save it as 8-bit$"):
+        load(root)
+
+
 def test_the_middle_square_is_averaged_and_a_photo_is_turned_upright(tmp_path):
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 4:8] = (0, 100, 0)

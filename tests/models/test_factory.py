@@ -1,8 +1,10 @@
 """A network of one's own, ``model=custom model.factory=package.module:function``."""
 
+import random
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,8 @@ from torch import nn
 from repro import models
 from repro.config import Filler, Model, fingerprint
 from repro.config.errors import ReproError
+from repro.training.plain import Plain
+from repro.training.sgd import SGD
 
 
 @pytest.fixture
@@ -159,6 +163,68 @@ def test_lazy_layers_begin_by_the_seed_and_take_caffes_fillers(mine):
     assert torch.equal(weight(1, Filler.own), weight(1, Filler.own))
     assert not torch.equal(weight(1, Filler.own), weight(2, Filler.own))
     assert weight(1, Filler.msra).shape == (3, 48)
+
+
+class Sliced(nn.Linear):
+    """A part of a larger, pretrained layer."""
+
+    def __init__(self, classes):
+        super().__init__(48, classes)
+        self.weight = nn.Parameter(nn.Linear(96, classes).weight[:, :48])
+
+    def forward(self, images):
+        return super().forward(images.flatten(1))
+
+
+def test_a_weight_that_is_a_part_of_a_larger_tensor_is_kept():
+    network = Sliced(3)
+    images, before = torch.randn(2, 3, 4, 4), network.weight.detach().clone()
+    logits = network(images)
+    optimizer = SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0)
+    assert torch.equal(network.weight, before)
+    assert torch.equal(network(images), logits)
+    network(images).sum().backward()
+    optimizer.step(0.1, 0.0)
+    assert not torch.equal(network.weight, before)
+
+
+def test_a_network_that_draws_from_numpy_is_the_same_for_the_same_seed(mine):
+    def network(num_classes, channels):
+        made = sized(num_classes, channels, 4)
+        made[0].bias.data.fill_(np.random.rand() + random.random())
+        return made
+
+    sys.modules["mine_for_test"].drawn = network
+    state = np.random.get_state()[1].tolist()
+    model = Model(name="mine_for_test:drawn", init=Filler.own)
+    biases = {models.from_config(model, 3, (4, 4, 1), seed)[0].bias[0].item() for seed in (0, 0, 1)}
+    assert len(biases) == 2
+    assert np.random.get_state()[1].tolist() == state
+
+
+def test_parameters_of_five_dimensions_and_of_two_types(mine):
+    sys.modules["mine_for_test"].deep = lambda num_classes, channels: nn.Sequential(
+        nn.Unflatten(1, (1, channels)), nn.Conv3d(1, 2, 3, padding=1), nn.Flatten(), nn.LazyLinear(num_classes)
+    )
+    model = Model(name="mine_for_test:deep")
+    assert models.from_config(model, 3, (4, 4, 1), 0)(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
+    sys.modules["mine_for_test"].mixed = lambda num_classes, channels: nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 4), nn.Linear(4, num_classes).double()
+    )
+    with pytest.raises(ReproError, match="its parameters have the types float32 and float64; give all the same"):
+        models.from_config(Model(name="mine_for_test:mixed"), 3, (4, 4, 1), 0)
+
+
+def test_a_network_that_fails_in_training_says_where():
+    class Reshaping(nn.Linear):
+        def forward(self, images):
+            return super().forward(images.reshape(32, -1))
+
+    network = Reshaping(48, 3)
+    step = Plain(network, SGD({(1.0, 1.0): list(network.parameters())}, weight_decay=0.0))
+    message = r"^Reshaping: in training it fails for images of shape \(16, 3, 4, 4\): RuntimeError: .*test_factory.py, line"
+    with pytest.raises(ReproError, match=message):
+        step(torch.zeros(16, 3, 4, 4), torch.zeros(16, dtype=torch.long), 0.1, 0.9)
 
 
 def test_one_resolution_is_no_size_of_an_oblong_image(mine):

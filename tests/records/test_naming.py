@@ -92,7 +92,7 @@ def test_a_run_that_was_put_aside_is_not_the_run(composed, resolved):
     assert composed(CLR, "scale=smoke").hydra.run.dir.endswith("/clr_3.0//seed0")
 
 
-@pytest.mark.parametrize("text", ["null", "True", "a\\", "it's", "\\'", "a b\\\\", "nan", "plain"])
+@pytest.mark.parametrize("text", ["null", "True", "a\\", "it's", "\\'", "a b\\\\", "nan", "plain", "jörg/größe"])
 def test_a_text_is_spelled_so_that_it_is_read_as_itself(text):
     override = OverridesParser.create().parse_override(f"key={naming.spelled(text)}")
     assert override.value() == text

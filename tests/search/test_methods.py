@@ -98,6 +98,37 @@ def test_the_range_is_found_wherever_the_minimum_lies(monkeypatch, base, best, g
     assert f"schedule.lr.max_lr={found.chosen['max LR']:.6g}" in found.overrides
 
 
+def test_a_curve_that_stays_at_chance_suggests_nothing(monkeypatch, base):
+    """It begins beyond chance, 2.3 of ten classes, and falls to it."""
+    lr = np.linspace(0.02, 1, 50)
+    loss = 2.3 + 2 * np.clip(1 - lr / 0.5, 0, None)
+    run = made(base, [], 0, [(a, 0.9, b, 0.1) for a, b in zip(lr, loss, strict=True)])
+    assert np.isnan(lr_range.suggestion_of(run).max_lr)
+    assert np.isnan(lr_range.suggestion_of(run, Watch.test_error).max_lr)
+    learns = made(base, [], 0, [(a, 0.9, b - 1, 0.5) for a, b in zip(lr, loss, strict=True)])
+    assert lr_range.suggestion_of(learns).max_lr == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_range_test_has_no_test_before_it_trains():
+    assert "test_at_start=false" in runs.range_test(0.0, 1.0, [0.9], 100, "lr_range")
+
+
+def test_values_are_compared_over_the_range_in_which_the_first_is_found(monkeypatch, base):
+    limits = []
+    ranged = range_test(0.6)
+
+    def train(base, variations, seeds):
+        limits.extend(
+            tuple(float(settings_of(v)[f"schedule.lr.{k}_lr"]) for k in ("base", "max")) for v in variations
+        )
+        return ranged(base, variations, seeds)
+
+    monkeypatch.setattr(lr_range, "train", train)
+    settings = Regularizer(low=20.0, high=64.0, rounds=6, bisections=0)
+    regularizer.search(base, settings, weight_decay.KIND, [0.0, 1e-3])
+    assert limits[-1] == limits[-2] != (20.0, 64.0)
+
+
 def test_a_range_that_is_not_found_is_said_to_be_so(monkeypatch, base):
     monkeypatch.setattr(lr_range, "train", range_test(1e4))
     found = lr_range.search(base, LRRange(rounds=2))
@@ -419,6 +450,11 @@ def test_the_batch_is_doubled_until_one_does_not_train(monkeypatch, base):
 def test_a_largest_batch_below_the_first_is_refused(base):
     with pytest.raises(ReproError, match="search.largest=8: the doubling begins at 125; increase it"):
         batch_size.stages(base, BatchSize(largest=8))
+
+
+def test_a_largest_batch_beyond_the_images_is_refused(base):
+    with pytest.raises(ReproError, match=rf"search.largest=100000: there are only {base.images} training images"):
+        batch_size.limit(base, BatchSize(largest=100_000))
 
 
 def test_an_epoch_keeps_some_iterations(monkeypatch, base):

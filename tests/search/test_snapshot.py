@@ -1,5 +1,7 @@
 """Values of a regularizer compared by restarts of one run from its plateau."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,16 +61,39 @@ def test_the_other_values_go_on_from_it(monkeypatch, resolved, base, tmp_path):
             value = float(said["regularization.weight_decay"])
             at = int(said.get("start.iteration", 0))
             losses = FALLS if not at else np.full((400 - at) // 10, reached[value])
-            results.append([run(base, tmp_path, losses, at)])
+            restarted = run(base, tmp_path, losses, at)
+            if at:  # the test of the snapshot, the same for all
+                first = {**restarted.rows.iloc[0].to_dict(), "iteration": at, "test_loss": 0.5}
+                rows = pd.concat([pd.DataFrame([first]), restarted.rows], ignore_index=True)
+                restarted = replace(restarted, rows=rows)
+            results.append([restarted])
         return results
 
     monkeypatch.setattr(snapshot, "train", train)
     settings = Regularizer(mode=Strategy.snapshot)
     found = snapshot.search(base, settings, KIND, [1e-2, 1e-3, 1e-4, 1e-5])
     assert found.chosen["weight decay"] == 0.001  # 1e-4 is a little lower, within a twentieth
+    assert found.chosen["max LR"] == pytest.approx(
+        0.15, abs=0.011
+    )  # where the loss of both parts is at its lowest
+    assert found.tried["lowest_loss"].tolist() == [0.9, 0.79, 0.8, 1.5]
     assert {"schedule.lr.base_lr=0.04", "schedule.lr.max_lr=0.4"} <= set(trained[0])
     [at] = {override for variation in trained[1:] for override in variation if override.startswith("start.iter")}
     assert at in ("start.iteration=200", "start.iteration=240")
     assert "start.changes=['model=cnn3','regularization.weight_decay=0.001']" in trained[1]
     assert [path.name for path in tmp_path.glob("*.pt")] == [f"snapshot-{int(at[16:]):09d}.pt"]
     assert len(snapshot.stages(base, settings, [1, 2, 3])) == 1
+    trained.clear()
+    snapshot.search(base, replace(settings, high=0.2), KIND, [1e-3, 1e-4])
+    assert "schedule.lr.max_lr=0.2" in trained[0]  # as a recipe has found it
+
+
+def test_restarts_that_fail_at_once_are_not_recommended(monkeypatch, base, tmp_path):
+    def train(base, variations, seeds):
+        at = int(dict(o.partition("=")[::2] for o in variations[0]).get("start.iteration", 0))
+        losses = np.concatenate([FALLS[:24], np.full(16, 9.0)]) if not at else np.full(3, 9.0)
+        return [[run(base, tmp_path, losses, at, "diverged" if at else "finished")] for _ in variations]
+
+    monkeypatch.setattr(snapshot, "train", train)
+    found = snapshot.search(base, Regularizer(mode=Strategy.snapshot), KIND, [1e-2, 1e-3])
+    assert found.tried.set_index("value").loc[0.001, "lowest_loss"] == 9.0

@@ -142,4 +142,4 @@ def test_the_rules_of_others_are_theirs():
     assert chosen["minimum / 10"] == pytest.approx(0.01)
     assert chosen["steepest test"] == 1e-2
     assert chosen["valley"] == 1e-4  # 0.8, 1.0, 2.2, 2.3 begin one test before the first there is
-    assert chosen["steepest slope"] == 1e-3
+    assert chosen["steepest slope"] in (1e-4, 1e-3)  # equally steep

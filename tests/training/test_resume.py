@@ -23,7 +23,7 @@ from repro import resources
 from repro.config.errors import ReproError
 from repro.data import cache, images
 from repro.records import Record, lock, read_history, read_info
-from repro.training import checkpoints, devices, lifecycle, steps
+from repro.training import checkpoints, devices, lifecycle, loop, steps
 from repro.training.interrupts import Interrupted, interruptible
 
 SMOKE = ("experiment=fig8b/tbs1024", "scale=smoke", "tracking=disabled", "scale.iterations=0.005", "scale.tests=7")
@@ -542,6 +542,25 @@ def test_a_diverged_state_is_over_when_it_is_loaded_too(run):
     assert states[1].is_over(run)
     run.test_at_start = False
     assert list(loop.train(run, loaded, states[1])) == []
+
+
+def test_a_run_that_is_ended_in_its_first_test_begins_again(resolved, tmp_path, monkeypatch):
+    run = resolved("experiment=fig5a/clr_3.0", "scale=smoke", "tracking=disabled", "threads=1")
+    assert run.test_at_start
+    lifecycle.run(run, tmp_path / "whole")
+    test = loop.test
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return test(*arguments)
+
+    monkeypatch.setattr(loop, "test", interrupted)
+    with pytest.raises(Interrupted):
+        lifecycle.run(run, tmp_path / "killed")
+    monkeypatch.setattr(loop, "test", test)
+    lifecycle.run(run, tmp_path / "killed")
+    assert [row["iteration"] for row in read_history(tmp_path / "killed")][:2] == [0, run.test_every]
+    assert are_equal(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_a_closed_terminal_ends_a_run_with_a_checkpoint_unless_it_is_ignored():
