@@ -43,9 +43,7 @@ def app(composed: DictConfig, arguments: Sequence[str], training: Sequence[str],
         refuse(training, method, settings)
         base = base_of(training)
         if base.config.snapshots or base.config.start.curve:
-            advice = (
-                "remove them (snapshots=[])" if base.config.snapshots else "choose an experiment that begins anew"
-            )
+            advice = "remove them (snapshots=[])" if base.config.snapshots else "choose another experiment"
             raise ReproError(f"{base.config.curve}: its snapshots are for a run of its own length; {advice}")
         if dry_run:
             dry.show(method, base, settings)
