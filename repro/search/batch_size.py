@@ -66,8 +66,6 @@ def limit(base: Base, settings: BatchSize) -> int:
             f"search.largest={settings.largest}: the doubling begins at {base.config.batch_size}; increase it, or "
             "give a smaller batch_size"
         )
-    if settings.largest is not None and settings.largest > base.images:
-        raise ReproError(f"search.largest={settings.largest}: there are only {base.images} training images")
     return max(base.config.batch_size, settings.largest or base.images // FEWEST)
 
 

@@ -452,11 +452,6 @@ def test_a_largest_batch_below_the_first_is_refused(base):
         batch_size.stages(base, BatchSize(largest=8))
 
 
-def test_a_largest_batch_beyond_the_images_is_refused(base):
-    with pytest.raises(ReproError, match=rf"search.largest=100000: there are only {base.images} training images"):
-        batch_size.limit(base, BatchSize(largest=100_000))
-
-
 def test_an_epoch_keeps_some_iterations(monkeypatch, base):
     monkeypatch.setattr(batch_size, "trial", lambda base, variation: made(base, variation, 0, []))
     monkeypatch.setattr(batch_size, "too_large", lambda base, size, limit_mb: None)

@@ -371,7 +371,7 @@ def test_a_failure_of_wandb_costs_no_training(run_app, server, where, tmp_path, 
     logged = "".join((folder / f"seed{seed}/train.log").read_text() for seed in (0, 1))
     reports = re.findall("W&B (?:failed|has not responded).*", logged)
     assert len(reports) == (2 if fault == "no folder" else 1), logged
-    later = rf"python -m repro.tracking upload multirun_outputs/smoke/{CURVE}/seed\d sends it later$"
+    later = rf"python -m repro.tracking upload \S*multirun_outputs/smoke/{CURVE}/seed\d sends it later$"
     assert all(re.search(later, report) for report in reports), reports
     if fault == "bad key":
         assert upload.upload([tmp_path / "multirun_outputs"], lambda _: where) == (2, [])
