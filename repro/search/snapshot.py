@@ -48,7 +48,7 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     if (at := plateau(source, kept, base.config.scale.iterations)) is None:
         why = (
             "search.mode=snapshot: the loss of the first run does not plateau; search.epochs makes it longer, a "
-            "smaller schedule.lr.max_lr (search.high if the schedule has none) keeps it from diverging"
+            "smaller search.high (or schedule.lr.max_lr) keeps it from diverging"
         )
         tried = pd.DataFrame([{"value": middle, "status": source.info["status"]}])
         curves = curves_of([(label(kind, middle), source)])
