@@ -133,11 +133,14 @@ def _cached_listing(root: Path, test_fraction: float, split_seed: int, times: tu
 
 
 def _classes(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Class -> its pictures, both sorted. Raises ReproError for fewer than two classes and for an empty one."""
+    """Class -> its pictures, both sorted; prints which files and folders are ignored.
+
+    Raises ReproError for fewer than two classes and for an empty one.
+    """
+    entries = list(visible(folder))
+    inside = {entry.name: list(visible(entry.path)) for entry in entries if entry.is_dir()}
     classes = {
-        entry.name: tuple(Path(inside.path) for inside in visible(entry.path) if not inside.is_dir())
-        for entry in visible(folder)
-        if entry.is_dir()
+        label: tuple(Path(file.path) for file in found if not file.is_dir()) for label, found in inside.items()
     }
     if len(classes) < 2:
         found = f"only the class {next(iter(classes))}" if classes else "no folder"
@@ -146,6 +149,10 @@ def _classes(folder: Path) -> dict[str, tuple[Path, ...]]:
         )
     if empty := [label for label, pictures in classes.items() if not pictures]:
         raise ReproError(f"dataset.root: {folder / empty[0]} holds no picture; add pictures or remove the folder")
+    ignored = [entry.name for entry in entries if not entry.is_dir()]
+    ignored += [f"{label}/{entry.name}" for label, found in inside.items() for entry in found if entry.is_dir()]
+    if ignored:
+        print(f"note: {folder}: ignored, as they are not <class>/<picture>: {some_of(ignored)}")
     return classes
 
 

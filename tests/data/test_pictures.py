@@ -46,6 +46,13 @@ def test_pictures_of_any_size_and_format_become_one_array(root):
     assert (images.digest(folder(root)), load(root)[1]) == (digest, digest)
 
 
+def test_what_is_no_picture_of_a_class_is_named(root, capsys):
+    picture(root / "cat/more/6.png")
+    (root / "labels.csv").touch()
+    load(root)
+    assert "ignored, as they are not <class>/<picture>: labels.csv, cat/more" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_a_picture_of_32_bits_is_refused_and_not_made_black(root, dtype):
     Image.fromarray(np.full((12, 20), 200, dtype)).save(root / "dog/deep.tif")
