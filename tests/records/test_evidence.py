@@ -9,9 +9,9 @@ import pytest
 from repro import schedules
 from repro.config import PROTOCOL
 from repro.config.folders import CONF
-from repro.figures.tables import plus_minus
+from repro.figures.claims import measured
 from repro.records import FINISHED, broken, outdated, read_history, read_info, starts
-from repro.records.runs import final, local
+from repro.records.runs import local
 
 ROOT = CONF.parent
 RUNS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("evidence/**/run.json"))
@@ -78,17 +78,19 @@ def rows_between(document, name):
 def test_the_rows_trained_on_a_cpu_are_documented_beside_those_of_the_tables():
     def finals(folder):
         curves = {f"{path.parent.name}/{path.name}": path for path in (ROOT / folder / "paper").glob("table*/*")}
-        of_runs = 100 * final(local(curves).frame, "test_accuracy")
-        return of_runs.groupby("curve").agg(["mean", "std", "count"])
+        return measured(local(curves).frame, "final_accuracy").groupby("curve").agg(["mean", "std", "count"])
 
     ours = finals(ON_CPU).join(finals("evidence"), suffixes=("", "_gpu"))
     assert (ours[["count", "count_gpu"]] == 4).all(axis=None)
-    expected = {
-        f"| `{row.Index}` | {plus_minus(row.mean, row.std)} | {plus_minus(row.mean_gpu, row.std_gpu)} |"
-        for row in ours.itertuples()
-    }
-    lines = rows_between("evidence/README.md", "cpu")
-    assert (set(lines), len(lines)) == (expected, len(expected))
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in rows_between("evidence/README.md", "cpu")
+    ]
+    said = {row[0]: [float(number) for cell in row[1:] for number in cell.split(" ± ")] for row in rows}
+    assert sorted(said) == sorted(ours.index)
+    for curve, numbers in said.items():
+        expected = ours.loc[curve, ["mean", "std", "mean_gpu", "std_gpu"]]
+        assert numbers == pytest.approx(list(expected), abs=0.0051), curve
 
 
 def test_the_readme_shows_every_row_that_has_runs_first():
