@@ -6,7 +6,6 @@ how the job ended. Submitit's plug-in raises when one job dies, and abandons the
 
 import contextlib
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -108,12 +107,7 @@ class Launcher:
     @property
     def gpus_per_run(self) -> float:
         """The number of GPUs that a run requests, a fraction if several runs share one."""
-        of_gres = re.match(r"gpu(?::[a-z]\w*)?(?::(\d+))?(?:,|$)", str(self.params["gres"] or ""))
-        gpus = (
-            self.params["gpus_per_node"]
-            or self.params["gpus_per_task"]
-            or (int(of_gres[1] or 1) if of_gres else 0)
-        )
+        gpus = self.params["gpus_per_node"] or self.params["gpus_per_task"] or _gpus_of(self.params["gres"] or "")
         return float(gpus) / int(self.params["runs_per_job"])
 
     def describe(self, runs: int) -> str:
@@ -268,6 +262,12 @@ def _outside_a_job() -> Iterator[None]:
         yield
     finally:
         os.environ.update(own)
+
+
+def _gpus_of(gres: str) -> int:
+    """The number of GPUs that ``gres`` names, as in gpu, gpu:2, gpu:a100 and gpu:a100:2."""
+    counts = [parts[-1] for entry in gres.split(",") if (parts := entry.split(":"))[0] == "gpu"]
+    return sum(int(count) if count.isdigit() else 1 for count in counts)
 
 
 def _reason(error: Exception) -> str:

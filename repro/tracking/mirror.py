@@ -37,7 +37,6 @@ LOCAL_PATIENCE = 120.0  # least seconds that the end of a run waits for an offli
 SETTLE = 10.0  # seconds for W&B to count the rows that it was sent, or to write the rest of its file
 NOTICE = 10.0  # seconds of waiting for W&B until it is logged
 COMMAND = "python -m repro.tracking upload"
-LATER = "the record on disk is whole; {command} sends it later"
 OFFLINE_SINCE = "mirrored offline since W&B failed in another run"
 silent: Any = SimpleNamespace(value=0)  # 1: W&B online did not respond; later runs are mirrored offline at once
 
@@ -133,8 +132,8 @@ class Mirror:
     def _fail(self, what: str, reason: str) -> None:
         if self.outcome["state"] != "failed":
             self._add(state="failed", reason=reason)
-            command = f"{COMMAND} {shlex.quote(str(self.folder))}"
-            log.warning("W&B %s; %s", what, LATER.format(command=command))
+            folder = shlex.quote(str(self.folder))
+            log.warning("W&B %s; the record on disk is whole; %s %s sends it later", what, COMMAND, folder)
 
 
 @contextmanager
