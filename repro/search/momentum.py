@@ -33,13 +33,16 @@ def search(base: Base, settings: Momentum) -> Found:
     if not np.isfinite(losses[int(order[0])]):
         why = f"every run diverged at max LR {max_lr:.3g}: search for that first, method=lr_range"
         return Found("momentum", [], {}, why, notes, tried, curves, all_runs)
-    second = int(order[1]) if len(order) > 1 else int(order[0])
-    why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}, "
-    why += f"{momentum_words(choices[second])} at {losses[second]:.4g}"
-    if (spread := _spread(results[int(order[0])])) is None:
-        notes.append("one seed: search.seeds=4 says whether the difference is more than chance")
-    elif losses[second] - losses[int(order[0])] < spread:
-        notes.append(f"the difference is within the seeds' standard deviation of {spread:.2g}")
+    why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}"
+    if len(order) == 1:
+        why += "; no other was tried"
+    else:
+        second = int(order[1])
+        why += f", {momentum_words(choices[second])} at {losses[second]:.4g}"
+        if (spread := _spread(results[int(order[0])])) is None:
+            notes.append("one seed: search.seeds=4 says whether the difference is more than chance")
+        elif losses[second] - losses[int(order[0])] < spread:
+            notes.append(f"the difference is within the seeds' standard deviation of {spread:.2g}")
     if settings.range_test:
         runs, note = _range_test(base, settings, (max_lr + min_lr) / 2, iterations)
         all_runs += runs

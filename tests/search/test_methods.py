@@ -798,3 +798,5 @@ def test_a_momentum_that_is_better_by_chance_alone_is_noted(monkeypatch, base, s
     settings = Momentum(max_lr=0.4, values=[0.9, 0.95], lowest=0.99, seeds=2, range_test=False)
     notes = momentum.search(base, settings).notes
     assert notes == (["the difference is within the seeds' standard deviation of 0.14"] if doubt else [])
+    alone = momentum.search(base, replace(settings, values=[0.9, 0.9]))
+    assert (alone.why, alone.notes) == ("constant 0.9 ends at a test loss of 1.1; no other was tried", [])
