@@ -75,19 +75,17 @@ def search(base: Base, settings: Regularizer, kind: Kind, values: Sequence[float
     )
     all_runs = [*results.values()]
     curves = curves_of([(label(kind, value), results[value]) for value in ordered])
+    chosen, overrides = dict[str, float](), list[str]()
     if np.isnan(rate):
         why += "; but its loss shows no max LR"
-    chosen = {kind.name: best, "max LR": rate, "min LR": round_to(rate / settings.ratios[0])}
-    overrides = [
-        f"{kind.key}={best:.6g}",
-        *onecycle(rate, round_to(rate / settings.ratios[0]), settings.momentum, base.iterations),
-    ]
+    else:
+        chosen = {kind.name: best, "max LR": rate, "min LR": round_to(rate / settings.ratios[0])}
+        cycle = onecycle(rate, chosen["min LR"], settings.momentum, base.iterations)
+        overrides = [f"{kind.key}={best:.6g}", *cycle]
     tried = pd.DataFrame(
         [{"value": v, "lowest_loss": lowest[v], "status": results[v].info["status"]} for v in ordered]
     )
     marks = {"restart": float(source.rows["lr"].iloc[int(np.abs(source.rows["iteration"] - at).argmin())])}
-    if np.isnan(rate):
-        overrides, chosen = [], {}
     return Found(kind.method, overrides, chosen, why, notes, tried, curves, all_runs, "lr", marks)
 
 

@@ -71,7 +71,7 @@ class Composer:
             del task["hydra"]
         config = settled(resolve(task, hydra.overrides.task), hydra)
         environment.obey(config, typed_keys(hydra.overrides.task))
-        self._identify(config.dataset)
+        self.identify(config.dataset)
         changes = naming.changes(composed, hydra)
         starts.settle(config, changes)
         home, subdir = hydra.sweep.dir, hydra.sweep.subdir  # resolving them takes milliseconds
@@ -79,10 +79,11 @@ class Composer:
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = home, subdir
         return Job(overrides, config, Path(home) / subdir, changes, composed)
 
-    def _identify(self, dataset: Dataset) -> None:
+    def identify(self, dataset: Dataset, decode: bool = False) -> None:
+        """``images.identify``, once for all jobs with these images."""
         key = repr(dataset)  # all of it: how a folder is split decides which images are trained on
-        if key not in self.digests:
-            images.identify(dataset)
+        if key not in self.digests or (decode and self.digests[key] is None):
+            images.identify(dataset, decode)
             self.digests[key] = dataset.digest
         dataset.digest = self.digests[key]
 

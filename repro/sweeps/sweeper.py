@@ -24,7 +24,6 @@ from repro import command
 from repro.config import fingerprint, notes, register_schema
 from repro.config.errors import ReproError, describe, first_line, no_launcher
 from repro.config.terminal import plural
-from repro.data import images
 from repro.records import already_finished, edited, is_finished, naming, read_info
 from repro.sweeps import _compat, dry_run, elsewhere, machine, states, waves
 from repro.sweeps.arguments import as_typed, expand_experiments, expand_sweep, is_sweep, require_here
@@ -92,7 +91,7 @@ class Sweeper:
     def launch(self, jobs: list[Job]) -> list[JobReturn]:
         """Launch the unfinished jobs, or print their cost; returns and raises as ``sweep`` does."""
         local_launcher = self.launcher if isinstance(self.launcher, OnThisMachine) else None
-        unfinished, failures = sort_out(jobs)
+        unfinished, failures = sort_out(jobs, self.composer)
         if self.show == "cost":
             failures |= waves.refused(waves.in_waves(unfinished)[0] if unfinished else [])
             trainable = [job for job in jobs if job.folder not in failures]
@@ -245,18 +244,13 @@ def merge_shared(jobs: list[Job]) -> list[Job]:
     return list(kept.values())
 
 
-def sort_out(jobs: list[Job]) -> tuple[list[Job], dict[Path, str]]:
+def sort_out(jobs: list[Job], composer: Composer) -> tuple[list[Job], dict[Path, str]]:
     """The unfinished jobs; and by folder, why other jobs cannot be trained: a conflicting or broken record."""
     unfinished, failures = [], {}
-    digests: dict[str, str | None] = {}
     for job in jobs:
         try:
-            if is_finished(job.folder, job.config) and job.config.dataset.digest is None:
-                key = repr(job.config.dataset)
-                if key not in digests:
-                    images.identify(job.config.dataset, decode=True)
-                    digests[key] = job.config.dataset.digest
-                job.config.dataset.digest = digests[key]
+            if job.config.dataset.digest is None and is_finished(job.folder, job.config):
+                composer.identify(job.config.dataset, decode=True)
             if not already_finished(job.folder, job.config):
                 unfinished.append(job)
         except ReproError as error:

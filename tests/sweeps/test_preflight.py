@@ -81,7 +81,7 @@ def test_each_run_of_a_sweep_has_the_digest_of_its_own_images(tmp_path):
         settings = {"resolution": 8, "channels": 3, "cache": cache, "root": str(tmp_path / "pets"), **more}
         expected.append(images.load(Dataset(name="folder", **settings))[1])
         dataset = Dataset(name="folder", **settings)
-        composer._identify(dataset)
+        composer.identify(dataset)
         found.append(dataset.digest)
     assert found == expected
     assert len(set(found)) == 4
