@@ -116,7 +116,7 @@ def beside(figure_runs: "Runs", figure: "Figure", scale: str, printed: "pd.DataF
     difference, and the root mean square distance over the tests that both have. A single value is compared with
     ours at the same iteration of the protocol.
     """
-    from repro.records.runs import at, averaged
+    from repro.records.averages import at, averaged
 
     rows = [] if printed is None else _beside_print(figure_runs, figure, printed)
     frame = averaged(figure_runs)
@@ -134,7 +134,7 @@ def beside(figure_runs: "Runs", figure: "Figure", scale: str, printed: "pd.DataF
 def _beside_print(figure_runs: "Runs", figure: "Figure", printed: "pd.DataFrame") -> list[list[str]]:
     from repro.figures.claims import measured, measured_in_print
     from repro.figures.printed import distance, smoothed
-    from repro.records.runs import averaged, over_seeds, own_iteration
+    from repro.records.averages import averaged, over_seeds, own_iteration
 
     rows = []
     for y in figure.measures:

@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from repro.config.errors import ReproError
 from repro.figures.printed import Printed
 from repro.records import FINISHED
-from repro.records.runs import final
+from repro.records.averages import final
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 MEASURES = ("final_accuracy", "final_loss", "minimum_loss", "final_above_minimum", "mean_log_loss")

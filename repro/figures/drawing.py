@@ -12,8 +12,9 @@ import pandas as pd
 
 from repro import schedules
 from repro.figures.figure import NAMES, Figure
+from repro.records.averages import averaged, config_of, over_seeds, own_iteration
 from repro.records.files import write_whole
-from repro.records.runs import Runs, averaged, config_of, over_seeds, own_iteration
+from repro.records.runs import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

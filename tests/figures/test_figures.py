@@ -22,7 +22,7 @@ from repro.config.errors import ReproError
 from repro.config.folders import CONF
 from repro.figures import captions, drawing, settings
 from repro.figures.figure import Figure, Published
-from repro.records import lock, runs
+from repro.records import averages, lock, runs
 
 
 def write_run(folder, rows, status="finished", iterations=4, test_every=2, **info):
@@ -102,7 +102,7 @@ def test_runs_behind_a_link_are_found_and_others_named(fig5b):
 
 
 def test_mean_and_sample_standard_deviation_over_seeds(fig5b):
-    table = runs.over_seeds(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "iteration", "test_accuracy")
+    table = averages.over_seeds(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "iteration", "test_accuracy")
     last = table.iloc[-1]
     assert last["mean"] == pytest.approx(statistics.mean([0.5, 0.6, 0.9]))
     assert last["std"] == pytest.approx(statistics.stdev([0.5, 0.6, 0.9]))  # ddof 1
@@ -111,14 +111,15 @@ def test_mean_and_sample_standard_deviation_over_seeds(fig5b):
 
 def test_only_finished_runs_are_averaged_if_there_are_any(fig5b):
     found = runs.local(curves(fig5b, b="fig5a/clr_3.0"))
-    assert runs.averaged(found)["seed"].unique().tolist() == [0]
+    assert averages.averaged(found)["seed"].unique().tolist() == [0]
 
 
 def test_unfinished_runs_are_drawn_as_far_as_all_of_them_go(tmp_path):
     home = tmp_path / "multirun_outputs/demo/x"
     write_run(home / "seed0", [(0, 0.1), (2, 0.2)], status="running")
     write_run(home / "seed1", [(0, 0.3)], status="failed")
-    table = runs.over_seeds(runs.averaged(runs.local(curves(tmp_path, x="x"))), "iteration", "test_accuracy")
+    finished = averages.averaged(runs.local(curves(tmp_path, x="x")))
+    table = averages.over_seeds(finished, "iteration", "test_accuracy")
     assert table["iteration"].tolist() == [0]
     assert table["mean"].tolist() == [pytest.approx(0.2)]
 
@@ -127,14 +128,14 @@ def test_a_diverged_run_stays_in_the_mean(tmp_path):
     home = tmp_path / "multirun_outputs/demo/x"
     write_run(home / "seed0", [(0, 0.1), (2, 0.1)], status="diverged", iterations=7)
     write_run(home / "seed1", [(0, 0.1), (2, 0.5), (4, 0.7), (6, 0.8), (7, 0.9)], iterations=7)
-    table = runs.over_seeds(runs.local(curves(tmp_path, x="x")).frame, "iteration", "test_accuracy")
+    table = averages.over_seeds(runs.local(curves(tmp_path, x="x")).frame, "iteration", "test_accuracy")
     assert table["iteration"].tolist() == [0, 2, 4, 6, 7]
     assert table["mean"].tolist() == pytest.approx([0.1, 0.3, 0.4, 0.45, 0.5])
     found = runs.local(curves(tmp_path, x="x")).frame.query(
         "seed == 0"
     )  # and in a figure over the LR at its place
     assert found["lr"].tolist() == pytest.approx([0.1, 0.12, 0.14, 0.16, 0.17])
-    assert len(runs.over_seeds(runs.local(curves(tmp_path, x="x")).frame.round(9), "lr", "test_accuracy")) == 5
+    assert len(averages.over_seeds(runs.local(curves(tmp_path, x="x")).frame.round(9), "lr", "test_accuracy")) == 5
 
 
 def test_a_curve_with_a_diverged_run_says_so(tmp_path):
@@ -146,7 +147,7 @@ def test_a_curve_with_a_diverged_run_says_so(tmp_path):
 
 
 def test_final_is_the_mean_of_the_last_three_tests(fig5b):
-    values = runs.final(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "test_accuracy")
+    values = averages.final(runs.local(curves(fig5b, a="fig5b/wd_1e-3")).frame, "test_accuracy")
     assert values.loc["a", 2] == pytest.approx((0.1 + 0.3 + 0.9) / 3)
 
 
@@ -486,8 +487,8 @@ def test_the_curves_of_a_figure_are_its_experiments():
     assert catalogue.curves("fig5b", [CONF])["wd_1e-3"] == "fig5b/wd_1e-3"
 
 
-NO_TORCH = """schedules config config.catalogue records records.runs tracking.mirror tracking.pull tracking.upload
-figures.app figures.page report sweeps.sweeper sweeps.launcher sweeps.workers sweeps.cost sweeps.states
+NO_TORCH = """schedules config config.catalogue records records.averages records.runs tracking.mirror tracking.pull
+tracking.upload figures.app figures.page report sweeps.sweeper sweeps.launcher sweeps.workers sweeps.cost sweeps.states
 training.lifecycle training.interrupts status train evaluate"""
 
 
