@@ -37,6 +37,7 @@ class State:
     overrides: list[str] = field(default_factory=list)  # the chosen values other than the schedule
     parts: list[Found] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    timed: list[Run] = field(default_factory=list)  # the run that measured this machine's speed, if one did
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,8 +48,9 @@ def search(base: Base, settings: Recipe) -> Found:
     """
     start = time.monotonic()
     names = ordered(settings.stages)
-    long = with_length(base, length(base, settings))
-    state = State(long, base, settings.ratios[0], momentum=list(settings.momentum))
+    timed = [_timed(base)] if settings.minutes and settings.budget_epochs is None else []
+    long = with_length(base, length(base, settings, timed[0].speed if timed else None))
+    state = State(long, base, settings.ratios[0], momentum=list(settings.momentum), timed=timed)
     for name in names:
         if name in ("momentum", "weight_decay", "dropout") and np.isnan(state.max_lr):
             state.skipped.append(f"{name}: no LR was found to try it at")
@@ -71,11 +73,11 @@ def stages(base: Base, settings: Recipe) -> list[Stage]:
     return _stages(with_length(base, length(base, settings)), settings)
 
 
-def length(base: Base, settings: Recipe) -> int:
+def length(base: Base, settings: Recipe, speed: float | None = None) -> int:
     """The iterations (before the scale) of the final training: the composed run's, or what the budget leaves.
 
-    A budget is an upper bound for all runs together. Raises ReproError for a budget that is too small, and for
-    two.
+    A budget is an upper bound for all runs together; ``speed``, in images per second, makes iterations of minutes.
+    Raises ReproError for a budget that is too small, and for two.
     """
     if settings.budget_epochs is None and settings.minutes is None:
         return base.length(settings.epochs, 1.0)
@@ -88,7 +90,7 @@ def length(base: Base, settings: Recipe) -> int:
         key = f"search.budget_epochs={settings.budget_epochs:g}"
     else:
         minutes = settings.minutes or 0.0
-        iterations = round(_iterations_in(base, settings, parts, minutes) / share)
+        iterations = round(_iterations_in(base, settings, parts, minutes, speed or 1.0) / share)
         key = f"search.minutes={minutes:g}"
     if (left := round(iterations * base.config.scale.iterations)) < settings.tests:
         raise ReproError(
@@ -218,7 +220,7 @@ def _train_final(state: State, settings: Recipe) -> Found:
     """Train with the chosen values, and with the defaults for comparison."""
     base = state.base
     name, usual = defaults(base, state.composed)
-    search_runs = [run for part in state.parts for run in part.runs]
+    search_runs = [*state.timed, *(run for part in state.parts for run in part.runs)]
     if np.isnan(state.max_lr):
         why = "no range test showed a learning rate to train at"
         none_tried, no_curves = pd.DataFrame(), curves_of([])
@@ -253,12 +255,16 @@ def _stages(base: Base, settings: Recipe) -> list[Stage]:
     return [*found, Stage("the defaults", settings.final_seeds, base.iterations)]
 
 
-def _iterations_in(base: Base, settings: Recipe, parts: list[Stage], minutes: float) -> float:
-    """The iterations (before the scale) of all runs together that fit in ``minutes``, by timing a short run."""
+def _timed(base: Base) -> Run:
+    """A short run, for its speed."""
     iterations = max(1, round(TRIAL / base.config.scale.iterations))
     options = [f"iterations={iterations}", f"test_every={iterations}", "threads=1"]
     [[run]] = train(base, [options], 1, quiet=True)
-    speed = run.speed or 1.0
+    return run
+
+
+def _iterations_in(base: Base, settings: Recipe, parts: list[Stage], minutes: float, speed: float) -> float:
+    """The iterations (before the scale) of all runs together that fit in ``minutes`` at ``speed``."""
     planned = machine.plan(base.config, sum(stage.runs for stage in parts))
     test_images = base.config.dataset.test_images or registry.get(base.config.dataset).test
     test_cost = sum(stage.runs for stage in parts) * settings.tests * test_images / cost.TEST_SPEEDUP

@@ -2,7 +2,6 @@
 
 import shlex
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -511,6 +510,26 @@ def test_the_min_lr_that_short_runs_chose_is_that_of_the_final_run(monkeypatch, 
     assert set(cycles) == {f"{found.chosen['min LR']:.6g}"}
 
 
+def test_the_run_that_is_timed_is_part_of_the_cost(monkeypatch, base):
+    trained = []
+
+    def train(base, variations, seeds, **_):
+        rows = [(0.1, 0.9, 0.1, 0.9)] * 3
+        results = [[made(base, variation, seed, rows) for seed in range(seeds)] for variation in variations]
+        if "schedule=lr_range" in variations[0]:
+            results = range_test(0.5)(base, variations, seeds)
+        trained.extend(run for runs in results for run in runs)
+        return results
+
+    for module in (lr_range, recipe):
+        monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(runs.Run, "speed", 1000.0)
+    monkeypatch.setattr(recipe, "with_length", lambda base, iterations: base)
+    found = recipe.search(base, Recipe(stages=["lr_range"], factors=[1], minutes=20))
+    assert "threads=1" in trained[0].overrides
+    assert found.runs == trained
+
+
 def test_the_defaults_are_stretched_from_what_the_command_line_says(composing, base):
     """A step size beside ``iterations=`` is for those iterations, that of an experiment for its own."""
     experiment = runs.base_of(["experiment=fig8b/tbs512", "scale=demo", "iterations=5000"])
@@ -753,12 +772,11 @@ def test_a_final_value_is_the_mean_of_the_last_three_tests_of_a_finished_run(bas
     assert (diverged.final("test_loss"), diverged.final("test_accuracy")) == (float("inf"), 0)
 
 
-def test_minutes_become_iterations_by_a_run_that_is_timed(monkeypatch, base):
+def test_minutes_become_iterations_by_a_speed(monkeypatch, base):
     """Two at once, of 1,000 images a second each: ten minutes less eight seconds, and less what the tests take."""
-    monkeypatch.setattr(recipe, "train", lambda *_, **__: [[SimpleNamespace(speed=1000.0)]])
     monkeypatch.setattr(recipe.machine, "plan", lambda config, runs: Plan(2, 1, [], 2))
     monkeypatch.setattr(base.config.dataset, "test_images", 300)
-    found = recipe._iterations_in(base, Recipe(tests=10), [Stage("a", 3, 100)], minutes=10)
+    found = recipe._iterations_in(base, Recipe(tests=10), [Stage("a", 3, 100)], minutes=10, speed=1000.0)
     images = (600 - 8) * 1000 * 2 - 3 * 10 * 300 / 3
     assert found == pytest.approx(images / base.config.batch_size / base.config.scale.iterations)
 
