@@ -1,6 +1,6 @@
 # make demo: every figure at demo scale, from nothing, and the report.   make test: the tests.   make lint: lint and types.
 # make test-clusters: the tests on a real Slurm and a real Ray, which it starts. Linux, root, Debian's packages.
-# make paper-cpu: what a CPU trains at paper scale, Table 1's 3-layer network and Table 2's LeNet: 64 runs, 5 to 14 hours.
+# make paper-cpu: what a CPU trains at paper scale, Table 1's 3-layer network and Table 2's LeNet: 64 runs; it took 7 hours.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m

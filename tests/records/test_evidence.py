@@ -93,6 +93,22 @@ def test_the_rows_trained_on_a_cpu_are_documented_beside_those_of_the_tables():
         assert numbers == pytest.approx(list(expected), abs=0.0051), curve
 
 
+def test_the_rows_trained_on_a_cpu_have_the_verdicts_of_the_tables(run_app, tmp_path):
+    """As evidence/README.md says: of every row and of every claim that has runs."""
+    (tmp_path / "evidence").symlink_to(ROOT / "evidence")
+    run_app("figures", "table=all", f"output={ON_CPU}", "formats=[svg]")
+    compared = 0
+    for name in ("table1", "table2"):
+        for file, key in ((f"{name}.csv", "curve"), (f"{name}.claims.csv", "claim")):
+            drawn, published = (
+                pd.read_csv(folder / file).set_index(key)["verdict"]
+                for folder in (tmp_path / "paper_figures/paper", PUBLISHED)
+            )
+            assert drawn.to_dict() == published.to_dict(), file
+            compared += (drawn != "undecided").sum()
+    assert compared
+
+
 def test_the_readme_shows_every_row_that_has_runs_first():
     shown = []
     for table in sorted(PUBLISHED.glob("table[0-9].csv")):
