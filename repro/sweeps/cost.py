@@ -94,18 +94,23 @@ def _is_row(row: Any) -> bool:
 
 
 def write_benchmark(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write the rows measured on this machine, replacing earlier rows of the same settings. Raises OSError."""
+    """Write the rows measured on this machine, replacing earlier rows of the same settings. Raises OSError.
+
+    Of several ``rows`` of the same settings the slowest is kept: a run alone is faster than beside others on other
+    cores, as those of a sweep are.
+    """
     previous = read_benchmark()
     earlier = previous["rows"] if previous and previous.get("machine") == machine else []
 
-    def key(row: dict[str, Any]) -> list[Any]:
-        return [row.get(name) for name in (*SHAPE_KEYS, "batch_size", "device", "threads")]
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(name) for name in (*SHAPE_KEYS, "batch_size", "device", "threads"))
 
-    measured = [key(row) for row in rows]
+    fastest_first = sorted(rows, key=lambda row: -row["images_per_second"])
+    measured = {key(row): row for row in fastest_first}
     kept = [row for row in earlier if key(row) not in measured]
     file = cache_folder() / BENCHMARK_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps({"machine": machine, "rows": [*kept, *rows]}, indent=1) + "\n")
+    write_whole(file, json.dumps({"machine": machine, "rows": [*kept, *measured.values()]}, indent=1) + "\n")
 
 
 def network_sizes(shapes: Iterable[Shape]) -> dict[Shape, tuple[int, int, int]]:

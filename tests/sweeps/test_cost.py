@@ -223,6 +223,14 @@ def test_a_new_measurement_replaces_the_same_one_of_this_machine(benchmark):
     assert cost.read_benchmark() == {"machine": there, "rows": [ROW]}
 
 
+def test_runs_beside_others_are_estimated_by_runs_beside_others(benchmark):
+    benchmark(ROW).unlink()
+    beside = {**ROW, "images_per_second": 0.9 * ROW["images_per_second"]}
+    for rows in ([ROW, beside], [beside, ROW]):
+        cost.write_benchmark({}, rows)
+        assert cost.read_benchmark()["rows"] == [beside]
+
+
 def test_as_many_runs_as_memory_holds(resolved, benchmark, monkeypatch):
     benchmark(ROW)
     monkeypatch.setattr(machine, "cores", lambda: 8)
