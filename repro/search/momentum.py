@@ -24,24 +24,24 @@ def search(base: Base, settings: Momentum) -> Found:
     options = [[*onecycle(max_lr, min_lr, m, iterations), often(iterations, settings.tests)] for m in choices]
     results = train(base, options, settings.seeds)
     losses = [float(np.mean([run.final("test_loss") for run in runs])) for runs in results]
-    order = np.argsort(losses)
-    best = choices[int(order[0])]
+    first, *others = (int(index) for index in np.argsort(losses))
+    best = choices[first]
     all_runs = [run for runs in results for run in runs]
     notes = list[str]()
     pairs = [(momentum_words(m), run) for m, runs in zip(choices, results, strict=True) for run in runs]
     tried, curves = finals_of(pairs).sort_values("final_loss", ignore_index=True), curves_of(pairs)
-    if not np.isfinite(losses[int(order[0])]):
+    if not np.isfinite(losses[first]):
         why = f"every run diverged at max LR {max_lr:.3g}: search for that first, method=lr_range"
         return Found("momentum", [], {}, why, notes, tried, curves, all_runs)
-    why = f"{momentum_words(best)} ends at a test loss of {losses[int(order[0])]:.4g}"
-    if len(order) == 1:
+    why = f"{momentum_words(best)} ends at a test loss of {losses[first]:.4g}"
+    if not others:
         why += "; no other was tried"
     else:
-        second = int(order[1])
+        second = others[0]
         why += f", {momentum_words(choices[second])} at {losses[second]:.4g}"
-        if (spread := _spread(results[int(order[0])])) is None:
+        if (spread := _spread(results[first])) is None:
             notes.append("one seed: search.seeds=4 says whether the difference is more than chance")
-        elif losses[second] - losses[int(order[0])] < spread:
+        elif losses[second] - losses[first] < spread:
             notes.append(f"the difference is within the seeds' standard deviation of {spread:.2g}")
     if settings.range_test:
         runs, note = _range_test(base, settings, (max_lr + min_lr) / 2, iterations)
